@@ -1,0 +1,131 @@
+"""What a backend is: something that answers requests.
+
+A backend knows its provider or engine and nothing of HTTP requests, routes or storage.  It never
+retries: routing does.  Everything it raises is a `GatewayError` of `compat.canonical.error`.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Protocol, runtime_checkable
+
+from msgspec import Struct, field
+
+from compat.canonical.event import Event, Usage
+from compat.canonical.model import Model
+from compat.canonical.principal import Principal
+from compat.canonical.request import Dialect, Envelope, Request
+
+
+class Timeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long each phase of one attempt may take, in seconds."""
+
+    connect_s: float = 5.0
+    first_token_s: float = 120.0
+    """From the request being sent to the first byte of content."""
+    idle_s: float = 60.0
+    """Between two pieces of a stream."""
+    total_s: float = 600.0
+    """The whole request, waiting and all attempts included."""
+
+
+class Wait(Struct, kw_only=True):
+    """What a request waited for before its backend began; written by the backend, read by the house."""
+
+    queue_position: int | None = None
+    """0 when it is next; None when it is not queued (any more)."""
+    queue_s: float = 0.0
+    load_s: float = 0.0
+
+
+class Call(Struct, kw_only=True):
+    """What surrounds one request: who asks, and when to stop."""
+
+    request_id: str
+    principal: Principal
+    deadline: float
+    """On the event loop's clock, in seconds."""
+    timeouts: Timeouts = Timeouts()
+    wait: Wait = field(default_factory=Wait)
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Something that answers requests.  Implementations are safe to share between tasks."""
+
+    name: str
+
+    def run(self, request: Request, call: Call) -> AsyncGenerator[Event, None]:
+        """Answer one request in events.
+
+        The caller closes the generator, which stops the work behind it within a second.  Raises
+        GatewayError; before the first event if the request never began.
+        """
+        ...
+
+    async def models(self) -> Sequence[Model]:
+        """What it offers now.  Raises BackendError when it cannot be asked."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release every connection and process.  Requests under way end with an error."""
+        ...
+
+
+class Tally(Protocol):
+    """What passed through a relayed answer so far."""
+
+    usage: Usage | None
+    model: str | None
+    began: bool
+    """Content has been seen: the answer can no longer be taken back."""
+    finished: bool
+    """The terminal event has been seen (or the whole body, when not streamed)."""
+
+
+class Relayed(Struct, kw_only=True):
+    """A provider's answer in the client's own dialect.  Exactly one of `body` and `frames` is set."""
+
+    headers: Sequence[tuple[str, str]]
+    """The provider's headers that may reach the client, names in lower case."""
+    tally: Tally
+    body: bytes | None = None
+    frames: AsyncGenerator[bytes, None] | None = None
+    """Whole SSE events, one or more a piece, separators included.  The receiver closes it, which
+    stops the provider.  Raises BackendError if it ends without its terminal event."""
+
+
+@runtime_checkable
+class Relays(Protocol):
+    """A backend that speaks a client's dialect itself, so that bytes need no translation."""
+
+    dialects: frozenset[Dialect]
+
+    async def relay(self, envelope: Envelope, model: str, call: Call) -> Relayed:
+        """Send the body on under `model`, the backend's own name, and hand the answer back.
+
+        Returns once the provider has accepted (its head arrived).  Raises GatewayError.
+        """
+        ...
+
+
+@runtime_checkable
+class Probed(Protocol):
+    """A backend that can tell whether it would serve.  Others are taken to be ready."""
+
+    async def ready(self) -> str | None:
+        """None when it would serve, else why not, in words fit for a status page."""
+        ...
+
+
+class Local(Struct, frozen=True, kw_only=True):
+    """A model file on this machine."""
+
+    name: str
+    path: str
+    model: Model
+
+
+class Ports(Struct, frozen=True, kw_only=True):
+    """What the house lends to backends that need it."""
+
+    catalogue: Callable[[], dict[str, Local]] = dict
+    """The local models there are now, by name."""

@@ -1,0 +1,123 @@
+"""Any provider that speaks OpenAI's dialect: OpenAI itself, a preset, or a bare `base_url`.
+
+The SDK knows the provider (address, authentication) and lists its models; answers take the relay,
+because an SDK object per chunk costs a hundred times what its bytes do.
+"""
+
+import os
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+import openai
+from msgspec import Struct
+from yarl import URL
+
+from backends.base import Call, Ports, Relayed
+from backends.failures import of_status
+from backends.presets import COMPATIBLE, PRESETS, Preset
+from backends.relay import Wire
+from compat.canonical.error import TimedOut, Unreachable
+from compat.canonical.event import Event
+from compat.canonical.model import Model
+from compat.canonical.request import Dialect, Envelope, Request
+from compat.openai.answer import parse_events
+from compat.openai.chat import envelope_of, upstream_body
+from compat.openai.error import parse_error
+from compat.openai.models import parse_models
+from compat.taps import tap
+
+_PATHS: dict[Dialect, str] = {"chat": "chat/completions"}
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+    preset: str | None = None
+    """A row of `backends.presets`; `openai` when neither it nor `base_url` is given."""
+    base_url: str | None = None
+    """Where the provider is, up to and including `/v1`."""
+    api_key: str | None = None
+    """None takes the preset's environment variable."""
+    organization: str | None = None
+    project: str | None = None
+    headers: dict[str, str] = {}
+    """Sent with every request."""
+    stream_usage: bool | None = None
+    """Whether it takes `stream_options.include_usage`; None asks the preset."""
+
+
+class OpenAIBackend:
+    dialects: frozenset[Dialect] = frozenset(_PATHS)
+
+    def __init__(self, name: str, settings: Settings, preset: Preset, base_url: str, key: str | None) -> None:
+        self.name = name
+        self._preset = preset
+        self._asks_usage = preset.stream_usage if settings.stream_usage is None else settings.stream_usage
+        self._sdk = openai.AsyncOpenAI(
+            api_key=key or "none",
+            base_url=base_url,
+            max_retries=0,
+            timeout=15.0,
+            http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
+        )
+        auth = self._sdk.auth_headers if preset.key_header == "authorization" else {preset.key_header: key or ""}
+        self._headers = {
+            "content-type": "application/json",
+            "user-agent": "pluggably",
+            **(auth if key else {}),
+            # From the configuration only: the SDK would take them from the environment for any provider.
+            **({"openai-organization": settings.organization} if settings.organization else {}),
+            **({"openai-project": settings.project} if settings.project else {}),
+            **settings.headers,
+        }
+        root = str(self._sdk.base_url)
+        self._urls = {dialect: URL(root + path, encoded=True) for dialect, path in _PATHS.items()}
+        self._wire = Wire(name)
+
+    async def relay(self, envelope: Envelope, model: str, call: Call) -> Relayed:
+        body = upstream_body(envelope, model, asks_usage=self._asks_usage)
+        return await self._wire.send(
+            self._urls[envelope.dialect], self._headers, body, tap(envelope), call, stream=envelope.stream
+        )
+
+    async def run(self, request: Request, call: Call) -> AsyncGenerator[Event, None]:
+        envelope = envelope_of(request, stream=True, max_tokens_field=self._preset.max_tokens_field)
+        relayed = await self.relay(envelope, request.model, call)
+        assert relayed.frames is not None
+        async with aclosing(parse_events(relayed.frames)) as events:
+            async for event in events:
+                yield event
+
+    async def models(self) -> Sequence[Model]:
+        try:
+            answer = await self._sdk.models.with_raw_response.list(extra_headers=self._headers)
+        except openai.APIStatusError as e:
+            raise of_status(
+                e.status_code, parse_error(e.response.content), e.response.headers.get("retry-after"), self.name
+            ) from e
+        except openai.APITimeoutError as e:
+            raise TimedOut(f"Backend '{self.name}' did not answer in time.") from e
+        except openai.APIConnectionError as e:
+            raise Unreachable(f"The connection to backend '{self.name}' was lost or refused.") from e
+        return parse_models(answer.content, self.name)
+
+    async def aclose(self) -> None:
+        await self._wire.aclose()
+        await self._sdk.close()
+
+
+def connect(name: str, settings: Settings, ports: Ports) -> OpenAIBackend:  # noqa: ARG001
+    """Raises ValueError that names the field and the cure."""
+    preset = COMPATIBLE
+    if settings.preset is not None or settings.base_url is None:
+        known = PRESETS.get(settings.preset or "openai")
+        if known is None:
+            raise ValueError(f"preset: '{settings.preset}' is unknown; known are {', '.join(sorted(PRESETS))}")
+        preset = known
+    base_url = settings.base_url or preset.base_url
+    if base_url is None:
+        raise ValueError("base_url: missing; this preset has no address of its own")
+    if not base_url.startswith(("http://", "https://")):
+        raise ValueError("base_url: must start with http:// or https://")
+    key = settings.api_key or (os.environ.get(preset.env) if preset.env else None)
+    if key is None and preset.env is not None:
+        raise ValueError(f"api_key: missing; set it, or the environment variable {preset.env}")
+    return OpenAIBackend(name, settings, preset, base_url, key)

@@ -1,0 +1,260 @@
+"""The relay lane's transport: a body goes up as it is, and whole SSE events or one body come back.
+
+Every backend that speaks HTTP sends through here, so deadlines, size limits, truncation checks and
+the closing of connections exist once.  Invariant: when a `frames` generator ends, however it ends,
+the provider's connection is either free for reuse or closed.
+
+aiohttp instead of the SDK's client: half its CPU per request, measured; redirects are not followed
+(a 307 would re-send the request to another host) and no encoding is asked for (bombs).
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from functools import cache
+from typing import Protocol
+
+import aiohttp
+from yarl import URL
+
+from backends.base import Call, Relayed, Tally
+from backends.failures import of_exception, of_status, of_stream
+from compat.canonical.error import BackendError, BadResponse, GatewayError, TimedOut
+from compat.openai.error import Verdict, parse_error
+from compat.sse import Cutter, TooLong
+
+BODY_MAX_BYTES = 64 * 1024 * 1024
+ERROR_MAX_BYTES = 64 * 1024
+AFTER_DONE_S = 0.25
+"""How long the connection may take to end after the last event, to be worth keeping."""
+
+_PASSED = frozenset({"openai-processing-ms", "openai-version", "openai-organization", "openai-model", "request-id"})
+_PASSED_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-")
+
+
+class Tap(Tally, Protocol):
+    """Watches a dialect's answer: see `compat.openai.tap`."""
+
+    done: bool
+    failure: Verdict | None
+
+    def feed(self, events: bytes) -> bytes: ...
+    def end(self) -> bytes: ...
+    def whole(self, body: bytes) -> bool: ...
+
+
+class Wire:
+    """A pool of connections to one provider."""
+
+    def __init__(
+        self,
+        provider: str,
+        *,
+        unix_socket: str | None = None,
+        parse_error: Callable[[bytes], Verdict] = parse_error,
+    ) -> None:
+        self._provider = provider
+        self._socket = unix_socket
+        self._parse_error = parse_error
+        self._session: aiohttp.ClientSession | None = None
+
+    async def send(
+        self, url: URL, headers: Mapping[str, str], body: bytes, tap: Tap, call: Call, *, stream: bool
+    ) -> Relayed:
+        """POST a JSON body; returns once the provider has accepted it.  Raises GatewayError."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        due = min(began + call.timeouts.first_token_s, call.deadline) if stream else call.deadline
+        response: aiohttp.ClientResponse | None = None
+        try:
+            async with asyncio.timeout_at(due):
+                response = await self._open().post(
+                    url,
+                    data=body,
+                    headers=headers,
+                    allow_redirects=False,
+                    timeout=_connect_timeout(call.timeouts.connect_s),
+                )
+                if response.status != 200:
+                    raise await self._refusal(response)
+                if not stream:
+                    whole = await _read(response, BODY_MAX_BYTES, self._provider)
+                    self._check_whole(tap, whole)
+                    return Relayed(headers=passed_headers(response), tally=tap, body=whole)
+                if response.content_type != "text/event-stream":
+                    self._check_whole(tap, await _read(response, BODY_MAX_BYTES, self._provider))
+                    raise BadResponse(f"Backend '{self._provider}' did not stream its answer.")
+        except BaseException as e:
+            if response is not None:
+                response.close()
+            if isinstance(e, Exception) and (error := of_exception(e, self._provider)) is not None:
+                raise error from e
+            raise
+        watch = _Watch(loop, response, due, call, self._provider)
+        return Relayed(headers=passed_headers(response), tally=tap, frames=self._frames(response, tap, watch))
+
+    async def get(self, url: URL, headers: Mapping[str, str], timeout_s: float = 10.0) -> bytes:
+        """GET a small document.  Raises GatewayError."""
+        try:
+            async with (
+                asyncio.timeout(timeout_s),
+                self._open().get(url, headers=headers, allow_redirects=False) as response,
+            ):
+                if response.status != 200:
+                    raise await self._refusal(response)
+                return await _read(response, BODY_MAX_BYTES, self._provider)
+        except Exception as e:
+            if (error := of_exception(e, self._provider)) is not None:
+                raise error from e
+            raise
+
+    async def aclose(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector: aiohttp.BaseConnector = (
+                aiohttp.UnixConnector(self._socket, limit=0, keepalive_timeout=30)
+                if self._socket
+                # No limit of its own: concurrency is bounded per backend by routing, with a queue one can see.
+                else aiohttp.TCPConnector(limit=0, keepalive_timeout=30, ttl_dns_cache=60)
+            )
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                skip_auto_headers=("User-Agent", "Accept-Encoding"),
+                headers={"Accept-Encoding": "identity"},
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
+                trust_env=False,
+            )
+        return self._session
+
+    def _check_whole(self, tap: Tap, body: bytes) -> None:
+        if not tap.whole(body):
+            raise BadResponse(f"Backend '{self._provider}' answered with what is not an answer of this kind.")
+        if tap.failure is not None:
+            raise of_stream(tap.failure, self._provider)
+
+    async def _refusal(self, response: aiohttp.ClientResponse) -> GatewayError:
+        body = await response.content.read(ERROR_MAX_BYTES)
+        return of_status(response.status, self._parse_error(body), response.headers.get("retry-after"), self._provider)
+
+    async def _frames(self, response: aiohttp.ClientResponse, tap: Tap, watch: "_Watch") -> AsyncGenerator[bytes, None]:
+        cutter = Cutter()
+        content = response.content
+        ended = False
+        try:
+            while not ended:
+                watch.waiting(tap.began)
+                data = await content.readany()
+                watch.resting()
+                ended = not data
+                events = cutter.feed(data) if data else cutter.flush()
+                if not events:
+                    continue
+                out = tap.feed(events)
+                if out:
+                    yield out
+                if tap.failure is not None:
+                    raise of_stream(tap.failure, self._provider)
+                if tap.done:
+                    break
+            if not tap.finished:
+                raise BadResponse(f"The answer of backend '{self._provider}' ended before it was complete.")
+            if owed := tap.end():
+                yield owed
+            if not ended:
+                await _drain(content)
+        except TooLong as e:
+            raise BadResponse(f"Backend '{self._provider}' sent an event that is too large.") from e
+        except (aiohttp.ClientError, OSError) as e:
+            if tap.done:
+                return
+            error = of_exception(e, self._provider)
+            raise (error or e) from e
+        finally:
+            watch.stop()
+            response.close() if not content.at_eof() else response.release()
+
+
+class _Watch:
+    """Ends a stream that takes too long, from the side: one timer a stream, no task, no cancelling."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        response: aiohttp.ClientResponse,
+        first_due: float,
+        call: Call,
+        provider: str,
+    ) -> None:
+        self._loop = loop
+        self._response = response
+        self._first_due = first_due
+        self._idle_s = call.timeouts.idle_s
+        self._deadline = call.deadline
+        self._provider = provider
+        self._due = first_due
+        self._timer = loop.call_at(first_due, self._fire)
+
+    def waiting(self, began: bool) -> None:
+        """The next piece is awaited from now on."""
+        self._due = min(self._loop.time() + self._idle_s, self._deadline) if began else self._first_due
+        if self._due < self._timer.when():
+            self._timer.cancel()
+            self._timer = self._loop.call_at(self._due, self._fire)
+
+    def resting(self) -> None:
+        """A slow reader is not a silent provider: only the deadline counts."""
+        self._due = self._deadline
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def _fire(self) -> None:
+        if self._loop.time() < self._due:
+            self._timer = self._loop.call_at(self._due, self._fire)
+            return
+        self._response.content.set_exception(TimedOut(f"Backend '{self._provider}' did not answer in time."))
+        self._response.close()
+
+
+def passed_headers(response: aiohttp.ClientResponse) -> list[tuple[str, str]]:
+    """Those of a provider's headers that may reach a client."""
+    passed = []
+    for name, value in response.headers.items():
+        name = name.lower()
+        if name in _PASSED or name.startswith(_PASSED_PREFIXES):
+            passed.append((name, value))
+        elif name == "x-request-id":
+            passed.append(("x-gateway-upstream-request-id", value))
+    return passed
+
+
+async def _read(response: aiohttp.ClientResponse, limit: int, provider: str) -> bytes:
+    if (response.content_length or 0) <= limit:
+        pieces: list[bytes] = []
+        size = 0
+        while data := await response.content.readany():
+            pieces.append(data)
+            size += len(data)
+            if size > limit:
+                break
+        else:
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    raise BadResponse(f"Backend '{provider}' sent an answer that is too large.")
+
+
+async def _drain(content: aiohttp.StreamReader) -> None:
+    try:
+        async with asyncio.timeout(AFTER_DONE_S):
+            while await content.readany():
+                pass
+    except (TimeoutError, BackendError):
+        return
+
+
+@cache
+def _connect_timeout(connect_s: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, sock_connect=connect_s)

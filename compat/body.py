@@ -1,0 +1,144 @@
+"""Reading a client's JSON body: to its top-level fields, or to a type, with errors that name the field.
+
+One invariant: whatever the bytes are, the outcome is a value or an InvalidRequest.
+"""
+
+import re
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Raw
+
+from compat.canonical.error import InvalidRequest
+
+DEPTH_MAX = 64
+"""How deep arrays and objects may nest.  Real requests stay below 20; decoders recurse."""
+
+CREDENTIAL_FIELDS = frozenset({"api_base", "base_url", "api_key", "api_version", "extra_headers", "extra_body"})
+"""Fields by which other gateways let a client choose where the operator's key is sent."""
+
+T = TypeVar("T")
+
+_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+_string = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_brackets = bytes.maketrans(b"[]{}", b"()()")
+_no_brackets = bytes(set(range(256)) - set(b"[]{}"))
+_path = re.compile(r" - at `\$\.?([^`]*)`$")
+_missing = re.compile(r"Object missing required field `([^`]+)`")
+_unknown = re.compile(r"Object contains unknown field `([^`]+)`")
+
+_KINDS = {ord('"'): "string", ord("{"): "object", ord("["): "array", ord("t"): "boolean", ord("f"): "boolean"}
+_KINDS |= {ord("n"): "null"} | dict.fromkeys(b"-0123456789", "number")
+
+
+def read_fields(body: bytes) -> dict[str, Raw]:
+    """The body's top-level fields, values untouched.  Raises InvalidRequest."""
+    _check_text(body)
+    try:
+        fields = _fields(body)
+    except msgspec.ValidationError as e:
+        raise InvalidRequest("The request body must be a JSON object.") from e
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise InvalidRequest("We could not parse the JSON body of your request.") from e
+    if not CREDENTIAL_FIELDS.isdisjoint(fields):
+        name = next(name for name in fields if name in CREDENTIAL_FIELDS)
+        raise InvalidRequest(
+            f"Unrecognized request argument supplied: {name}. Where requests go is configured at the gateway.",
+            param=name,
+            code="unknown_parameter",
+        )
+    return fields
+
+
+def read(body: bytes, decoder: msgspec.json.Decoder[T], at: str = "") -> T:
+    """Decode a body, or one field of it that stands at the path `at`.  Raises InvalidRequest."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as e:
+        raise _explained(str(e), at) from e
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise InvalidRequest("We could not parse the JSON body of your request.", param=at or None) from e
+
+
+def read_whole(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """`read`, for a body that `read_fields` has not checked yet."""
+    _check_text(body)
+    return read(body, decoder)
+
+
+def check_kinds(fields: dict[str, Raw], kinds: dict[str, tuple[str, ...]]) -> None:
+    """Hold the JSON kind of each field that `kinds` names against it; null is always allowed."""
+    for name, raw in fields.items():
+        expected = kinds.get(name)
+        if expected is not None:
+            kind = kind_of(raw)
+            if kind not in expected and kind != "null":
+                raise InvalidRequest(
+                    f"Invalid type for '{name}': expected {' or '.join(expected)}, but got {kind} instead.",
+                    param=name,
+                    code="invalid_type",
+                )
+
+
+def kind_of(raw: Raw) -> str:
+    """The JSON kind of a value: string, object, array, boolean, null or number."""
+    return _KINDS[memoryview(raw)[0]]
+
+
+def missing(name: str) -> InvalidRequest:
+    return InvalidRequest(f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
+
+
+def _check_text(body: bytes) -> None:
+    if not body.isascii():
+        try:
+            body.decode()
+        except UnicodeDecodeError as e:
+            raise InvalidRequest("The request body is not valid UTF-8.") from e
+    if body.count(b"[") + body.count(b"{") > DEPTH_MAX and _too_deep(body):
+        raise InvalidRequest(f"The JSON body nests deeper than {DEPTH_MAX} levels.")
+
+
+def _too_deep(body: bytes) -> bool:
+    # Strings out, brackets alone, then peel the innermost pairs: all in C, no recursion.
+    rest = _string.sub(b"", body).translate(_brackets, _no_brackets)
+    for _ in range(DEPTH_MAX):
+        if not rest:
+            return False
+        peeled = rest.replace(b"()", b"")
+        if len(peeled) == len(rest):
+            # Unbalanced, so not JSON: the decoder will say so, unless what is left could overrun it.
+            return len(rest) > DEPTH_MAX
+        rest = peeled
+    return bool(rest)
+
+
+def _explained(message: str, at: str) -> InvalidRequest:
+    found = _path.search(message)
+    inner = found[1] if found else ""
+    what = message[: found.start()] if found else message
+    path = at + ("." if at and inner and not inner.startswith("[") else "") + inner
+    if field := _missing.match(what):
+        return missing(f"{path}.{field[1]}" if path else field[1])
+    if field := _unknown.match(what):
+        name = f"{path}.{field[1]}" if path else field[1]
+        return InvalidRequest(f"Unknown parameter: '{name}'.", param=name, code="unknown_parameter")
+    if what.startswith("Expected `") and ", got `" in what:
+        return InvalidRequest(
+            f"Invalid type for '{path}': {what[0].lower()}{what[1:]}."
+            if path
+            else "The request body must be a JSON object.",
+            param=path or None,
+            code="invalid_type" if path else None,
+        )
+    return InvalidRequest(
+        f"Invalid value for '{path}': {what}." if path else what, param=path or None, code="invalid_value"
+    )
+
+
+def decode_raw(raw: Raw | bytes) -> Any:
+    """Decode a value of a body that has been checked already.  Raises InvalidRequest."""
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise InvalidRequest("We could not parse the JSON body of your request.") from e

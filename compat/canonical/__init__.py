@@ -1,0 +1,1 @@
+"""The internal request model: the one language that gateway, compat and backends share."""

@@ -1,0 +1,199 @@
+"""
+Our errors:
+
+* GatewayError
+  x RequestError              the client's fault; never retried on the same model
+    - InvalidRequest          400   `code` says which kind, `param` names the field
+    - Unauthenticated         401
+    - Forbidden               403
+    - NotFound                404
+    - ModelNotFound           404
+    - MethodNotAllowed        405
+    - Conflict                409
+    - TooLarge                413
+    - UnsupportedMedia        415
+    - LimitReached            429
+    - HeadersTooLarge         431
+    - Rejected                4xx   a provider judged the request itself; its status and words
+      + ContextTooLong        400
+      + ContentFiltered       400
+  x BackendError              the provider's or the engine's fault
+    - Unreachable             502   no connection, or TLS failed
+    - BadResponse             502   an answer we cannot read, or one that ended early
+    - UpstreamFailed          502   its 5xx
+    - AuthFailed              502   it rejects our key
+    - WorkerCrashed           502   a local model's process died
+    - QuotaExhausted          503   our account there is empty
+    - Overloaded              503
+      + QueueFull             503
+      + ModelLoading          503
+    - TimedOut                504   connect, first token, idle or total
+    - RateLimited             429   its rate limit, after our own attempts
+  x InternalError             500   ours
+
+Messages are for clients: they carry no provider body, path, address or secret.
+"""
+
+from typing import ClassVar
+
+
+class GatewayError(Exception):
+    """An error that a client may see; `status` is the HTTP status it becomes."""
+
+    status: int = 500
+    type: str = "server_error"
+    code: str | None = "internal_error"
+    retryable: ClassVar[bool] = False
+    """Another attempt, on this route or the next, may succeed."""
+    final: ClassVar[bool] = False
+    """The client's SDK must not try again by itself (`x-should-retry: false`)."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+        if code is not None:
+            self.code = code
+
+
+class InternalError(GatewayError):
+    pass
+
+
+class RequestError(GatewayError):
+    status, type = 400, "invalid_request_error"
+    code: str | None = None
+
+
+class InvalidRequest(RequestError):
+    pass
+
+
+class Unauthenticated(RequestError):
+    status, code = 401, "invalid_api_key"
+
+
+class Forbidden(RequestError):
+    status, code = 403, "insufficient_scope"
+
+
+class NotFound(RequestError):
+    status = 404
+
+
+class ModelNotFound(RequestError):
+    status, code = 404, "model_not_found"
+
+
+class MethodNotAllowed(RequestError):
+    status = 405
+
+
+class Conflict(RequestError):
+    status, code = 409, "conflict"
+
+
+class TooLarge(RequestError):
+    status, code = 413, "request_too_large"
+
+
+class UnsupportedMedia(RequestError):
+    status, code = 415, "unsupported_media_type"
+
+
+class LimitReached(RequestError):
+    status, type, code = 429, "requests", "rate_limit_exceeded"
+
+
+class HeadersTooLarge(RequestError):
+    status, code = 431, "headers_too_large"
+
+
+class Rejected(RequestError):
+    """A provider refused the request for what it says; the client gets the provider's own verdict."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        type: str | None = None,  # noqa: A002  OpenAI's name for it
+        code: str | None = None,
+        param: str | None = None,
+    ) -> None:
+        super().__init__(message, param=param, code=code)
+        self.status = status
+        if type:
+            self.type = type
+
+
+class ContextTooLong(Rejected):
+    code = "context_length_exceeded"
+
+
+class ContentFiltered(Rejected):
+    code = "content_filter"
+
+
+class BackendError(GatewayError):
+    status, code = 502, "upstream_error"
+
+
+class Unreachable(BackendError):
+    code = "upstream_unreachable"
+    retryable = True
+
+
+class BadResponse(BackendError):
+    code = "upstream_bad_response"
+    retryable = True
+
+
+class UpstreamFailed(BackendError):
+    retryable = True
+
+
+class AuthFailed(BackendError):
+    code = "upstream_auth_failed"
+    final = True
+
+
+class WorkerCrashed(BackendError):
+    code = "worker_crashed"
+    retryable = True
+
+
+class QuotaExhausted(BackendError):
+    status, code = 503, "upstream_quota_exhausted"
+    final = True
+
+
+class Overloaded(BackendError):
+    status, code = 503, "server_is_overloaded"
+    retryable = True
+
+
+class QueueFull(Overloaded):
+    code = "queue_full"
+
+
+class ModelLoading(Overloaded):
+    code = "model_loading"
+
+
+class TimedOut(BackendError):
+    status, code = 504, "upstream_timeout"
+    retryable = True
+
+
+class RateLimited(BackendError):
+    status, type, code = 429, "requests", "rate_limit_exceeded"
+    retryable = True

@@ -1,0 +1,31 @@
+"""What can be asked: a model as a backend or the registry describes it."""
+
+from typing import Literal
+
+from compat.canonical.message import Value
+
+Modality = Literal["text", "embedding", "image", "3d", "rerank"]
+
+
+class Model(Value, frozen=True):
+    """A model someone can name.  None means unknown."""
+
+    name: str
+    """The backend's own name for it."""
+    backend: str
+    modality: Modality = "text"
+    capabilities: tuple[str, ...] = ()
+    context_length: int | None = None
+    """In tokens."""
+    status: str | None = None
+    size_bytes: int | None = None
+    quantization: str | None = None
+    source: str | None = None
+    created: int = 0
+    """Seconds since 1970, UTC; 0 when the backend does not say."""
+    owned_by: str | None = None
+
+    @property
+    def id(self) -> str:
+        """The name under which clients address it: BACKEND/MODEL."""
+        return f"{self.backend}/{self.name}"

@@ -1,0 +1,77 @@
+"""What was asked: the envelope every request arrives in, and one request type per task."""
+
+from typing import Any, Literal
+
+from msgspec import Raw, Struct
+
+from compat.canonical.message import Message, Tagged, Value
+
+Dialect = Literal["chat", "completions", "embeddings", "images", "responses", "messages", "native"]
+"""A wire format a client may speak; relaying backends name those they speak themselves."""
+
+
+class Envelope(Struct, kw_only=True, frozen=True):
+    """A request peeked at: enough to route it, while its fields stay raw bytes.
+
+    Of two equal keys the last one counts, in `fields` and therefore in everything sent on.
+    """
+
+    dialect: Dialect
+    model: str
+    """As the client asked for it; empty when the body names none."""
+    stream: bool
+    fields: dict[str, Raw]
+    """The body's top-level fields in their order, values as the client's own bytes."""
+    body: bytes
+    wants_usage: bool = True
+    """False when the answer is streamed and the client did not ask for usage in it."""
+
+
+class Sampling(Value, frozen=True):
+    """How to draw tokens.  None everywhere means: the backend's own default."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+
+
+class Tool(Value, frozen=True):
+    name: str
+    parameters: dict[str, Any]
+    """JSON Schema, untouched."""
+    description: str | None = None
+    strict: bool | None = None
+
+
+class Schema(Value, frozen=True):
+    """A structure the answer must have: OpenAI's `response_format`."""
+
+    name: str
+    schema: dict[str, Any] | None
+    """JSON Schema; None asks for any JSON object."""
+    strict: bool | None = None
+
+
+class TextRequest(Tagged, frozen=True):
+    model: str
+    messages: tuple[Message, ...]
+    sampling: Sampling = Sampling()
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str | None = None
+    """"auto", "none", "required", or "=" and the name of one tool."""
+    parallel_tools: bool | None = None
+    schema: Schema | None = None
+    effort: str | None = None
+    choices: int = 1
+    user: str | None = None
+    extra: dict[str, Any] = {}
+    """Fields of the client's dialect that the model does not name, decoded, order kept."""
+
+
+Request = TextRequest
+"""Grows by one alternative per task (embedding, image, mesh)."""

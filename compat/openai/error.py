@@ -1,0 +1,70 @@
+"""OpenAI's error body, both directions.
+
+Source: https://platform.openai.com/docs/guides/error-codes/api-errors and recorded answers.
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from compat.canonical.error import GatewayError
+from compat.sse import frame
+
+MESSAGE_MAX = 2000
+"""Characters of a provider's message that are passed on."""
+
+
+class Verdict(Struct, frozen=True):
+    """What a provider said of a request it did not answer."""
+
+    message: str = ""
+    type: str | None = None
+    code: str | None = None
+    param: str | None = None
+    status: int | None = None
+    """An HTTP status found inside the error, as some providers and llama.cpp send one."""
+
+
+def render_error(error: GatewayError) -> bytes:
+    """The body of an error answer; all four keys, `code` a string or null."""
+    return msgspec.json.encode(
+        {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
+    )
+
+
+def render_error_frame(error: GatewayError) -> bytes:
+    """The error as the last event of a stream that has begun; no [DONE] follows."""
+    return frame(render_error(error))
+
+
+def parse_error(body: bytes) -> Verdict:
+    """Read whatever a provider sent with a status of 400 or more; never raises."""
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Verdict()
+    if isinstance(value, list) and value:  # Gemini's compatible endpoint wraps its error in a list
+        value = value[0]
+    return verdict(value.get("error", value)) if isinstance(value, dict) else Verdict()
+
+
+def verdict(error: Any) -> Verdict:
+    """Read the value of an `error` key, whatever shape it has."""
+    if isinstance(error, str):
+        return Verdict(message=error[:MESSAGE_MAX])
+    if not isinstance(error, dict):
+        return Verdict()
+    code, status = error.get("code"), error.get("status")
+    number = next((n for n in (code, status, error.get("status_code")) if isinstance(n, int)), None)
+    return Verdict(
+        message=_text(error.get("message") or error.get("detail")) or "",
+        type=_text(error.get("type")),
+        code=code if isinstance(code, str) else None,
+        param=_text(error.get("param")),
+        status=number if number is not None and 400 <= number <= 599 else None,
+    )
+
+
+def _text(value: Any) -> str | None:
+    return value[:MESSAGE_MAX] if isinstance(value, str) else None

@@ -1,0 +1,158 @@
+"""Watches chat completions and completions pass by, and changes one thing: usage nobody asked for.
+
+The relay lane runs every byte of every answer through here, so the common event is searched and held
+to JSON's syntax, but not built into objects.  JSON escapes quotes inside strings, which makes the
+search exact: `"usage"` with both quotes bare can only be a key, or a value of that very text, which
+the decoder then tells apart.
+"""
+
+import re
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from compat.canonical.event import Usage
+from compat.canonical.request import Envelope
+from compat.openai.error import Verdict, verdict
+from compat.openai.usage import parse_usage
+from compat.sse import DONE, data_of, frame, split
+
+_notable = re.compile(rb'"usage"|"error"|"finish_reason":\s*"|\[DONE\]').search
+_null_usage_at_end = b',"usage":null}'
+
+
+class _Choice(Struct):
+    index: int = 0
+    finish_reason: str | None = None
+    delta: Raw | None = None
+    text: Raw | None = None
+
+
+class _Chunk(Struct):
+    choices: list[_Choice] | None = None
+    usage: Raw | UnsetType = UNSET
+    error: Raw | UnsetType = UNSET
+    model: str | None = None
+
+
+class _Anything(Struct):
+    """Reads any JSON object and keeps none of it."""
+
+
+_check = msgspec.json.Decoder(_Anything).decode
+_read_chunk = msgspec.json.Decoder(_Chunk).decode
+_read_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+_write = msgspec.json.Encoder().encode
+
+
+class Tap:
+    """One answer, streamed (`feed`, then `end`) or whole (`whole`)."""
+
+    def __init__(self, envelope: Envelope) -> None:
+        self.usage: Usage | None = None
+        self.model: str | None = None
+        self.began = False
+        """Content has been seen."""
+        self.finished = False
+        """Every choice seen has said why it ended, or the whole body has been read."""
+        self.done = False
+        """[DONE] has been seen."""
+        self.failure: Verdict | None = None
+        """The provider reported an error inside its answer."""
+        self.skipped = 0
+        """Events that could not be read and were left out."""
+        self._hides_usage = not envelope.wants_usage
+        n = envelope.fields.get("n")
+        self._several = n is not None and bytes(n) not in (b"1", b"null")
+        self._open: set[int] = set()
+        self._closed: set[int] = set()
+
+    def feed(self, events: bytes) -> bytes:
+        """Take whole events and return what the client gets of them."""
+        if self.began and not self._several and not _notable(events) and _plain(events):
+            return events
+        return b"".join([self._event(event) for event in split(events)])
+
+    def end(self) -> bytes:
+        """The stream has ended: the [DONE] it owes, if it finished and sent none."""
+        return DONE if self.finished and not self.done else b""
+
+    def whole(self, body: bytes) -> bool:
+        """Read an answer that was not streamed; False when it is not one."""
+        try:
+            chunk = _read_chunk(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return False
+        if chunk.error is not UNSET and bytes(chunk.error) != b"null":
+            self.failure = verdict(msgspec.json.decode(chunk.error))
+            return True
+        if chunk.choices is None:
+            return False
+        self._note(chunk)
+        self.began = self.finished = True
+        return True
+
+    def _event(self, event: bytes) -> bytes:
+        data = data_of(event)
+        if not data:
+            return b""  # a comment: keep-alives are ours to send
+        if self.done:
+            return b""
+        if data.strip() == b"[DONE]":
+            self.done = True
+            return DONE
+        try:
+            chunk = _read_chunk(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self.skipped += 1
+            return b""
+        if chunk.error is not UNSET and bytes(chunk.error) != b"null":
+            self.failure = verdict(msgspec.json.decode(chunk.error))
+            return b""
+        self._note(chunk)
+        if self._hides_usage and chunk.usage is not UNSET:
+            return self._without_usage(data, chunk)
+        return event + b"\n\n"
+
+    def _note(self, chunk: _Chunk) -> None:
+        if chunk.usage is not UNSET:
+            self.usage = parse_usage(chunk.usage) or self.usage
+        self.model = self.model or chunk.model
+        for choice in chunk.choices or ():
+            self._open.add(choice.index)
+            if choice.finish_reason:
+                self._closed.add(choice.index)
+                self.finished = self._closed >= self._open
+            if not self.began:
+                self.began = choice.finish_reason is not None or _has_content(choice)
+
+    def _without_usage(self, data: bytes, chunk: _Chunk) -> bytes:
+        if data.endswith(_null_usage_at_end):
+            return b"data: " + data[: -len(_null_usage_at_end)] + b"}\n\n"
+        if not chunk.choices and bytes(chunk.usage) != b"null":  # type: ignore[arg-type]
+            return b""
+        fields = _read_fields(data)
+        del fields["usage"]
+        return frame(_write(fields))
+
+
+def _plain(events: bytes) -> bool:
+    """Each event is one `data:` line of sound JSON."""
+    if not events.startswith(b"data: "):
+        return False
+    try:
+        for data in events[6:-2].split(b"\n\ndata: "):
+            _check(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
+
+
+def _has_content(choice: _Choice) -> bool:
+    if choice.text is not None:
+        return bytes(choice.text) not in (b'""', b"null")
+    if choice.delta is None:
+        return False
+    delta: dict[str, Any] = msgspec.json.decode(choice.delta)
+    return any(value for name, value in delta.items() if name != "role")
