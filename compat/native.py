@@ -85,29 +85,31 @@ class Tokens(Struct):
     reasoning_tokens: int | None = None
 
 
-class Output(Struct, omit_defaults=True):
+class Output(Struct):
     text: str
-    artifacts: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    artifacts: list[dict[str, Any]] = []
     reasoning: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
 
 
-class Generation(Struct):
+class Generation(Struct, kw_only=True):
     """A whole answer."""
 
     id: str
+    object: str = "generation"
+    created_at: str
+    """ISO 8601, UTC."""
     model: str
+    """The model that answered, as its backend reports it."""
     backend: str
+    modality: str = "text"
     output: Output
     finish_reason: Reason
     usage: Tokens
     selection: Selection
-    timing: Timing
-    created_at: str
-    object: str = "generation"
-    modality: str = "text"
     session_id: str | None = None
     state: dict[str, Any] = {}
+    timing: Timing
 
 
 _read = msgspec.json.Decoder(Generate)

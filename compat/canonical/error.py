@@ -96,6 +96,10 @@ class ModelNotFound(RequestError):
 class MethodNotAllowed(RequestError):
     status = 405
 
+    def __init__(self, message: str, *, allow: str = "") -> None:
+        super().__init__(message)
+        self.allow = allow
+
 
 class Conflict(RequestError):
     status, code = 409, "conflict"

@@ -137,7 +137,7 @@ class _Chunk(Struct):
     model: str = ""
     created: float | None = 0
     choices: list[_Choice] | None = None
-    usage: msgspec.Raw | None = None
+    usage: msgspec.Raw = msgspec.Raw()
 
 
 _read_chunk = msgspec.json.Decoder(_Chunk).decode
@@ -160,7 +160,7 @@ async def parse_events(frames: AsyncGenerator[bytes, None]) -> AsyncGenerator[Ev
                 for choice in chunk.choices or ():
                     for parsed in _choice_events(choice, calls):
                         yield parsed
-                if chunk.usage is not None and (usage := parse_usage(chunk.usage)) is not None:
+                if (usage := parse_usage(chunk.usage)) is not None:
                     yield Metered(usage=usage)
 
 

@@ -129,7 +129,9 @@ class _WireFormat(Struct):
     json_schema: _WireSchema | None = None
 
 
-class _WireRequest(Struct):
+class ChatRequest(Struct):
+    """What is read of a request when it has to be translated."""
+
     messages: list[dict[str, Any]]
     model: str | None = None
     temperature: float | None = None
@@ -152,8 +154,8 @@ class _WireRequest(Struct):
     stream_options: dict[str, Any] | None = None
 
 
-_MODELLED = frozenset(_WireRequest.__struct_encode_fields__)
-_read_request = msgspec.json.Decoder(_WireRequest)
+_MODELLED = frozenset(ChatRequest.__struct_encode_fields__)
+_read_request = msgspec.json.Decoder(ChatRequest)
 
 
 def parse_request(envelope: Envelope) -> TextRequest:

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import Raw, Struct
 
 from compat.canonical.event import Usage
 from compat.canonical.request import Envelope
@@ -22,17 +22,21 @@ _notable = re.compile(rb'"usage"|"error"|"finish_reason":\s*"|\[DONE\]').search
 _null_usage_at_end = b',"usage":null}'
 
 
+_NOTHING = (b"", b"null")
+"""A key that is absent, or null."""
+
+
 class _Choice(Struct):
     index: int = 0
     finish_reason: str | None = None
-    delta: Raw | None = None
-    text: Raw | None = None
+    delta: Raw = Raw()
+    text: Raw = Raw()
 
 
 class _Chunk(Struct):
     choices: list[_Choice] | None = None
-    usage: Raw | UnsetType = UNSET
-    error: Raw | UnsetType = UNSET
+    usage: Raw = Raw()
+    error: Raw = Raw()
     model: str | None = None
 
 
@@ -84,7 +88,7 @@ class Tap:
             chunk = _read_chunk(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return False
-        if chunk.error is not UNSET and bytes(chunk.error) != b"null":
+        if bytes(chunk.error) not in _NOTHING:
             self.failure = verdict(msgspec.json.decode(chunk.error))
             return True
         if chunk.choices is None:
@@ -107,16 +111,16 @@ class Tap:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self.skipped += 1
             return b""
-        if chunk.error is not UNSET and bytes(chunk.error) != b"null":
+        if bytes(chunk.error) not in _NOTHING:
             self.failure = verdict(msgspec.json.decode(chunk.error))
             return b""
         self._note(chunk)
-        if self._hides_usage and chunk.usage is not UNSET:
+        if self._hides_usage and bytes(chunk.usage):
             return self._without_usage(data, chunk)
         return event + b"\n\n"
 
     def _note(self, chunk: _Chunk) -> None:
-        if chunk.usage is not UNSET:
+        if bytes(chunk.usage) not in _NOTHING:
             self.usage = parse_usage(chunk.usage) or self.usage
         self.model = self.model or chunk.model
         for choice in chunk.choices or ():
@@ -130,7 +134,7 @@ class Tap:
     def _without_usage(self, data: bytes, chunk: _Chunk) -> bytes:
         if data.endswith(_null_usage_at_end):
             return b"data: " + data[: -len(_null_usage_at_end)] + b"}\n\n"
-        if not chunk.choices and bytes(chunk.usage) != b"null":  # type: ignore[arg-type]
+        if not chunk.choices and bytes(chunk.usage) != b"null":
             return b""
         fields = _read_fields(data)
         del fields["usage"]
@@ -150,9 +154,9 @@ def _plain(events: bytes) -> bool:
 
 
 def _has_content(choice: _Choice) -> bool:
-    if choice.text is not None:
+    if bytes(choice.text):
         return bytes(choice.text) not in (b'""', b"null")
-    if choice.delta is None:
+    if bytes(choice.delta) in _NOTHING:
         return False
     delta: dict[str, Any] = msgspec.json.decode(choice.delta)
     return any(value for name, value in delta.items() if name != "role")

@@ -1,0 +1,226 @@
+"""The program of a child process: one engine, serving one model on loopback.
+
+The parent writes one JSON line, the spec (`worker.Spec`), to stdin and reads one line from stdout:
+{"ready": true, "url": …} or {"failed": reason}.  Invariant: the child never outlives its parent.
+Stdin's end means exit at once; on Linux the kernel kills it as well, which also holds while an
+engine that keeps the interpreter busy is loading.
+
+Started by path with `python -P`, so it imports no package of ours and starts in a moment.  The key
+arrives in the spec: argument lists and environments can be read by others.
+"""
+
+import ctypes
+import json
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from importlib import import_module
+from typing import Any, NoReturn
+
+Spec = dict[str, Any]
+Report = Callable[[dict[str, Any]], None]
+
+HOST = "127.0.0.1"
+_PR_SET_PDEATHSIG = 1
+_listening = re.compile(rf"listening on (http://{re.escape(HOST)}:\d+)").search
+
+
+def main() -> None:
+    die_with_parent()
+    # Engines print to stdout; only reports may reach the parent there.
+    reports = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    line = sys.stdin.buffer.readline()
+    if not line:
+        os._exit(0)
+    spec: Spec = json.loads(line)
+    if os.getppid() != spec["parent"]:
+        os._exit(0)
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+    be_expendable()
+
+    def report(what: dict[str, Any]) -> None:
+        print(json.dumps(what), file=reports)
+
+    try:
+        ENGINES[spec["engine"]](spec, report)
+    except Exception as e:
+        report({"failed": f"{type(e).__name__}: {e}"})
+        os._exit(1)
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the thread that started it ends.  Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def leave_with_parent() -> None:
+    """Wait for the end of stdin, then end this process and all it started."""
+    while os.read(0, 4096):
+        pass
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(0)
+
+
+def be_expendable() -> None:
+    """Leave no core file the size of a model, and be the first to go when memory runs out."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("500")
+
+
+def serve_xllamacpp(spec: Spec, report: Report) -> NoReturn:
+    """llama.cpp's own server inside this process.  SIGTERM ends it at once: nothing is worth saving."""
+    x = import_module("xllamacpp")
+    params = x.CommonParams()
+    params.model.path = spec["path"]
+    params.model_alias = {spec["alias"]}
+    params.hostnames, params.port = [HOST], 0
+    params.api_keys = [spec["key"]]
+    params.cors_origins, params.cors_credentials = "localhost", False
+    params.ui = False
+    params.n_parallel = spec["slots"]
+    # Not unified: every slot has its whole context for itself, and attends to its own cells only.
+    params.n_ctx = spec["context"] * spec["slots"]
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = spec["threads"]
+    params.n_batch = params.n_ubatch = spec["n_batch"]
+    params.cache_ram_mib = 0
+    params.embedding = spec["embedding"]
+    server = x.Server(params)
+    report({"ready": True, "url": server.listening_address})
+    while True:
+        signal.pause()
+
+
+def serve_llama_server(spec: Spec, report: Report) -> NoReturn:
+    """The native program, as a child of this one in the same process group."""
+    key_end, our_end = os.pipe()
+    os.write(our_end, spec["key"].encode())
+    os.close(our_end)
+    per_slot = {"--ctx-size": spec["context"] * spec["slots"], "--parallel": spec["slots"]}
+    threads = dict.fromkeys(("--threads", "--threads-batch"), spec["threads"])
+    batch = dict.fromkeys(("--batch-size", "--ubatch-size"), spec["n_batch"])
+    # A pipe instead of a file: nothing to clean up, and nobody else can open it.
+    where = {"--host": HOST, "--port": 0, "--api-key-file": f"/dev/fd/{key_end}"}
+    names = {"--model": spec["path"], "--alias": spec["alias"]}
+    options = [str(word) for pair in (names | where | per_slot | threads | batch).items() for word in pair]
+    # What only tidies up goes by environment, where builds that do not know it ignore it.
+    tidy = {"LLAMA_ARG_UI": "0", "LLAMA_ARG_CORS_ORIGINS": "localhost", "LLAMA_ARG_CACHE_RAM": "0"}
+    # A handler, not SIG_IGN, which the program would inherit: on SIGTERM to the group it ends, then we do.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    process = subprocess.Popen(
+        [spec["binary"], *options, *(["--embedding"] if spec["embedding"] else [])],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        pass_fds=[key_end],
+        env=os.environ | tidy,
+        preexec_fn=die_with_parent,
+    )
+    os.close(key_end)
+    assert process.stdout is not None
+    told = False
+    for line in process.stdout:
+        sys.stderr.buffer.write(line)
+        sys.stderr.buffer.flush()
+        if not told and (found := _listening(line.decode("utf-8", "replace"))):
+            told = True
+            report({"ready": True, "url": found[1]})
+    status = process.wait()
+    os._exit(status if status >= 0 else 128 - status)
+
+
+def serve_llama_cpp_python(spec: Spec, report: Report) -> NoReturn:
+    """llama-cpp-python's server, one request at a time.
+
+    `interrupt_requests` off, or each new request would cut off the one that is running.
+    """
+    uvicorn, server = import_module("uvicorn"), import_module("llama_cpp.server.app")
+    settings = import_module("llama_cpp.server.settings")
+    # Its verbose mode prints every graph node; its quiet mode closes stderr around native calls.
+    llama: Any = import_module("llama_cpp.llama")
+    llama.set_verbose = bool
+    app = server.create_app(
+        server_settings=settings.ServerSettings(interrupt_requests=False, api_key=spec["key"]),
+        model_settings=[
+            settings.ModelSettings(
+                model=spec["path"],
+                model_alias=spec["alias"],
+                n_gpu_layers=-1,
+                n_ctx=spec["context"],
+                n_batch=spec["n_batch"],
+                n_threads=spec["threads"],
+                n_threads_batch=spec["threads"],
+                embedding=spec["embedding"],
+            )
+        ],
+    )
+    app.user_middleware = [m for m in app.user_middleware if m.cls.__name__ != "CORSMiddleware"]
+
+    class Server(uvicorn.Server):  # type: ignore[misc, name-defined]
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield  # SIGTERM ends the process at once, not after the last answer
+
+    listener = socket.create_server((HOST, 0))
+    report({"ready": True, "url": f"http://{HOST}:{listener.getsockname()[1]}"})
+    config = uvicorn.Config(stopping_early(app), log_level="error", access_log=False, lifespan="off", ws="none")
+    Server(config).run(sockets=[listener])
+    os._exit(0)
+
+
+def stopping_early(app: Any) -> Any:
+    """Have llama-cpp-python stop reading a prompt when its client has gone.
+
+    By itself it notices only between tokens, after the whole prompt, with everybody else waiting.
+    """
+    llama = import_module("llama_cpp").Llama
+    gone_of_request: ContextVar[threading.Event] = ContextVar("gone_of_request")
+    evaluate = llama.eval
+
+    def eval_in_steps(self: Any, tokens: Any) -> None:
+        gone = gone_of_request.get(None)
+        for at in range(0, len(tokens), self.n_batch):
+            if gone is not None and gone.is_set():
+                raise ConnectionAbortedError("The client has gone.")
+            evaluate(self, tokens[at : at + self.n_batch])
+
+    llama.eval = eval_in_steps
+
+    async def watched(scope: Any, receive: Any, send: Any) -> None:
+        gone = threading.Event()
+        gone_of_request.set(gone)
+
+        async def watch() -> Any:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                gone.set()
+            return message
+
+        try:
+            await app(scope, watch, send)
+        except Exception:
+            if not gone.is_set():
+                raise
+
+    return watched
+
+
+ENGINES: dict[str, Callable[[Spec, Report], NoReturn]] = {
+    "xllamacpp": serve_xllamacpp,
+    "llama_server": serve_llama_server,
+    "llama_cpp_python": serve_llama_cpp_python,
+}
+
+if __name__ == "__main__":
+    main()

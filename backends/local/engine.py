@@ -1,0 +1,88 @@
+"""The engines a local model can run on: what each is called, needs and cannot do.
+
+Invariant: nothing here imports an engine.  Whether one is installed is asked of the import system and
+of PATH; only a child process ever loads one (`child.py`).
+"""
+
+import shutil
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Literal
+
+from msgspec.structs import replace
+
+from compat.canonical.message import Value
+
+Name = Literal["xllamacpp", "llama_server", "llama_cpp_python"]
+Setting = Literal["auto", "xllamacpp", "llama_server", "llama_cpp_python"]
+
+ORDER: tuple[Name, ...] = ("xllamacpp", "llama_server", "llama_cpp_python")
+"""What `auto` prefers: quick to install and parallel, then parallel, then the rest."""
+
+
+class Engine(Value, frozen=True):
+    name: Name
+    parallel: bool
+    """It serves several requests at once; otherwise they take turns in our queue, whatever `slots` says."""
+    health_path: str
+    """Answers 200 once the model is loaded."""
+    counts_usage: bool
+    """It heeds `stream_options.include_usage`; otherwise streams carry no usage."""
+    binary: str | None = None
+    """The program it is, for an engine that is not a Python module."""
+
+
+_ENGINES: dict[Name, Engine] = {
+    "xllamacpp": Engine(name="xllamacpp", parallel=True, health_path="/health", counts_usage=True),
+    "llama_server": Engine(name="llama_server", parallel=True, health_path="/health", counts_usage=True),
+    # Its server has one lock around the model and no health endpoint.
+    "llama_cpp_python": Engine(name="llama_cpp_python", parallel=False, health_path="/v1/models", counts_usage=False),
+}
+_MODULES = {"xllamacpp": ("xllamacpp",), "llama_cpp_python": ("llama_cpp", "fastapi", "uvicorn", "starlette_context")}
+_CURES = {
+    "xllamacpp": "pip install xllamacpp",
+    "llama_cpp_python": "pip install 'pluggably[llama-cpp-python]'",
+    "llama_server": "install llama.cpp so that llama-server is on PATH, or set llama_server to the program's path",
+}
+
+Which = Callable[[str], str | None]
+
+
+def _has_module(name: str) -> bool:
+    return find_spec(name) is not None
+
+
+def find(
+    name: Name,
+    llama_server: str | None = None,
+    *,
+    has_module: Callable[[str], bool] = _has_module,
+    which: Which = shutil.which,
+) -> Engine | None:
+    """The engine if it is installed here, else None.
+
+    llama_server: the native program, a path or a name on PATH.
+    """
+    engine = _ENGINES[name]
+    if name == "llama_server":
+        binary = which(llama_server or "llama-server")
+        return replace(engine, binary=binary) if binary else None
+    return engine if all(map(has_module, _MODULES[name])) else None
+
+
+def choose(
+    setting: Setting,
+    llama_server: str | None = None,
+    *,
+    has_module: Callable[[str], bool] = _has_module,
+    which: Which = shutil.which,
+) -> Engine:
+    """The engine that a configuration asks for.  Raises ValueError naming the field and the cure."""
+    if llama_server is not None and which(llama_server) is None:
+        raise ValueError(f"llama_server: there is no program '{llama_server}'; give its path, or leave the key out.")
+    for name in ORDER if setting == "auto" else (setting,):
+        if engine := find(name, llama_server, has_module=has_module, which=which):
+            return engine
+    if setting == "auto":
+        raise ValueError(f"engine: no engine for local models is installed; {_CURES['xllamacpp']}")
+    raise ValueError(f"engine: {setting} is not installed; {_CURES[setting]}")

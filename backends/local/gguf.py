@@ -1,0 +1,238 @@
+"""What a GGUF file says of itself, read from its header alone.
+
+Invariant: whatever the bytes are, the outcome is a `Header` or a ValueError, after a bounded amount
+of work: counts and lengths are held against limits and the file's size before anything is read, and
+long arrays (the vocabulary) are stepped over.  Tensor data is never touched.
+
+Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+import mmap
+import re
+import struct
+from math import prod
+from os import PathLike, fspath
+from typing import Any
+
+from compat.canonical.message import Value
+
+KEYS_MAX = 65_536
+TENSORS_MAX = 1 << 20
+NAME_MAX_BYTES = 65_535
+"""Of a key or a tensor's name, as the format prescribes."""
+ARRAY_KEPT = 1024
+"""Longer arrays are stepped over; per-layer settings are shorter."""
+ARRAY_MAX = 1 << 26
+TEXT_MAX_BYTES = 16 << 20
+HEADER_MAX_BYTES = 128 << 20
+ELEMENTS_MAX = 1 << 50
+"""Of one tensor; more is nonsense, and its sums would not fit any wire format."""
+
+_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_READERS = {kind: struct.Struct("<" + code) for kind, code in _SCALARS.items()}
+_STRING, _ARRAY = 8, 9
+_u32, _u64 = _READERS[4], _READERS[10]
+
+_BLOCKS = {
+    0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 40),
+    10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292),
+    16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82),
+    23: (256, 136), 24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2),
+    34: (256, 54), 35: (256, 66), 39: (32, 17), 40: (64, 36), 41: (128, 18),
+}  # fmt: skip
+"""Tensor type → elements and bytes of one block."""
+
+_QUANTIZATIONS = {
+    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S",
+    12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K",
+    19: "IQ2_XXS", 20: "IQ2_XS", 21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL",
+    26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S", 29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0",
+    37: "TQ2_0", 38: "MXFP4", 39: "NVFP4",
+}  # fmt: skip
+"""`general.file_type` → the name people know."""
+
+_EMBEDDING_ARCHITECTURES = frozenset({"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "modern-bert"})
+_tools = re.compile(r"\btools\b|tool_call").search
+
+
+class Header(Value, frozen=True):
+    """One model file.  None means that the file does not say."""
+
+    architecture: str
+    name: str | None
+    parameters: int
+    """How many numbers its tensors hold."""
+    quantization: str | None
+    context_length: int | None
+    """In tokens, as trained."""
+    size_bytes: int
+    kv_bytes_per_token: int
+    """What one token of context costs in memory, keys and values as 16-bit floats; an upper bound for
+    models whose layers do not all keep the whole context.  0 when the file does not say."""
+    embeds: bool
+    """It makes embeddings, not text."""
+    chat_template: bool
+    tools: bool
+    """The chat template mentions tools: without that, engines drop them silently."""
+    license: str | None
+    truncated: bool
+    """The file ends before its tensors do, as a broken download does."""
+
+
+def read(path: str | PathLike[str]) -> Header:
+    """Read a file's header.  Raises ValueError for what is not sound GGUF, OSError for what cannot be read.
+
+    Messages name no path: they may reach a client.
+    """
+    with open(fspath(path), "rb") as file:
+        try:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError:
+            raise ValueError("The file is empty.") from None
+    with mapped as data:
+        try:
+            return _header(_Reader(data), len(data))
+        except struct.error:
+            raise ValueError("The GGUF header is cut off.") from None
+
+
+class _Reader:
+    """Walks through a header.  Reading past the end raises struct.error, or ValueError for strings."""
+
+    def __init__(self, data: mmap.mmap) -> None:
+        self._data = data
+        self._end = min(len(data), HEADER_MAX_BYTES)
+        self.at = 0
+
+    def number(self, reader: struct.Struct) -> Any:
+        (value,) = reader.unpack_from(self._data, self.at)
+        self._step(reader.size)
+        return value
+
+    def count(self, what: str, limit: int) -> int:
+        value: int = self.number(_u64)
+        if value > limit:
+            raise ValueError(f"The GGUF header claims {value} {what}; at most {limit} are read.")
+        return value
+
+    def text(self, limit: int = TEXT_MAX_BYTES) -> str:
+        length: int = self.number(_u64)
+        if length > limit:
+            raise ValueError("The GGUF header has a text that is too long.")
+        begin = self.at
+        self._step(length)
+        return self._data[begin : self.at].decode("utf-8", "replace")
+
+    def value(self, kind: int, *, inside: bool = False) -> Any:
+        """A value of this kind; a long array comes out as its length."""
+        if kind in _READERS:
+            return self.number(_READERS[kind])
+        if kind == _STRING:
+            return self.text()
+        if kind != _ARRAY or inside:
+            raise ValueError(f"The GGUF header has a value of unknown type {kind}.")
+        element: int = self.number(_u32)
+        length = self.count("array elements", ARRAY_MAX)
+        if length <= ARRAY_KEPT:
+            return [self.value(element, inside=True) for _ in range(length)]
+        if element in _READERS:
+            self._step(_READERS[element].size * length)
+        elif element == _STRING:
+            self._step_over_texts(length)
+        else:
+            raise ValueError(f"The GGUF header has an array of unknown type {element}.")
+        return length
+
+    def _step(self, size: int) -> None:
+        self.at += size
+        if self.at > self._end:
+            raise ValueError("The GGUF header is cut off.")
+
+    def _step_over_texts(self, length: int) -> None:
+        # The one loop that runs a hundred thousand times; local names, no calls but one.
+        at, end, data, unpack = self.at, self._end, self._data, _u64.unpack_from
+        for _ in range(length):
+            at += 8 + unpack(data, at)[0]
+            if at > end:
+                raise ValueError("The GGUF header is cut off.")
+        self.at = at
+
+
+def _header(reader: _Reader, size: int) -> Header:
+    if reader.number(struct.Struct("<4s")) != b"GGUF":
+        raise ValueError("The file is not GGUF.")
+    version = reader.number(_u32)
+    if version not in (2, 3):
+        raise ValueError(f"GGUF version {version} is not known.")
+    tensors, keys = reader.count("tensors", TENSORS_MAX), reader.count("keys", KEYS_MAX)
+    meta: dict[str, Any] = {}
+    for _ in range(keys):
+        key = reader.text(NAME_MAX_BYTES)
+        meta[key] = reader.value(reader.number(_u32))
+    parameters, tail = _tensors(reader, tensors)
+    alignment = meta.get("general.alignment", 32)
+    if not isinstance(alignment, int) or not 0 < alignment <= 1 << 20:
+        raise ValueError("The GGUF header has an impossible alignment.")
+    begin = -(-reader.at // alignment) * alignment
+
+    architecture = _text(meta, "general.architecture") or "unknown"
+    template = _text(meta, "tokenizer.chat_template")
+    file_type = meta.get("general.file_type")
+    return Header(
+        architecture=architecture,
+        name=_text(meta, "general.name"),
+        parameters=parameters,
+        quantization=_QUANTIZATIONS.get(file_type) if isinstance(file_type, int) else None,
+        context_length=_whole(meta.get(f"{architecture}.context_length")) or None,
+        size_bytes=size,
+        kv_bytes_per_token=_kv_bytes_per_token(meta, architecture),
+        embeds=architecture in _EMBEDDING_ARCHITECTURES or f"{architecture}.pooling_type" in meta,
+        chat_template=template is not None,
+        tools=template is not None and _tools(template) is not None,
+        license=_text(meta, "general.license"),
+        truncated=size < begin + tail,
+    )
+
+
+def _tensors(reader: _Reader, count: int) -> tuple[int, int]:
+    """How many parameters the tensors hold, and where the last of them ends after the header."""
+    parameters = end = 0
+    for _ in range(count):
+        reader.text(NAME_MAX_BYTES)
+        rank = reader.number(_u32)
+        if rank > 8:
+            raise ValueError(f"The GGUF header has a tensor of {rank} dimensions.")
+        elements = prod(reader.number(_u64) for _ in range(rank))
+        if elements > ELEMENTS_MAX:
+            raise ValueError("The GGUF header has a tensor of impossible size.")
+        kind, offset = reader.number(_u32), reader.number(_u64)
+        parameters += elements
+        per_block, block_bytes = _BLOCKS.get(kind, (1, 0))
+        end = max(end, offset + elements // per_block * block_bytes)
+    return parameters, end
+
+
+def _kv_bytes_per_token(meta: dict[str, Any], architecture: str) -> int:
+    def get(key: str) -> Any:
+        return meta.get(f"{architecture}.{key}")
+
+    layers, width = _whole(get("block_count")), _whole(get("embedding_length"))
+    heads = _most(get("attention.head_count")) or 1
+    kv_heads = get("attention.head_count_kv")
+    per_layer = kv_heads if isinstance(kv_heads, list) else [_whole(kv_heads) or heads] * min(layers, ARRAY_KEPT)
+    key = _whole(get("attention.key_length")) or width // heads
+    value = _whole(get("attention.value_length")) or width // heads
+    return sum(_whole(n) for n in per_layer) * (key + value) * 2
+
+
+def _text(meta: dict[str, Any], key: str) -> str | None:
+    value = meta.get(key)
+    return value if isinstance(value, str) and value else None
+
+
+def _whole(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def _most(value: Any) -> int:
+    return max(map(_whole, value), default=0) if isinstance(value, list) else _whole(value)

@@ -1,0 +1,258 @@
+"""One child process, seen from the parent: started, watched, stopped.
+
+    unloaded ─start→ spawning ─its program runs→ loading ─healthy→ ready
+    any of these ─dies, reports failure, falls silent→ failed
+    any of these ─stop→ draining ─gone→ unloaded
+
+Invariant: once `stop` has returned, or `gone` has, no process of this worker is left.  A worker is
+used once; whoever owns it makes a new one for the next start.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import sys
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from backends.local.engine import Engine, Name
+from compat.canonical.message import Value
+
+STALL_S = 120.0
+"""How long a child that is loading may print nothing and still be waited for."""
+GRACE_S = 5.0
+"""Between SIGTERM and SIGKILL."""
+LOG_LINES = 40
+LINE_MAX = 2000
+PROBE_EVERY_S = 0.1
+
+State = Literal["unloaded", "spawning", "loading", "ready", "draining", "failed"]
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+_PROGRAM = Path(__file__).with_name("child.py")
+_PASSED = frozenset(
+    {"PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "NVIDIA_VISIBLE_DEVICES"}
+)
+_PASSED_PREFIXES = ("LC_", "DYLD_", "CUDA_", "HIP_", "ROCR_", "HSA_", "GGML_", "VK_", "GGUF_", "OMP_", "LLAMA_ARG_")
+
+
+class Spec(Value, frozen=True):
+    """What a child needs to know to serve one model."""
+
+    engine: Name
+    path: str
+    alias: str
+    """The model's name in answers."""
+    context: int
+    """In tokens, for each slot."""
+    slots: int
+    threads: int
+    n_batch: int
+    """Tokens read between two looks at whether the client is still there."""
+    embedding: bool
+    binary: str | None
+
+
+class Failed(Exception):
+    """A worker did not start, or died.  `reason` is fit for clients, `log` is not."""
+
+    def __init__(self, reason: str, log: tuple[str, ...] = ()) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.log = log
+
+
+class _Report(msgspec.Struct):
+    ready: bool = False
+    url: str = ""
+    failed: str | None = None
+
+
+Probe = Callable[[str, str], Awaitable[bool]]
+"""Asks a URL with a key whether it is healthy."""
+
+
+class Worker:
+    def __init__(self, spec: Spec, engine: Engine, probe: Probe, *, stall_s: float = STALL_S, grace_s: float = GRACE_S):
+        self.spec = spec
+        self.engine = engine
+        self.state: State = "unloaded"
+        self.url = ""
+        self.key = secrets.token_urlsafe(32)
+        self.log: deque[str] = deque(maxlen=LOG_LINES)
+        """The last lines the child printed.  For operators only: they name paths."""
+        self._probe = probe
+        self._stall_s = stall_s
+        self._grace_s = grace_s
+        self._heard = 0.0
+        self._process: asyncio.subprocess.Process | None = None
+        self._gone: asyncio.Task[None] | None = None
+        self._death = Failed("")
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    @property
+    def alive(self) -> bool:
+        return self._gone is not None and not self._gone.done()
+
+    async def start(self) -> None:
+        """Return once the child serves.  Raises Failed; the child may then still have to be stopped."""
+        loop = asyncio.get_running_loop()
+        self.state, self._heard = "spawning", loop.time()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",
+                str(_PROGRAM),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,
+                env=environment(os.environ),
+            )
+        except OSError as e:
+            self.state = "failed"
+            raise Failed("The process of the model could not be started.") from e
+        self._process = process
+        first_line: asyncio.Future[bytes] = loop.create_future()
+        self._gone = asyncio.create_task(self._watch(process, first_line))
+        try:
+            await self._introduce(process)
+            report = await self._unless_stalled(asyncio.shield(first_line))
+            self.state = "loading"
+            self.url = await self._read(report)
+            await self._unless_stalled(self._healthy())
+        except Failed:
+            self.state = "failed"
+            raise
+        self.state = "ready"
+
+    async def gone(self) -> Failed:
+        """Wait until the process has ended, and say how."""
+        assert self._gone is not None
+        await asyncio.shield(self._gone)
+        return self._death
+
+    async def stop(self) -> None:
+        """End the process and return when it is gone.  May be called in any state, and again."""
+        if self._process is None or self._gone is None:
+            return
+        self.state = "draining"
+        if self.alive:
+            self._signal(signal.SIGTERM)
+            if not (await asyncio.wait({self._gone}, timeout=self._grace_s))[0]:
+                _log.warning("worker_killed model=%s after_s=%g", self.spec.alias, self._grace_s)
+                self._signal(signal.SIGKILL)
+            await asyncio.shield(self._gone)
+        self.state = "unloaded"
+
+    async def _introduce(self, process: asyncio.subprocess.Process) -> None:
+        stdin, _, _ = _pipes(process)
+        spec = msgspec.to_builtins(self.spec) | {"key": self.key, "parent": os.getpid()}
+        stdin.write(msgspec.json.encode(spec) + b"\n")
+        # One that has died already says so by its end; writing to it is no news.
+        with suppress(ConnectionError):
+            await stdin.drain()
+
+    async def _read(self, line: bytes) -> str:
+        """The address in the child's report, which is empty when it died without one.  Raises Failed."""
+        if not line:
+            raise await self.gone()
+        report = msgspec.json.decode(line, type=_Report)
+        if report.failed is not None:
+            self.log.append(report.failed)
+            raise Failed(f"Model '{self.spec.alias}' could not be loaded.", tuple(self.log))
+        return report.url
+
+    async def _healthy(self) -> None:
+        while not await self._probe(self.url + self.engine.health_path, self.key):  # noqa: ASYNC110
+            await asyncio.sleep(PROBE_EVERY_S)
+
+    async def _unless_stalled(self, step: Coroutine[Any, Any, T] | asyncio.Future[T]) -> T:
+        """Await a step of loading.  Raises Failed when the child dies or falls silent meanwhile."""
+        assert self._gone is not None
+        loop = asyncio.get_running_loop()
+        task = asyncio.ensure_future(step)
+        try:
+            while True:
+                left = self._heard + self._stall_s - loop.time()
+                done, _ = await asyncio.wait({task, self._gone}, timeout=max(left, 0), return_when="FIRST_COMPLETED")
+                if task in done:
+                    return task.result()
+                if self._gone in done:
+                    raise self._death
+                if loop.time() >= self._heard + self._stall_s:
+                    raise Failed(
+                        f"Model '{self.spec.alias}' made no progress in loading for {self._stall_s:g} s.",
+                        tuple(self.log),
+                    )
+        finally:
+            task.cancel()
+
+    async def _watch(self, process: asyncio.subprocess.Process, first_line: asyncio.Future[bytes]) -> None:
+        """Wait for the process to end, and let nothing of it remain.
+
+        Its stdout ends with it and is held by nobody else, while `wait` alone may hang on the pipes
+        of a grandchild (https://github.com/python/cpython/issues/119710).
+        """
+        stdin, stdout, stderr = _pipes(process)
+        log = asyncio.create_task(self._listen(stderr))
+        line = await stdout.readline()
+        first_line.set_result(line)
+        while line:
+            line = await stdout.read(65_536)
+        self._signal(signal.SIGKILL)
+        status = await process.wait()
+        await log
+        stdin.close()
+        self._death = self._ended(status)
+
+    async def _listen(self, stderr: asyncio.StreamReader) -> None:
+        """Read what the child prints, in pieces: progress dots have no line end but are signs of life."""
+        loop, rest = asyncio.get_running_loop(), b""
+        while piece := await stderr.read(65_536):
+            self._heard = loop.time()
+            *lines, rest = (rest + piece).split(b"\n")
+            self.log.extend(line.decode("utf-8", "replace")[:LINE_MAX] for line in lines if line.strip())
+            rest = rest[-LINE_MAX:]
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Send a signal to the whole process group; macOS forbids it for one of zombies only."""
+        assert self._process is not None
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
+    def _ended(self, status: int) -> Failed:
+        if self.state == "draining":
+            return Failed(f"Model '{self.spec.alias}' was stopped.")
+        self.state = "failed"
+        how = f"status {status}"
+        if status < 0:
+            with suppress(ValueError):
+                how = signal.Signals(-status).name
+        return Failed(f"The process of model '{self.spec.alias}' ended unexpectedly ({how}).", tuple(self.log))
+
+
+def _pipes(
+    process: asyncio.subprocess.Process,
+) -> tuple[asyncio.StreamWriter, asyncio.StreamReader, asyncio.StreamReader]:
+    if process.stdin is None or process.stdout is None or process.stderr is None:
+        raise RuntimeError("the child was started without pipes")
+    return process.stdin, process.stdout, process.stderr
+
+
+def environment(of: Mapping[str, str]) -> dict[str, str]:
+    """The part of the gateway's environment that a child gets: never a provider's key."""
+    passed = {name: value for name, value in of.items() if name in _PASSED or name.startswith(_PASSED_PREFIXES)}
+    # Otherwise llama.cpp starts a debugger on itself when it aborts.
+    return passed | {"GGML_NO_BACKTRACE": "1"}

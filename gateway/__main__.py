@@ -1,0 +1,135 @@
+"""The command line: `pluggably COMMAND`.  See `pluggably --help`."""
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gateway.config import Config, ConfigError, load, schema
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status: 0, or 1 with a message on standard error."""
+    asked = _parser().parse_args(arguments)
+    try:
+        status: int = asked.run(asked)
+    except ConfigError as e:
+        print(f"pluggably: {e}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pluggably", description="One OpenAI-compatible gateway for providers, public APIs and local models."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, help_: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help_, description=help_)
+        sub.add_argument("--config", type=Path, metavar="FILE", help="configuration file (default: built-in defaults)")
+        sub.set_defaults(run=run)
+        return sub
+
+    serve = command("serve", _serve, "Start the gateway.")
+    serve.add_argument("--host", help="address to listen on (default: server.host, 127.0.0.1)")
+    serve.add_argument("--port", type=int, help="port to listen on (default: server.port, 8080)")
+    check = command("check-config", _check, "Validate a configuration file.")
+    check.add_argument("--schema", action="store_true", help="print the JSON Schema of the file instead")
+    explain = command("explain", _explain, "Show which routes a model's name leads to, in order, and why.")
+    explain.add_argument("model", metavar="MODEL")
+    explain.add_argument("--json", action="store_true", help="print JSON")
+    models = commands.add_parser("models", help="Look at models.", description="Look at models.")
+    listing = models.add_subparsers(required=True, metavar="COMMAND").add_parser(
+        "list", help="List models that clients can ask for."
+    )
+    listing.add_argument("--config", type=Path, metavar="FILE")
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    listing.set_defaults(run=_list_models)
+    command("openapi", _openapi, "Print the OpenAPI document.")
+    return parser
+
+
+def _serve(asked: argparse.Namespace) -> int:
+    config = _loaded(asked, {"host": asked.host, "port": asked.port})
+    from gateway.app import Application
+    from gateway.server import serve
+
+    serve(Application(config, path=asked.config), config)
+    return 0
+
+
+def _check(asked: argparse.Namespace) -> int:
+    if asked.schema:
+        print(json.dumps(schema(), indent=2))
+        return 0
+    config = load(asked.config)
+    from gateway.estate import build
+
+    build(config)
+    backends, models = ", ".join(config.backends) or "none", ", ".join(config.models) or "none"
+    print(f"{asked.config or 'built-in defaults'}: ok (backends: {backends}; models: {models})")
+    return 0
+
+
+def _explain(asked: argparse.Namespace) -> int:
+    from compat.canonical.error import GatewayError
+    from gateway.estate import build
+
+    estate = build(load(asked.config))
+    try:
+        plan = asyncio.run(estate.router.plan(asked.model))
+    except GatewayError as e:
+        print(f"pluggably: {e.message}", file=sys.stderr)
+        return 1
+    if asked.json:
+        routes = [{"route": route.name, "weight": route.weight} for route in plan.routes]
+        print(json.dumps({"model": asked.model, "reason": plan.reason, "retries": plan.retries, "routes": routes}))
+        return 0
+    print(f"{asked.model}: {plan.reason}")
+    for n, route in enumerate(plan.routes, 1):
+        print(f"  {n}. {route.name}")
+    print(f"  then {plan.retries} more attempt(s)")
+    return 0
+
+
+def _list_models(asked: argparse.Namespace) -> int:
+    from compat.openai.models import render_model
+    from gateway.estate import build
+
+    models = asyncio.run(build(load(asked.config)).registry.all())
+    if asked.json:
+        print(json.dumps([render_model(model) for model in models]))
+        return 0
+    for model in models:
+        size = f"{model.size_bytes / 1e6:.0f} MB" if model.size_bytes else ""
+        facts = (model.modality, model.quantization, size, model.status)
+        print(f"{model.id:50} {'  '.join(fact for fact in facts if fact)}")
+    if not models:
+        print("No models.", file=sys.stderr)
+    return 0
+
+
+def _openapi(asked: argparse.Namespace) -> int:
+    from gateway.api.document import document
+    from gateway.app import Application
+
+    print(json.dumps(document(Application(load(asked.config)).litestar), indent=2))
+    return 0
+
+
+def _loaded(asked: argparse.Namespace, server: dict[str, Any]) -> Config:
+    """The configuration with the command line's own settings laid over it, checked as a whole."""
+    import os
+
+    given = {f"PLUGGABLY__SERVER__{k.upper()}": str(v) for k, v in server.items() if v is not None}
+    return load(asked.config, {**os.environ, **given})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

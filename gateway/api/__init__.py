@@ -1,0 +1,1 @@
+"""HTTP: one file per resource.  The only folder, besides `gateway.app`, that imports Litestar."""

@@ -1,0 +1,130 @@
+"""The front door: what happens to every request before and after any handler, as plain ASGI.
+
+It gives the request its id and its Visit, refuses what no handler should see (a foreign Host, giant
+headers, foreign origins), and settles the visit when it is over, whatever became of it.
+"""
+
+import re
+from time import perf_counter
+from urllib.parse import urlsplit
+
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+
+from compat.canonical.error import Forbidden, GatewayError, HeadersTooLarge, InvalidRequest, MethodNotAllowed, Overloaded
+from compat.canonical.principal import Principal
+from compat.openai.error import render_error
+from gateway.config import LOOPBACK
+from gateway.house import House
+from gateway.visit import Visit, new_id
+
+HEADERS_MAX_BYTES = 32 * 1024
+_sane_id = re.compile(rb"[A-Za-z0-9._\-]{1,128}").fullmatch
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_ALWAYS_OPEN = frozenset({"/health", "/ready", "/metrics"})
+
+
+class Door:
+    def __init__(self, app: ASGIApp, house: House) -> None:
+        self._app = app
+        self._house = house
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != ScopeType.HTTP:
+            await self._app(scope, receive, send)
+            return
+        house = self._house
+        raw = list(scope["headers"])
+        given = next((value for name, value in raw if name == b"x-request-id"), None)
+        request_id = given.decode() if given is not None and _sane_id(given) else new_id("req")
+        visit = Visit(request_id=request_id, method=scope["method"], path=scope["path"], began=perf_counter())
+        id_header = (b"x-request-id", request_id.encode())
+        estate = house.estate
+        scope["visit"] = visit  # type: ignore[typeddict-unknown-key]
+        scope["estate"] = estate  # type: ignore[typeddict-unknown-key]
+
+        def authenticate() -> Principal:
+            return estate.keys.principal(raw)
+
+        scope["authenticate"] = authenticate  # type: ignore[typeddict-unknown-key]
+
+        async def send_noted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                visit.status = message["status"]
+                message["headers"] = [*message["headers"], id_header]
+            await send(message)
+
+        house.enter(visit)
+        try:
+            try:
+                self._admit(scope, raw)
+            except GatewayError as e:
+                visit.code = e.code
+                await refuse(e, send_noted)
+                return
+            await self._app(scope, receive, send_noted)
+        finally:
+            house.leave(visit)
+            house.ledger.settle(visit)
+
+    def _admit(self, scope: HTTPScope, raw: list[tuple[bytes, bytes]]) -> None:
+        size, hosts, origin = 0, [], None
+        for name, value in raw:
+            size += len(name) + len(value)
+            if name == b"host":
+                hosts.append(value)
+            elif name == b"origin":
+                origin = value
+        if size > HEADERS_MAX_BYTES:
+            raise HeadersTooLarge(f"The request's headers exceed {HEADERS_MAX_BYTES} bytes.")
+        server, auth = self._house.estate.config.server, self._house.estate.config.auth
+        if len(hosts) > 1:
+            raise InvalidRequest("The request has more than one Host header.")
+        host = _host_name(hosts[0].decode("latin-1")) if hosts else ""
+        allowed = server.allowed_hosts or ((*LOOPBACK, server.host) if auth.mode == "local" else None)
+        if allowed is not None and host not in allowed and not (host == "" and not hosts):
+            # A page on another name that resolves to us (DNS rebinding) shows here.
+            raise Forbidden(
+                "This gateway does not answer to that Host; add it to server.allowed_hosts.", code="host_not_allowed"
+            )
+        if origin is not None and scope["method"] not in _SAFE:
+            text, own = origin.decode("latin-1"), hosts[0].decode("latin-1") if hosts else ""
+            if text not in server.cors_origins and urlsplit(text).netloc != own:
+                raise Forbidden(
+                    "Requests from that origin are not allowed; add it to server.cors_origins.",
+                    code="origin_not_allowed",
+                )
+        if self._house.draining and scope["path"] not in _ALWAYS_OPEN:
+            raise Overloaded("The gateway is shutting down.", code="server_shutting_down", retry_after_s=1.0)
+
+
+def _host_name(host: str) -> str:
+    """The name in a Host header, without port, brackets or case; "?" when it is malformed."""
+    if host.startswith("["):
+        name, bracket, port = host[1:].partition("]")
+        ok = bracket and (not port or re.fullmatch(r":\d{1,5}", port))
+    else:
+        name, _, port = host.partition(":")
+        ok = re.fullmatch(r"[A-Za-z0-9._\-]+", name) and (not port or re.fullmatch(r"\d{1,5}", port))
+    return name.lower() if ok else "?"
+
+
+async def refuse(error: GatewayError, send: Send) -> None:
+    """Answer with an error in OpenAI's shape and close."""
+    body = render_error(error)
+    headers = [*error_headers(error), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def error_headers(error: GatewayError) -> list[tuple[bytes, bytes]]:
+    """The headers that go with an error answer."""
+    headers = [(b"content-type", b"application/json")]
+    if isinstance(error, MethodNotAllowed) and error.allow:
+        headers.append((b"allow", error.allow.encode()))
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after", str(max(1, min(120, round(error.retry_after_s + 0.49)))).encode()))
+    if error.final or (error.retryable and error.status != 503):
+        # Our own retries are spent: the client's would multiply them.
+        headers.append((b"x-should-retry", b"false"))
+    return headers

@@ -1,0 +1,50 @@
+"""Errors outside the generating endpoints, in OpenAI's shape: Litestar's own bodies are not."""
+
+from typing import Any
+
+from litestar import MediaType, Request, Response
+from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.types import ExceptionHandlersMap
+
+from compat.canonical.error import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, NotFound
+from compat.openai.error import render_error
+from gateway.api.door import error_headers
+from gateway.telemetry.logging import logger
+from gateway.visit import Visit
+
+
+def of_gateway(request: Request[Any, Any, Any], error: GatewayError) -> Response[bytes]:
+    visit: Visit = request.scope["visit"]  # type: ignore[typeddict-item]
+    visit.code = error.code or error.type
+    headers = {name.decode(): value.decode() for name, value in error_headers(error)}
+    return Response(render_error(error), status_code=error.status, headers=headers, media_type=MediaType.JSON)
+
+
+def of_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    method, path = request.scope["method"], request.scope["path"]
+    if isinstance(error, MethodNotAllowedException):
+        allow = _allowed(error)
+        return of_gateway(request, MethodNotAllowed(f"Method {method} is not allowed for {path}.", allow=allow))
+    if isinstance(error, NotFoundException):
+        return of_gateway(request, NotFound(f"Unknown request URL: {method} {path}. GET /docs shows what there is."))
+    if error.status_code < 500:
+        return of_gateway(request, InvalidRequest(error.detail))
+    return of_any(request, error)
+
+
+def of_any(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    visit: Visit = request.scope["visit"]  # type: ignore[typeddict-item]
+    logger().error("request_failed", request_id=visit.request_id, exc_info=error)
+    return of_gateway(request, InternalError("The gateway failed to handle this request."))
+
+
+HANDLERS: ExceptionHandlersMap = {
+    GatewayError: of_gateway,
+    HTTPException: of_http,
+    Exception: of_any,
+}
+
+
+def _allowed(error: HTTPException) -> str:
+    # Litestar spells the header in two ways.
+    return next((value for name, value in (error.headers or {}).items() if name.lower() == "allow"), "")

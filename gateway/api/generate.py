@@ -1,0 +1,87 @@
+"""POST /v1/generate: the gateway's own dialect."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from time import perf_counter
+from typing import Any
+
+from compat import native
+from compat.canonical.error import BadResponse, GatewayError
+from compat.canonical.event import Event, Result, Started, fold
+from compat.openai.error import render_error
+from gateway.api.generation import Context, Language, endpoint
+from gateway.house import House
+from gateway.visit import new_id
+
+
+class _Errors:
+    def body(self, error: GatewayError) -> bytes:
+        return render_error(error)
+
+    def frame(self, error: GatewayError) -> bytes:
+        return native.render_error_frame(error)
+
+
+def _whole(result: Result, context: Context) -> bytes:
+    return native.render_result(_generation(new_id("gen"), result, context))
+
+
+async def _stream(events: AsyncGenerator[Event, None], context: Context) -> AsyncGenerator[bytes, None]:
+    id_ = new_id("gen")
+    seen: list[Event] = []
+
+    async def noted() -> AsyncGenerator[Event, None]:
+        async with aclosing(events):
+            async for event in events:
+                seen.append(event)
+                yield event
+
+    source = noted()
+    async with aclosing(source):
+        first = await anext(source, None)
+        if not isinstance(first, Started):
+            raise BadResponse("The backend's answer ended before it was complete.")
+        yield native.render_started(id_, first.model, context.visit.backend or "")
+        async with aclosing(native.render_deltas(source)) as deltas:
+            async for frame in deltas:
+                yield frame
+    yield native.render_completed(_generation(id_, await fold(_replayed(seen)), context))
+
+
+async def _replayed(events: list[Event]) -> AsyncIterator[Event]:
+    for event in events:
+        yield event
+
+
+def _generation(id_: str, result: Result, context: Context) -> native.Generation:
+    visit = context.visit
+    return native.generation(
+        id_,
+        context.envelope,
+        result,
+        backend=visit.backend or "",
+        selection=native.Selection(
+            requested=context.plan.requested,
+            reason=context.plan.reason,
+            fallback=visit.attempts > 1 and (visit.backend, visit.model) != _first(context),
+            attempts=visit.attempts,
+        ),
+        timing=native.Timing(
+            queue_s=visit.wait.queue_s,
+            load_s=visit.wait.load_s,
+            first_token_s=visit.first - visit.began if visit.first is not None else None,
+            total_s=perf_counter() - visit.began,
+        ),
+    )
+
+
+def _first(context: Context) -> tuple[str, str]:
+    route = context.plan.routes[0]
+    return route.backend.name, route.model
+
+
+LANGUAGE = Language(peek=native.peek, parse=native.parse_request, whole=_whole, stream=_stream, errors=_Errors())
+
+
+def routes(house: House) -> list[Any]:
+    return [endpoint(house, "/v1/generate", LANGUAGE)]

@@ -1,0 +1,144 @@
+"""What all generating endpoints share: body → envelope → plan → answer → reply.
+
+An endpoint is a `Language`: how its dialect is read and written.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any, cast
+
+from litestar import asgi
+from litestar.types import HTTPScope, Receive, Scope, Send
+from msgspec import Struct
+
+from backends.base import Call
+from compat.canonical.error import GatewayError, InvalidRequest
+from compat.canonical.event import Result, fold
+from compat.canonical.request import Envelope, Request
+from gateway.api.reading import Disconnected, read_json, require_method
+from gateway.api.reply import CLIENT_GONE, Errors, Reply
+from gateway.house import Estate, House
+from gateway.routing.dispatch import Answer
+from gateway.routing.router import Plan
+from gateway.visit import Visit
+
+
+class Context(Struct, kw_only=True):
+    """What a language may need to write an answer, besides the answer."""
+
+    visit: Visit
+    plan: Plan
+    envelope: Envelope
+
+
+class Language(Struct, frozen=True, kw_only=True):
+    peek: Callable[[bytes], Envelope]
+    parse: Callable[[Envelope], Request]
+    whole: Callable[[Result, Context], bytes]
+    """Write a translated answer as one body."""
+    stream: Callable[[AsyncGenerator[Any, None], Context], AsyncGenerator[bytes, None]]
+    """Write a translated answer's events as SSE frames; closes them."""
+    errors: Errors
+
+
+def endpoint(house: House, path: str, language: Language) -> Any:
+    """The route handler of a generating endpoint."""
+
+    # @asgi, not @post: Litestar's own handling of a body and a response costs more than the relay.
+    @asgi(path, opt={"scope": "inference", "route": path, "method": "POST"}, copy_scope=False)
+    async def generate(scope: Scope, receive: Receive, send: Send) -> None:
+        visit: Visit = scope["visit"]  # type: ignore[typeddict-item]
+        estate: Estate = scope["estate"]  # type: ignore[typeddict-item]
+        reply = Reply(house, visit, receive, send, language.errors)
+        http = cast(HTTPScope, scope)
+        try:
+            require_method(http, "POST")
+            body = await read_json(http, receive, estate.config.server.body_limit_bytes)
+            timeout_s = _timeout(scope)
+            envelope = language.peek(body)
+        except GatewayError as e:
+            await reply.refuse(e)
+            return
+        except Disconnected:
+            visit.status = CLIENT_GONE
+            return
+        visit.requested, visit.streamed = envelope.model or "auto", envelope.stream
+        await reply.attend(_answer(house, estate, language, envelope, visit, reply, timeout_s))
+
+    return generate
+
+
+async def _answer(
+    house: House,
+    estate: Estate,
+    language: Language,
+    envelope: Envelope,
+    visit: Visit,
+    reply: Reply,
+    timeout_s: float | None,
+) -> None:
+    plan = await estate.router.plan(envelope.model)
+    visit.reason = plan.reason
+    total_s = plan.timeouts.total_s if timeout_s is None else min(timeout_s, plan.timeouts.total_s)
+    principal = visit.principal
+    assert principal is not None, "the guard lets nobody in without one"
+    call = Call(
+        request_id=visit.request_id,
+        principal=principal,
+        deadline=asyncio.get_running_loop().time() + total_s,
+        timeouts=plan.timeouts,
+        wait=visit.wait,
+    )
+    if envelope.stream:
+        reply.ping_while_waiting()
+    answer = await house.dispatcher.answer(plan, envelope, language.parse, call, visit)
+    try:
+        headers = _headers(answer, visit)
+        if answer.body is not None:
+            await reply.whole(headers, answer.body)
+        elif answer.frames is not None:
+            await reply.stream(headers, answer.frames)
+        elif answer.events is not None:
+            context = Context(visit=visit, plan=plan, envelope=envelope)
+            if envelope.stream:
+                await reply.stream(headers, language.stream(answer.events, context))
+            else:
+                async with aclosing(answer.events) as events:
+                    result = await fold(events)
+                visit.usage = result.usage
+                await reply.whole(headers, language.whole(result, context))
+    finally:
+        visit.usage = answer.tally.usage or visit.usage
+
+
+def _headers(answer: Answer, visit: Visit) -> list[tuple[bytes, bytes]]:
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
+    headers += (
+        (b"x-gateway-backend", answer.route.backend.name.encode()),
+        (b"x-gateway-model", _header_text(answer.route.name)),
+        (b"x-gateway-attempts", b"%d" % visit.attempts),
+    )
+    if visit.wait.queue_s > 0 and visit.wait.queue_position is not None:
+        headers.append((b"x-gateway-queue-position", b"%d" % visit.wait.queue_position))
+    return headers
+
+
+def _header_text(text: str) -> bytes:
+    """A client's own words may come back in a header: printable ASCII only."""
+    if text.isascii() and text.isprintable():
+        return text.encode()
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text).encode()
+
+
+def _timeout(scope: Scope) -> float | None:
+    given = next((value for name, value in scope["headers"] if name == b"x-request-timeout"), None)
+    if given is None:
+        return None
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < 86_400:
+        raise InvalidRequest("The header 'x-request-timeout' must be a number of seconds.", param="x-request-timeout")
+    return seconds

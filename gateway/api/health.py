@@ -1,0 +1,55 @@
+"""GET /health, /ready and /metrics: for supervisors, load balancers and Prometheus."""
+
+from typing import Any
+
+from litestar import Request, Response, get
+from litestar.exceptions import HTTPException
+
+from backends.base import Probed
+from compat.canonical.error import Forbidden
+from gateway.auth.apikey import PUBLIC
+from gateway.config import LOOPBACK
+from gateway.house import Estate, House
+
+
+def routes(house: House) -> list[Any]:
+    @get("/health", opt={"scope": PUBLIC}, summary="Alive", description="Answers as long as the process does.")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @get(
+        "/ready",
+        opt={"scope": PUBLIC},
+        summary="Ready",
+        description="Per dependency, whether it would serve; 503 when the gateway would not.",
+    )
+    async def ready(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
+        estate: Estate = request.scope["estate"]  # type: ignore[typeddict-item]
+        checks: dict[str, str] = {"database": "ok" if house.database_ready() else "unavailable"}
+        for name, backend in estate.backends.items():
+            trouble = await backend.ready() if isinstance(backend, Probed) else None
+            checks[f"backend:{name}"] = trouble or "ok"
+        # One backend in trouble leaves the others serving: it is shown, and does not take the gateway out.
+        backends = [state for name, state in checks.items() if name.startswith("backend:")]
+        usable = not backends or "ok" in backends
+        ok = usable and checks["database"] == "ok" and not house.draining
+        status = "draining" if house.draining else "ready" if ok else "unavailable"
+        return Response({"status": status, "checks": checks}, status_code=200 if ok else 503)
+
+    @get(
+        "/metrics",
+        opt={"scope": PUBLIC},
+        include_in_schema=True,
+        summary="Metrics",
+        description="Prometheus text format.  Needs the scope `admin` when the gateway is not on loopback.",
+        raises=[HTTPException],
+    )
+    async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
+        estate: Estate = request.scope["estate"]  # type: ignore[typeddict-item]
+        if estate.config.server.host not in LOOPBACK:
+            principal = request.scope["authenticate"]()  # type: ignore[typeddict-item]
+            if "admin" not in principal.scopes:
+                raise Forbidden("This API key lacks the scope 'admin'.")
+        return Response(house.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return [health, ready, metrics]

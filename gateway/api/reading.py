@@ -1,0 +1,59 @@
+"""Reading a request's body: whole, within its limit, JSON by its own word."""
+
+from typing import cast
+
+from litestar.types import HTTPScope, Receive
+
+from compat.canonical.error import InvalidRequest, MethodNotAllowed, TooLarge, UnsupportedMedia
+
+
+class Disconnected(Exception):
+    """The client left before its body was complete."""
+
+
+def require_method(scope: HTTPScope, method: str) -> None:
+    """Raises MethodNotAllowed."""
+    if scope["method"] != method:
+        raise MethodNotAllowed(f"Method {scope['method']} is not allowed here; use {method}.", allow=method)
+
+
+async def read_json(scope: HTTPScope, receive: Receive, limit: int) -> bytes:
+    """The body of a request that says it is JSON.
+
+    Raises UnsupportedMedia, TooLarge (as soon as it is known), InvalidRequest or Disconnected.
+    """
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            media = value.split(b";")[0].strip().lower()
+            if media != b"application/json" and not media.endswith(b"+json"):
+                raise UnsupportedMedia("The body must be JSON: send 'content-type: application/json'.")
+        elif name == b"content-encoding" and value.strip().lower() != b"identity":
+            raise UnsupportedMedia("Compressed request bodies are not accepted.", code="unsupported_content_encoding")
+        elif name == b"content-length":
+            if not value.isdigit():
+                raise InvalidRequest("The Content-Length header is not a number.")
+            if int(value) > limit:
+                raise _too_large(limit)
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise Disconnected
+    body = cast(bytes, message.get("body", b""))
+    if len(body) > limit:
+        raise _too_large(limit)
+    if not message.get("more_body", False):
+        return body
+    pieces, size = [body], len(body)
+    while message.get("more_body", False):
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        piece = cast(bytes, message.get("body", b""))
+        size += len(piece)
+        if size > limit:
+            raise _too_large(limit)
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The request body exceeds {limit} bytes (server.body_limit_bytes).")

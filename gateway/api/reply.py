@@ -1,0 +1,174 @@
+"""Sending an answer: one body or a stream, with the client's presence watched in every phase.
+
+Litestar's own streaming leaves the generator open when a client stops reading and then leaves, and
+costs several times this.  Invariant: whatever happens, the answer's generator is closed before
+`Reply` returns, and a stream that began ends with its last event or an error the client can read.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import aclosing
+from time import perf_counter
+from typing import Protocol
+
+from litestar.types import Receive, Send
+
+from compat.canonical.error import GatewayError, InternalError, Overloaded
+from compat.sse import KEEP_ALIVE
+from gateway.api.door import error_headers
+from gateway.house import House
+from gateway.telemetry.logging import logger
+from gateway.visit import Visit
+
+KEEP_ALIVE_S = 10.0
+"""Silence after which a streaming client is sent a comment, so that nothing between cuts the line."""
+
+CLIENT_GONE = 499
+"""The status that is logged for a client that left; nobody receives it."""
+
+Header = tuple[bytes, bytes]
+
+
+class Errors(Protocol):
+    """How a dialect says that something went wrong."""
+
+    def body(self, error: GatewayError) -> bytes: ...
+    def frame(self, error: GatewayError) -> bytes: ...
+
+
+class Reply:
+    """One answer on its way to one client."""
+
+    def __init__(self, house: House, visit: Visit, receive: Receive, send: Send, errors: Errors) -> None:
+        self._house = house
+        self._visit = visit
+        self._receive = receive
+        self._send = send
+        self._errors = errors
+        self._started = False
+        self._streams = False
+        self._ended = False
+        self._gone = False
+        self._wrote = perf_counter()
+        self._pinger: asyncio.TimerHandle | None = None
+        self._ping: asyncio.Task[None] | None = None
+
+    async def attend(self, work: Awaitable[None]) -> None:
+        """Do the work of answering while the client is there.  Renders every GatewayError."""
+        me = asyncio.current_task()
+        watcher = asyncio.create_task(self._watch(me))
+        try:
+            await work
+        except asyncio.CancelledError:
+            if self._gone:
+                self._visit.status, self._visit.code = CLIENT_GONE, "client_gone"
+                _uncancel(me)
+            elif id(self._visit) in self._house.expelled:
+                _uncancel(me)
+                await self._fail(Overloaded("The gateway is shutting down.", code="server_shutting_down"))
+            else:
+                raise
+        except GatewayError as e:
+            await self._fail(e)
+        except Exception:
+            logger().exception("request_failed", request_id=self._visit.request_id)
+            await self._fail(InternalError("The gateway failed to handle this request."))
+        finally:
+            watcher.cancel()
+            self._stop_pinging()
+
+    async def refuse(self, error: GatewayError) -> None:
+        """Answer with an error before any work was begun."""
+        await self._fail(error)
+
+    async def whole(self, headers: Sequence[Header], body: bytes) -> None:
+        """Answer with one JSON body."""
+        await self._start(200, [*headers, (b"content-type", b"application/json"), _length(body)])
+        await self._write(body, last=True)
+
+    def ping_while_waiting(self) -> None:
+        """From now on the client of this stream is kept awake, before its first event as well."""
+        self._streams = True
+        self._pinger = asyncio.get_running_loop().call_later(KEEP_ALIVE_S, self._ping_if_silent)
+
+    async def stream(self, headers: Sequence[Header], frames: AsyncGenerator[bytes, None]) -> None:
+        """Answer with a stream of SSE frames; raises what they raise, for `attend` to render."""
+        async with aclosing(frames):
+            async for piece in frames:
+                if not self._started:
+                    await self._start_stream(headers)
+                await self._write(piece)
+            await self._write(b"", last=True)
+
+    async def _watch(self, me: "asyncio.Task[None] | None") -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if not self._ended and me is not None:
+            self._gone = True
+            me.cancel()
+
+    async def _fail(self, error: GatewayError) -> None:
+        self._stop_pinging()
+        self._visit.code = error.code or error.type
+        if self._ended:
+            return
+        if self._started:
+            await self._write(self._errors.frame(error), last=True)
+            return
+        body = self._errors.body(error)
+        await self._start(error.status, [*error_headers(error), *self._routed(), _length(body)])
+        await self._write(body, last=True)
+
+    def _routed(self) -> list[Header]:
+        visit = self._visit
+        return [(b"x-gateway-attempts", str(visit.attempts).encode())] if visit.attempts else []
+
+    async def _start_stream(self, headers: Sequence[Header]) -> None:
+        await self._start(
+            200,
+            [
+                *headers,
+                (b"content-type", b"text/event-stream; charset=utf-8"),
+                (b"cache-control", b"no-cache"),
+                (b"x-accel-buffering", b"no"),
+            ],
+        )
+
+    async def _start(self, status: int, headers: list[Header]) -> None:
+        self._started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def _write(self, body: bytes, last: bool = False) -> None:
+        self._wrote = perf_counter()
+        if last:
+            self._ended = True
+        await self._send({"type": "http.response.body", "body": body, "more_body": not last})
+
+    def _ping_if_silent(self) -> None:
+        silent_s = perf_counter() - self._wrote
+        if silent_s >= KEEP_ALIVE_S and not self._ended:
+            self._ping = asyncio.create_task(self._send_ping())
+            silent_s = 0.0
+        self._pinger = asyncio.get_running_loop().call_later(KEEP_ALIVE_S - silent_s, self._ping_if_silent)
+
+    async def _send_ping(self) -> None:
+        if not self._started:
+            # This commits to status 200: from here on, failures are told inside the stream.
+            await self._start_stream(())
+        if not self._ended:
+            await self._write(KEEP_ALIVE)
+
+    def _stop_pinging(self) -> None:
+        if self._pinger is not None:
+            self._pinger.cancel()
+        if self._ping is not None:
+            self._ping.cancel()
+
+
+def _uncancel(task: "asyncio.Task[None] | None") -> None:
+    if task is not None:
+        task.uncancel()
+
+
+def _length(body: bytes) -> Header:
+    return b"content-length", str(len(body)).encode()

@@ -1,0 +1,105 @@
+"""The composition root: builds the application from a configuration."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from litestar import Litestar
+from litestar.config.cors import CORSConfig
+from litestar.types import ASGIApp
+
+from compat.canonical.error import GatewayError
+from gateway.api import chat, document, errors, generate, health, models
+from gateway.api.door import Door
+from gateway.auth.guard import guard
+from gateway.config import Config, ConfigError, load
+from gateway.db import engine as database
+from gateway.db.models import ModelRows
+from gateway.db.usage import UsageRows
+from gateway.discovery import discover
+from gateway.estate import build, retired, secrets
+from gateway.house import House
+from gateway.telemetry.logging import Redactor, configure, logger
+
+RESOURCES = (chat, generate, models, health, document)
+
+
+class Application:
+    """The ASGI application, and the house behind it for whoever runs it."""
+
+    def __init__(self, config: Config, *, path: Path | None = None) -> None:
+        self.redactor = Redactor()
+        self.redactor.learn(secrets(config))
+        configure(config.telemetry.log_level, config.telemetry.log_format, self.redactor)
+        self.house = House(build(config))
+        self._path = path
+        self.litestar = Litestar(
+            route_handlers=[handler for resource in RESOURCES for handler in resource.routes(self.house)],
+            guards=[guard],
+            exception_handlers=errors.HANDLERS,
+            openapi_config=document.config(),
+            cors_config=_cors(config),
+            lifespan=[self._lifespan],
+            logging_config=None,
+            request_max_body_size=config.server.body_limit_bytes,
+        )
+        self.asgi: ASGIApp = Door(self.litestar, self.house)
+
+    async def reload(self) -> None:
+        """Read the configuration file again and swap it in whole.  Raises ConfigError, changing nothing.
+
+        Requests under way finish on the old one; its backends are closed after them.
+        """
+        house = self.house
+        old = house.estate
+        new = build(load(self._path), old)
+        if new.config.server != old.config.server or new.config.database_url != old.config.database_url:
+            logger().warning("config_needs_restart", sections="server, database")
+        self.redactor.learn(secrets(new.config) + secrets(old.config))
+        house.estate = new
+        logger().info("config_reloaded")
+        guests = house.guests
+        await house.outlive(guests, max((e.timeouts.total_s for e in old.config.models.values()), default=600.0))
+        for backend in retired(old, new).values():
+            await backend.aclose()
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Litestar) -> AsyncGenerator[None, None]:
+        house = self.house
+        engine = database.connect(house.estate.config.database_url)
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            await database.upgrade(engine)
+            await ModelRows(engine).put(
+                local
+                for name, entry in house.estate.config.backends.items()
+                if entry.kind == "local"
+                for local in discover(name, entry.settings.model_dirs).values()
+            )
+            tasks.append(asyncio.create_task(house.ledger.write_to(UsageRows(engine))))
+            if self._path is not None:
+                tasks.append(asyncio.create_task(self._watch(self._path)))
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*(b.aclose() for b in house.estate.backends.values()), return_exceptions=True)
+            await engine.dispose()
+
+    async def _watch(self, path: Path) -> None:
+        from watchfiles import awatch
+
+        # The folder, not the file: editors replace files, and a watch on the old one would go blind.
+        async for changes in awatch(path.parent, recursive=False):
+            if any(Path(changed).name == path.name for _, changed in changes):
+                try:
+                    await self.reload()
+                except (ConfigError, GatewayError) as e:
+                    logger().error("config_refused", reason=str(e))
+
+
+def _cors(config: Config) -> CORSConfig | None:
+    origins = list(config.server.cors_origins)
+    return CORSConfig(allow_origins=origins, allow_credentials=True) if origins else None

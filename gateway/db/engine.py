@@ -1,0 +1,107 @@
+"""Connecting, and bringing the schema up to date.
+
+SQLite runs in WAL mode with one file lock around migrations; PostgreSQL takes an advisory lock.
+Alembic is imported only when there is something to migrate: it is a tenth of the start-up time.
+"""
+
+import asyncio
+import fcntl
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+_ADVISORY_LOCK = 0x706C7567
+
+
+def connect(url: str) -> AsyncEngine:
+    """An engine for `sqlite+aiosqlite:///FILE` or `postgresql+asyncpg://…`; the folder is made."""
+    if file := _sqlite_file(url):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    engine = create_async_engine(url, pool_pre_ping=file is None)
+    if file:
+        event.listen(engine.sync_engine, "connect", _set_pragmas)
+    return engine
+
+
+async def upgrade(engine: AsyncEngine) -> None:
+    """Migrate to the newest revision; safe when several processes start at once."""
+    if await _revision(engine) == head():
+        return
+    file = _sqlite_file(engine.url.render_as_string(hide_password=False))
+    with await asyncio.to_thread(_locked, file) if file else _nothing():
+        found = await _revision(engine)
+        if found == head():
+            return
+        if file and found is not None:
+            # A revision that fails half-way cannot be rolled back in SQLite.
+            await asyncio.to_thread(shutil.copy2, file, file.with_name(f"{file.name}.before-{head()}"))
+        async with engine.begin() as connection:
+            if not file:
+                await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+            await connection.run_sync(_migrate)
+
+
+def head() -> str:
+    """The newest revision: revisions are numbered files."""
+    return max(path.name[:4] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
+async def _revision(engine: AsyncEngine) -> str | None:
+    async with engine.connect() as connection:
+        try:
+            return (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar()
+        except DBAPIError:
+            return None
+
+
+def _migrate(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _set_pragmas(connection: Any, record: Any) -> None:  # noqa: ARG001
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _sqlite_file(url: str) -> Path | None:
+    parsed = make_url(url)
+    return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
+
+
+def _locked(file: Path) -> Any:
+    return _FileLock(file.with_name(f"{file.name}.lock"))
+
+
+class _FileLock:
+    """Taken when made, in a thread, since another process may hold it for a while."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield

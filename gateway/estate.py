@@ -1,0 +1,61 @@
+"""Builds the estate a configuration describes, taking over the backends that did not change."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import backends
+from backends.base import Backend, Local, Ports
+from gateway.auth.apikey import KeyRing
+from gateway.config import Config, ConfigError
+from gateway.discovery import discover
+from gateway.house import Estate
+from gateway.registry import Registry
+from gateway.routing.router import Router
+
+
+def build(config: Config, old: Estate | None = None) -> Estate:
+    """Connect the backends and draw the routes.  Raises ConfigError; opens no connection yet.
+
+    A backend whose entry is the same as in `old` is taken over with its connections and processes.
+    """
+    connected: dict[str, Backend] = {}
+    catalogues: dict[str, Callable[[], dict[str, Local]]] = {}
+    for name, entry in config.backends.items():
+        if entry.kind == "local":
+            found = discover(name, entry.settings.model_dirs)
+            catalogues[name] = partial(_same, found)
+        if old is not None and old.config.backends.get(name) == entry:
+            connected[name] = old.backends[name]
+            continue
+        ports = Ports(catalogue=catalogues.get(name, dict))
+        try:
+            connected[name] = backends.connect(name, entry.kind, entry.settings, ports)
+        except ValueError as e:
+            raise ConfigError(f"backends.{name}.{e}") from e
+    registry = Registry(connected, catalogues)
+    return Estate(
+        config=config,
+        backends=connected,
+        registry=registry,
+        router=Router(config.models, connected, registry),
+        keys=KeyRing(config.auth),
+    )
+
+
+def retired(old: Estate, new: Estate) -> Mapping[str, Backend]:
+    """The backends that only the old estate has, to be closed when its guests are gone."""
+    kept = {id(backend) for backend in new.backends.values()}
+    return {name: backend for name, backend in old.backends.items() if id(backend) not in kept}
+
+
+def secrets(config: Config) -> list[str]:
+    """Every secret the configuration holds, for the log redactor."""
+    found = [key.key for key in config.auth.keys]
+    for entry in config.backends.values():
+        settings = entry.settings
+        found += [v for v in (getattr(settings, "api_key", None), *getattr(settings, "headers", {}).values()) if v]
+    return found
+
+
+def _same(found: dict[str, Local]) -> dict[str, Local]:
+    return found

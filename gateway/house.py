@@ -1,0 +1,78 @@
+"""The house: what lives as long as the process, and the estate, which a new configuration replaces.
+
+A request takes the estate once, when it comes in, and finishes on it whatever is swapped meanwhile.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from msgspec import Struct
+
+from backends.base import Backend
+from gateway.auth.apikey import KeyRing
+from gateway.config import Config
+from gateway.registry import Registry
+from gateway.routing.dispatch import Dispatcher
+from gateway.routing.router import Router
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.usage import Ledger
+from gateway.visit import Visit
+
+
+class Estate(Struct, frozen=True, kw_only=True):
+    """Everything that a configuration determines."""
+
+    config: Config
+    backends: Mapping[str, Backend]
+    registry: Registry
+    router: Router
+    keys: KeyRing
+
+
+class House:
+    def __init__(self, estate: Estate) -> None:
+        self.estate = estate
+        self.metrics = Metrics()
+        self.ledger = Ledger(self.metrics)
+        self.dispatcher = Dispatcher(self.metrics)
+        self.draining = False
+        self.database_ready: Callable[[], bool] = lambda: True
+        self._guests: dict[int, tuple[Visit, asyncio.Task[None] | None]] = {}
+        self.expelled: set[int] = set()
+        """Visits cut short because the gateway is stopping."""
+
+    def enter(self, visit: Visit) -> None:
+        self._guests[id(visit)] = visit, asyncio.current_task()
+        self.metrics.in_flight.set(len(self._guests))
+
+    def leave(self, visit: Visit) -> None:
+        self._guests.pop(id(visit), None)
+        self.expelled.discard(id(visit))
+        self.metrics.in_flight.set(len(self._guests))
+
+    @property
+    def guests(self) -> list[Visit]:
+        return [visit for visit, _ in self._guests.values()]
+
+    async def drain(self, within_s: float) -> None:
+        """Let those under way finish; then end the rest, each with an error its client can read."""
+        self.draining = True
+        await self._empty(within_s)
+        for key, (_, task) in list(self._guests.items()):
+            self.expelled.add(key)
+            if task is not None:
+                task.cancel()
+        await self._empty(2.0)
+
+    async def outlive(self, visits: list[Visit], within_s: float) -> None:
+        """Return when all of these visits are over, or the time is."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + within_s
+        while any(id(visit) in self._guests for visit in visits) and loop.time() < end:
+            await asyncio.sleep(0.2)
+
+    async def _empty(self, within_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + within_s
+        while self._guests and loop.time() < end:
+            await asyncio.sleep(0.02)

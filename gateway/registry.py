@@ -1,0 +1,68 @@
+"""What models there are: local ones, and what each provider lists (asked seldom, remembered)."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from backends.base import Backend, Local
+from compat.canonical.error import GatewayError
+from compat.canonical.model import Model
+from gateway.telemetry.logging import logger
+
+FRESH_S = 300.0
+"""How long a provider's list is good for."""
+FAILED_S = 30.0
+"""How long a provider that could not be asked is left alone."""
+
+
+class Registry:
+    def __init__(
+        self, backends: Mapping[str, Backend], catalogues: Mapping[str, Callable[[], dict[str, Local]]]
+    ) -> None:
+        self._backends = backends
+        self._catalogues = catalogues
+        """Per local backend, its models by name."""
+        self._lists: dict[str, Sequence[Model]] = {}
+        self._due: dict[str, float] = {}
+        self._asking: dict[str, asyncio.Task[None]] = {}
+
+    def is_closed(self, backend: str) -> bool:
+        """Whether all of a backend's models are known: only local ones are."""
+        return backend in self._catalogues
+
+    def has_local(self, backend: str, name: str) -> bool:
+        return name in self._catalogues[backend]()
+
+    def local(self) -> list[Model]:
+        return [local.model for catalogue in self._catalogues.values() for local in catalogue().values()]
+
+    async def all(self) -> list[Model]:
+        """Every model; a provider that cannot be asked now contributes what it last said."""
+        await asyncio.gather(*(self._refresh(name) for name in self._backends if not self.is_closed(name)))
+        listed = [model for name in self._backends for model in self._lists.get(name, ())]
+        return self.local() + listed
+
+    async def find(self, name: str) -> Model | None:
+        """The model of this bare name, local ones first."""
+        found = next((model for model in self.local() if model.name == name), None)
+        if found is None:
+            found = next((model for model in await self.all() if model.name == name), None)
+        return found
+
+    async def _refresh(self, name: str) -> None:
+        if time.monotonic() < self._due.get(name, 0.0):
+            return
+        task = self._asking.get(name)
+        if task is None:
+            # One question at a time, which outlives the client that asked first.
+            task = self._asking[name] = asyncio.create_task(self._ask(name))
+            task.add_done_callback(lambda _: self._asking.pop(name, None))
+        await asyncio.shield(task)
+
+    async def _ask(self, name: str) -> None:
+        try:
+            self._lists[name] = await self._backends[name].models()
+            self._due[name] = time.monotonic() + FRESH_S
+        except GatewayError as e:
+            self._due[name] = time.monotonic() + FAILED_S
+            logger().warning("models_unlisted", backend=name, code=e.code, reason=e.message)

@@ -1,0 +1,1 @@
+"""From a model's name to an answer: candidate routes, and the attempts along them."""

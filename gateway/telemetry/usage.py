@@ -1,0 +1,153 @@
+"""What is done once per request when it is over: metrics, one log line, one usage row.
+
+Rows are queued in memory and written in batches by one task, so the database is never on the way of
+a request; when it cannot keep up, the oldest rows are dropped and counted rather than memory filled.
+"""
+
+import asyncio
+import time
+from collections import deque
+from contextlib import suppress
+from typing import Any, Protocol
+
+from gateway.telemetry.logging import logger
+from gateway.telemetry.metrics import Metrics
+from gateway.visit import Visit, new_id
+
+FLUSH_S = 0.5
+BATCH = 500
+QUEUE_MAX = 50_000
+
+_QUIET = frozenset({"/health", "/ready", "/metrics"})
+
+
+class Rows(Protocol):
+    async def add(self, rows: list[dict[str, Any]]) -> None: ...
+
+
+class Ledger:
+    """Settles visits."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._log = logger()
+        self._rows: deque[dict[str, Any]] = deque(maxlen=QUEUE_MAX)
+        self.dropped = 0
+        self._wanted = asyncio.Event()
+        self._children: dict[tuple[Any, ...], Any] = {}
+
+    def settle(self, visit: Visit) -> None:
+        """Account for a visit that is over."""
+        now = time.perf_counter()
+        total = now - visit.began
+        route = visit.route or "unknown"
+        backend = visit.backend or ""
+        first = visit.first - visit.began if visit.first is not None else None
+        m = self._metrics
+        self._child(m.requests, route, backend, str(visit.status)).inc()
+        self._child(m.duration, route).observe(total)
+        if visit.code is not None or visit.status >= 400:
+            self._child(m.errors, route, backend, visit.code or str(visit.status)).inc()
+        if visit.requested is not None:
+            self._settle_generation(visit, backend, route, first, total)
+        if route in _QUIET and visit.status < 400:
+            return
+        self._log.info("request_finished", **_line(visit, route, first, total))
+
+    def _settle_generation(self, visit: Visit, backend: str, route: str, first: float | None, total: float) -> None:
+        m, usage = self._metrics, visit.usage
+        if first is not None:
+            self._child(m.first_token, backend).observe(first)
+        if visit.handed is not None:
+            self._child(m.overhead, route).observe(visit.handed - visit.began)
+        if usage is not None:
+            self._child(m.tokens, backend, "input").inc(usage.input_tokens or 0)
+            self._child(m.tokens, backend, "output").inc(usage.output_tokens or 0)
+        if visit.principal is None:
+            return
+        if len(self._rows) == QUEUE_MAX:
+            self.dropped += 1
+        self._rows.append(
+            {
+                "id": new_id("use"),
+                "tenant_id": visit.principal.tenant,
+                "owner_id": visit.principal.id,
+                "request_id": visit.request_id,
+                "created_at": time.time(),
+                "route": route,
+                "requested_model": (visit.requested or "")[:300],
+                "backend": visit.backend,
+                "model": visit.model,
+                "status": visit.status,
+                "code": visit.code,
+                "attempts": visit.attempts,
+                "streamed": int(visit.streamed),
+                "input_tokens": usage.input_tokens if usage else None,
+                "output_tokens": usage.output_tokens if usage else None,
+                "cached_tokens": usage.cached_tokens if usage else None,
+                "reasoning_tokens": usage.reasoning_tokens if usage else None,
+                "queue_s": visit.wait.queue_s,
+                "load_s": visit.wait.load_s,
+                "first_token_s": first,
+                "total_s": total,
+            }
+        )
+        if len(self._rows) >= BATCH:
+            self._wanted.set()
+
+    async def write_to(self, rows: Rows) -> None:
+        """Write what is queued, until cancelled; what is left then is written before it returns."""
+        try:
+            while True:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._wanted.wait(), FLUSH_S)
+                self._wanted.clear()
+                await self._flush(rows)
+        finally:
+            await self._flush(rows)
+
+    async def _flush(self, rows: Rows) -> None:
+        while self._rows:
+            batch = [self._rows.popleft() for _ in range(min(BATCH, len(self._rows)))]
+            try:
+                await rows.add(batch)
+            except Exception as e:
+                self._rows.extendleft(reversed(batch))
+                self._log.error("usage_write_failed", error=type(e).__name__, rows=len(self._rows))
+                return
+
+    def _child(self, metric: Any, *labels: str) -> Any:
+        # Metric.labels() costs more than the increment; the label space is bounded, so keep them.
+        key = (metric, *labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = metric.labels(*labels)
+        return child
+
+
+def _line(visit: Visit, route: str, first: float | None, total: float) -> dict[str, Any]:
+    line: dict[str, Any] = {
+        "request_id": visit.request_id,
+        "principal": visit.principal.id if visit.principal else None,
+        "method": visit.method,
+        "route": route,
+        "status": visit.status,
+        "total_s": round(total, 6),
+    }
+    if visit.code is not None:
+        line["code"] = visit.code
+    if visit.requested is None:
+        return line
+    usage = visit.usage
+    return line | {
+        "requested_model": visit.requested[:300],
+        "backend": visit.backend,
+        "model": visit.model,
+        "attempts": visit.attempts,
+        "streamed": visit.streamed,
+        "input_tokens": usage.input_tokens if usage else None,
+        "output_tokens": usage.output_tokens if usage else None,
+        "first_token_s": round(first, 6) if first is not None else None,
+        "queue_s": round(visit.wait.queue_s, 6),
+        "load_s": round(visit.wait.load_s, 6),
+    }

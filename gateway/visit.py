@@ -1,0 +1,41 @@
+"""One request's passage through the house: what the log line, the metrics and the usage row are made of."""
+
+import os
+import time
+
+from msgspec import Struct, field
+
+from backends.base import Wait
+from compat.canonical.event import Usage
+from compat.canonical.principal import Principal
+
+
+class Visit(Struct, kw_only=True):
+    request_id: str
+    method: str
+    path: str
+    began: float
+    """On the performance counter, in seconds; so are `handed` and `first`."""
+    route: str = ""
+    """Path template of the endpoint; empty for unknown paths."""
+    principal: Principal | None = None
+    status: int = 0
+    code: str | None = None
+    requested: str | None = None
+    """The model asked for; None for requests that generate nothing."""
+    backend: str | None = None
+    model: str | None = None
+    reason: str = ""
+    attempts: int = 0
+    streamed: bool = False
+    handed: float | None = None
+    """When the first attempt was handed to a backend."""
+    first: float | None = None
+    """When the first content came back."""
+    usage: Usage | None = None
+    wait: Wait = field(default_factory=Wait)
+
+
+def new_id(prefix: str) -> str:
+    """A prefixed id that sorts by time: 48 bits of milliseconds, then 80 random ones."""
+    return f"{prefix}_{int(time.time() * 1000):012x}{os.urandom(10).hex()}"

@@ -1,0 +1,49 @@
+"""The real engines that are installed here, each with the real embedded model.
+
+An engine that is absent is not collected; the report says which were there.
+"""
+
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from backends.base import Ports
+from backends.local import LocalBackend, Settings, connect
+from backends.local.engine import ORDER, Engine, find
+from tests.backends.local.bench import smollm
+
+ENGINES = [engine for name in ORDER if (engine := find(name))]
+
+Start = Callable[..., LocalBackend]
+
+
+def pytest_report_collectionfinish() -> str:
+    absent = [name for name in ORDER if name not in {engine.name for engine in ENGINES}]
+    return f"local engines under test: {', '.join(e.name for e in ENGINES)}; not installed: {', '.join(absent) or 'none'}"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "engine" in metafunc.fixturenames:
+        metafunc.parametrize("engine", ENGINES, ids=[engine.name for engine in ENGINES], scope="session")
+
+
+@pytest.fixture
+async def start(engine: Engine) -> AsyncIterator[Start]:
+    """Connects backends with one real model, `smol`; closed after the test."""
+    started = []
+
+    def start(**settings: object) -> LocalBackend:
+        defaults = {"engine": engine.name, "threads": 1, "n_batch": 64, "context_max": 2048}
+        local = smollm()
+        backend = connect("local", Settings(**(defaults | settings)), Ports(catalogue=lambda: {local.name: local}))
+        started.append(backend)
+        return backend
+
+    yield start
+    for backend in started:
+        await backend.aclose()
+
+
+@pytest.fixture
+async def backend(start: Start) -> LocalBackend:
+    return start()

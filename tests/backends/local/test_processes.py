@@ -1,0 +1,187 @@
+"""Real children as processes: they die with their parent, leave nothing behind and carry no secret."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+
+import psutil
+import pytest
+
+from backends.base import Ports
+from backends.local import LocalBackend, Settings, connect
+from backends.local.engine import Engine, choose
+from backends.local.worker import Failed, Spec, Worker, environment
+from compat.canonical.error import ModelLoading, WorkerCrashed
+from compat.canonical.model import Model
+from tests.backends.local.bench import ask, call, model_path, smollm
+from tests.backends.local.conftest import Start
+
+PARENT = """
+import asyncio, sys
+from backends.base import Ports
+from backends.local import Settings, connect
+from tests.backends.local.bench import answering, call, data, smollm
+
+async def main():
+    settings = Settings(engine=sys.argv[1], threads=1, n_batch=64, context_max=2048)
+    backend = connect("local", settings, Ports(catalogue=lambda: {"smol": smollm()}))
+    if sys.argv[2] == "loading":
+        waiting = asyncio.create_task(backend.pool.lease("smol", call()).__aenter__())
+        while backend.pool.status("smol") != "loading":
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.2)
+        print("here", flush=True)
+    async with backend.pool.lease("smol", call()) as lease, answering(lease, tokens=1500) as response:
+        await anext(data(response))
+        print("here", flush=True)
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+def family(pid: int) -> list[psutil.Process]:
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+def living(processes: list[psutil.Process]) -> list[psutil.Process]:
+    alive = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                alive.append(process)
+    return alive
+
+
+def pid_of(backend: LocalBackend) -> int:
+    pid = backend.pool.workers()["smol"].pid
+    assert pid is not None
+    return pid
+
+
+async def test_the_next_request_is_served_after_a_worker_was_killed(backend: LocalBackend) -> None:
+    async with backend.pool.lease("smol", call()) as lease:
+        await ask(lease, tokens=1)
+    killed = family(pid_of(backend))
+    killed[0].kill()
+    await backend.pool.workers()["smol"].gone()
+    assert not living(killed)
+    async with backend.pool.lease("smol", call()) as lease:
+        assert (await ask(lease, tokens=1))[1]
+
+
+@pytest.mark.parametrize("phase", ["loading", "streaming"])
+async def test_no_child_survives_a_killed_parent(engine: Engine, phase: str) -> None:
+    parent = subprocess.Popen(  # noqa: ASYNC220
+        [sys.executable, "-c", PARENT, engine.name, phase], stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    assert await asyncio.to_thread(parent.stdout.readline) == "here\n"
+    children = psutil.Process(parent.pid).children(recursive=True)
+    assert children
+    parent.send_signal(signal.SIGKILL)
+    parent.stdout.close()
+    await asyncio.to_thread(parent.wait)
+    _, alive = await asyncio.to_thread(psutil.wait_procs, children, 3)
+    assert not living(alive)
+
+
+async def test_closing_leaves_no_process(start: Start) -> None:
+    backend = start()
+    async with backend.pool.lease("smol", call()) as lease:
+        processes = family(pid_of(backend))
+        await backend.aclose()
+        assert not living(processes)
+        assert await lease.death()
+    with pytest.raises(Exception, match="shutting down"):
+        async with backend.pool.lease("smol", call()):
+            pass
+
+
+async def test_no_secret_is_in_any_argument_list_or_environment(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-provider")
+    monkeypatch.setenv("PLUGGABLY__AUTH", "pepper-of-the-house")
+    backend = start()
+    async with backend.pool.lease("smol", call()) as lease:
+        for process in family(pid_of(backend)):
+            shown = json.dumps([process.cmdline(), process.environ()])
+            for secret in (lease.key, "sk-of-the-provider", "pepper-of-the-house"):
+                assert secret not in shown
+
+
+async def test_a_file_that_cannot_be_loaded_is_reported_without_its_path_and_then_rested(
+    engine: Engine, tmp_path
+) -> None:
+    content = model_path().read_bytes()[:8_000_000]
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(content)
+    local = smollm()
+    local = type(local)(name="smol", path=str(broken), model=Model(name="smol", backend="local"))
+    backend = connect("local", Settings(engine=engine.name, threads=1), Ports(catalogue=lambda: {"smol": local}))
+    try:
+        with pytest.raises(WorkerCrashed, match="incomplete") as caught:
+            async with backend.pool.lease("smol", call()):
+                pass
+        assert str(tmp_path) not in caught.value.message
+        assert backend.pool.status("smol") == "failed"
+        with pytest.raises(ModelLoading) as resting:
+            async with backend.pool.lease("smol", call()):
+                pass
+        assert resting.value.retry_after_s is not None
+        assert 0 < resting.value.retry_after_s <= 1
+    finally:
+        await backend.aclose()
+
+
+def a_worker(engine: Engine, path: str, *, healthy: bool, stall_s: float = 30) -> Worker:
+    async def probe(url: str, key: str) -> bool:
+        return healthy
+
+    spec = Spec(
+        engine=engine.name, path=path, alias="smol", context=512, slots=1, threads=1, n_batch=64, embedding=False,
+        binary=engine.binary,
+    )  # fmt: skip
+    return Worker(spec, engine, probe, stall_s=stall_s)
+
+
+async def test_an_engine_that_refuses_the_file_says_why_to_operators_only(engine: Engine, tmp_path) -> None:
+    worker = a_worker(engine, str(tmp_path / "absent.gguf"), healthy=True)
+    with pytest.raises(Failed) as caught:
+        await worker.start()
+    assert worker.state == "failed"
+    assert str(tmp_path) not in caught.value.reason
+    assert str(tmp_path) in "\n".join(caught.value.log)
+    await worker.stop()
+    assert worker.state == "unloaded"
+
+
+async def test_a_child_that_falls_silent_while_loading_is_given_up() -> None:
+    worker = a_worker(choose("auto"), str(model_path()), healthy=False, stall_s=1.5)
+    with pytest.raises(Failed, match="no progress"):
+        await worker.start()
+    pid = worker.pid
+    await worker.stop()
+    assert pid is not None
+    assert not psutil.pid_exists(pid)
+
+
+async def test_a_worker_stopped_while_it_loads_is_gone() -> None:
+    worker = a_worker(choose("auto"), str(model_path()), healthy=True)
+    starting = asyncio.create_task(worker.start())
+    while worker.pid is None:
+        await asyncio.sleep(0.01)
+    starting.cancel()
+    await worker.stop()
+    assert not psutil.pid_exists(worker.pid)
+
+
+def test_a_child_gets_only_what_it_needs_of_the_environment() -> None:
+    given = {"PATH": "/bin", "LC_ALL": "C", "CUDA_VISIBLE_DEVICES": "0", "OPENAI_API_KEY": "k", "HF_TOKEN": "t"}
+    passed = environment(given | {"LLAMA_API_KEY": "k", "AWS_SECRET_ACCESS_KEY": "s", "PLUGGABLY__X": "y"})
+    assert passed == {"PATH": "/bin", "LC_ALL": "C", "CUDA_VISIBLE_DEVICES": "0", "GGML_NO_BACKTRACE": "1"}

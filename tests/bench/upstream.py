@@ -1,0 +1,102 @@
+"""A provider that costs next to nothing: precomputed bytes over a raw uvloop server.
+
+Every event is a write of its own with a turn of the loop between, so a proxy sees what a real
+provider sends: many small reads.  Prints its port when it listens, and ends when stdin closes.
+"""
+
+import argparse
+import asyncio
+import json
+import re
+import socket
+import sys
+
+import uvloop
+
+from tests.bench.workload import HEAD, answer, events
+
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_STREAM = re.compile(rb'"stream": *true')
+_USAGE = re.compile(rb'"include_usage": *true')
+
+
+def _whole(body: bytes, status: str = "200 OK") -> bytes:
+    head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+def _chunks(frames: list[bytes]) -> list[bytes]:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
+    cut = [b"%x\r\n%s\r\n" % (len(frame), frame) for frame in frames]
+    # Head and first event leave together, as a provider's do; so do [DONE] and the end of the body.
+    return [head + cut[0], *cut[1:-1], cut[-1] + b"0\r\n\r\n"]
+
+
+ANSWER = _whole(answer())
+STREAM = _chunks(events(usage=False))
+STREAM_USAGE = _chunks(events(usage=True))
+MODELS = _whole(
+    json.dumps({"object": "list", "data": [{"id": HEAD["model"], "object": "model", "owned_by": "bench"}]}).encode()
+)
+MISSING = _whole(b'{"error":{"message":"unknown path","type":"invalid_request_error"}}', "404 Not Found")
+
+
+class Upstream(asyncio.Protocol):
+    """One connection of a client."""
+
+    def __init__(self, pause_s: float) -> None:
+        self._pause_s = pause_s
+        self._buffer = bytearray()
+        self._task: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        end = self._buffer.find(b"\r\n\r\n")
+        if end < 0:
+            return
+        length = _LENGTH.search(self._buffer, 0, end)
+        total = end + 4 + (int(length[1]) if length else 0)
+        if len(self._buffer) < total:
+            return
+        head, body = bytes(self._buffer[:end]), bytes(self._buffer[end + 4 : total])
+        del self._buffer[:total]
+        if head.startswith(b"POST /v1/chat/completions "):
+            if _STREAM.search(body):
+                frames = STREAM_USAGE if _USAGE.search(body) else STREAM
+                self._task = asyncio.get_running_loop().create_task(self._send(frames))
+            else:
+                self._transport.write(ANSWER)
+        else:
+            self._transport.write(MODELS if head.startswith(b"GET /v1/models") else MISSING)
+
+    async def _send(self, frames: list[bytes]) -> None:
+        for frame in frames:
+            self._transport.write(frame)
+            await asyncio.sleep(self._pause_s)
+
+
+async def _serve(pause_s: float) -> None:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Upstream(pause_s), "127.0.0.1", 0, backlog=512)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    async with server:
+        await loop.run_in_executor(None, sys.stdin.read)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--pause-ms", type=float, default=0.0)
+    uvloop.run(_serve(parser.parse_args().pause_ms / 1000))
+
+
+if __name__ == "__main__":
+    main()
