@@ -37,7 +37,6 @@ class Server(uvicorn.Server):
         if self._draining is not None or not self.started:
             super().handle_exit(sig, frame)
             return
-        self._captured_signals.append(sig)
         loop = asyncio.get_running_loop()
         self._draining = loop.create_task(self._drain(signal.Signals(sig).name))
 

@@ -176,7 +176,7 @@ def _wrong(raw: bytes, workload: str) -> str | None:
 
 
 def _rank(sorted_s: list[float], share: float) -> float:
-    return sorted_s[min(len(sorted_s) - 1, int(share * len(sorted_s)))] if sorted_s else float("nan")
+    return sorted_s[min(len(sorted_s) - 1, int(share * len(sorted_s)))] if sorted_s else 0.0
 
 
 async def run(job: Job) -> Outcome:

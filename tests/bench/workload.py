@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 HEAD = {"id": "chatcmpl-C9benchZ7t2yqLw0aVfXhR4mKd1", "created": 1763712000, "model": "gpt-4o-mini-2024-07-18"}
-TAIL = {"service_tier": "default", "system_fingerprint": "fp_51db84afab"}
+TAIL = {"system_fingerprint": "fp_51db84afab"}
 TOKENS = (
     "Plugg|ably| is| a| gateway|:| it| takes| a| request| in| one| dialect|,| finds| a| model| that| can| answer|"
     " it|,| and| passes| the| answer| back| as| it| is| made|.| What| that| costs| is| measured| here|,| event| by|"
@@ -69,7 +69,7 @@ def answer() -> bytes:
     """The non-streamed answer."""
     choice = {
         "index": 0,
-        "message": {"role": "assistant", "content": TEXT, "refusal": None, "annotations": []},
+        "message": {"role": "assistant", "content": TEXT, "refusal": None},
         "logprobs": None,
         "finish_reason": "stop",
     }
@@ -83,7 +83,7 @@ def events(usage: bool) -> list[bytes]:
     steps += [({"content": token}, None) for token in TOKENS]
     steps += [({}, "stop")]
     chunks: list[dict[str, Any]] = [
-        {"choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}]}
+        {"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
         | ({"usage": None} if usage else {})
         for delta, reason in steps
     ]
