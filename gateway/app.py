@@ -17,7 +17,6 @@ from gateway.config import Config, ConfigError, load
 from gateway.db import engine as database
 from gateway.db.models import ModelRows
 from gateway.db.usage import UsageRows
-from gateway.discovery import discover
 from gateway.estate import build, retired, secrets
 from gateway.house import House
 from gateway.telemetry.logging import Redactor, configure, logger
@@ -71,12 +70,7 @@ class Application:
         tasks: list[asyncio.Task[None]] = []
         try:
             await database.upgrade(engine)
-            await ModelRows(engine).put(
-                local
-                for name, entry in house.estate.config.backends.items()
-                if entry.kind == "local"
-                for local in discover(name, entry.settings.model_dirs).values()
-            )
+            await ModelRows(engine).put(found for models in house.estate.local.values() for found in models.values())
             tasks.append(asyncio.create_task(house.ledger.write_to(UsageRows(engine))))
             if self._path is not None:
                 tasks.append(asyncio.create_task(self._watch(self._path)))

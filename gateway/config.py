@@ -258,9 +258,7 @@ def _interpolate(value: Any, environ: Mapping[str, str], at: str) -> Any:
         if given:
             return given
         if default is None:
-            raise ConfigError(
-                f"{at}: environment variable {name} is not set; ${{{name}:-default}} gives a default"
-            )
+            raise ConfigError(f"{at}: environment variable {name} is not set; ${{{name}:-default}} gives a default")
         return default
 
     return _variable.sub(put, value)

@@ -1,6 +1,6 @@
 """Builds the estate a configuration describes, taking over the backends that did not change."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 import backends
@@ -19,26 +19,28 @@ def build(config: Config, old: Estate | None = None) -> Estate:
     A backend whose entry is the same as in `old` is taken over with its connections and processes.
     """
     connected: dict[str, Backend] = {}
-    catalogues: dict[str, Callable[[], dict[str, Local]]] = {}
+    local: dict[str, dict[str, Local]] = {}
     for name, entry in config.backends.items():
-        if entry.kind == "local":
-            found = discover(name, entry.settings.model_dirs)
-            catalogues[name] = partial(_same, found)
         if old is not None and old.config.backends.get(name) == entry:
             connected[name] = old.backends[name]
+            if name in old.local:
+                local[name] = dict(old.local[name])
             continue
-        ports = Ports(catalogue=catalogues.get(name, dict))
+        if entry.kind == "local":
+            local[name] = discover(name, entry.settings.model_dirs)
+        ports = Ports(catalogue=partial(dict, local.get(name, {})))
         try:
             connected[name] = backends.connect(name, entry.kind, entry.settings, ports)
         except ValueError as e:
             raise ConfigError(f"backends.{name}.{e}") from e
-    registry = Registry(connected, catalogues)
+    registry = Registry(connected, local)
     return Estate(
         config=config,
         backends=connected,
         registry=registry,
         router=Router(config.models, connected, registry),
         keys=KeyRing(config.auth),
+        local=local,
     )
 
 
@@ -54,8 +56,4 @@ def secrets(config: Config) -> list[str]:
     for entry in config.backends.values():
         settings = entry.settings
         found += [v for v in (getattr(settings, "api_key", None), *getattr(settings, "headers", {}).values()) if v]
-    return found
-
-
-def _same(found: dict[str, Local]) -> dict[str, Local]:
     return found

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
-from backends.base import Backend
+from backends.base import Backend, Local
 from gateway.auth.apikey import KeyRing
 from gateway.config import Config
 from gateway.registry import Registry
@@ -27,6 +27,8 @@ class Estate(Struct, frozen=True, kw_only=True):
     registry: Registry
     router: Router
     keys: KeyRing
+    local: Mapping[str, Mapping[str, Local]]
+    """Per local backend, the models found for it, by name."""
 
 
 class House:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from backends.base import Backend, Local
 from compat.canonical.error import GatewayError
@@ -16,11 +16,9 @@ FAILED_S = 30.0
 
 
 class Registry:
-    def __init__(
-        self, backends: Mapping[str, Backend], catalogues: Mapping[str, Callable[[], dict[str, Local]]]
-    ) -> None:
+    def __init__(self, backends: Mapping[str, Backend], local: Mapping[str, Mapping[str, Local]]) -> None:
         self._backends = backends
-        self._catalogues = catalogues
+        self._local = local
         """Per local backend, its models by name."""
         self._lists: dict[str, Sequence[Model]] = {}
         self._due: dict[str, float] = {}
@@ -28,13 +26,13 @@ class Registry:
 
     def is_closed(self, backend: str) -> bool:
         """Whether all of a backend's models are known: only local ones are."""
-        return backend in self._catalogues
+        return backend in self._local
 
     def has_local(self, backend: str, name: str) -> bool:
-        return name in self._catalogues[backend]()
+        return name in self._local[backend]
 
     def local(self) -> list[Model]:
-        return [local.model for catalogue in self._catalogues.values() for local in catalogue().values()]
+        return [found.model for catalogue in self._local.values() for found in catalogue.values()]
 
     async def all(self) -> list[Model]:
         """Every model; a provider that cannot be asked now contributes what it last said."""

@@ -125,14 +125,7 @@ class LocalBackend:
                 yield event
 
     async def models(self) -> Sequence[Model]:
-        return [
-            replace(
-                local.model,
-                status=self.pool.status(name),
-                context_length=min(local.model.context_length or self._settings.context_max, self._settings.context_max),
-            )
-            for name, local in self._catalogue().items()
-        ]
+        return [self._as_it_stands(local) for local in self._catalogue().values()]
 
     async def ready(self) -> str | None:
         return None if self._catalogue() else "there are no local models"
@@ -146,6 +139,11 @@ class LocalBackend:
         if local is not None and (local.model.modality == "embedding") != (dialect == "embeddings"):
             makes = "makes embeddings only" if local.model.modality == "embedding" else "does not make embeddings"
             raise InvalidRequest(f"Model '{model}' {makes}.", param="model")
+
+    def _as_it_stands(self, local: Local) -> Model:
+        limit = self._settings.context_max
+        context = min(local.model.context_length or limit, limit)
+        return replace(local.model, status=self.pool.status(local.name), context_length=context)
 
     async def _build(self, local: Local) -> Worker:
         try:

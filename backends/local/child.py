@@ -165,6 +165,7 @@ def serve_llama_cpp_python(spec: Spec, report: Report) -> NoReturn:
             )
         ],
     )
+    explain_failures(server)
     app.user_middleware = [m for m in app.user_middleware if m.cls.__name__ != "CORSMiddleware"]
 
     class Server(uvicorn.Server):  # type: ignore[misc, name-defined]
@@ -177,6 +178,25 @@ def serve_llama_cpp_python(spec: Spec, report: Report) -> NoReturn:
     config = uvicorn.Config(stopping_early(app), log_level="error", access_log=False, lifespan="off", ws="none")
     Server(config).run(sockets=[listener])
     os._exit(0)
+
+
+def explain_failures(server: Any) -> None:
+    """Have llama-cpp-python say in a stream why it fails; by itself it just ends the stream.
+
+    A prompt that is too long is such a failure: the head of the answer is out before it is noticed.
+    """
+    publish = server.get_event_publisher
+    errors = import_module("llama_cpp.server.errors").RouteErrorHandler
+
+    async def publish_or_explain(inner_send_chan: Any, body: Any, **rest: Any) -> None:
+        async with inner_send_chan.clone() as channel:
+            try:
+                await publish(inner_send_chan=inner_send_chan, body=body, **rest)
+            except Exception as e:
+                _, error = errors.error_message_wrapper(errors, e, body)
+                await channel.send({"data": json.dumps({"error": error})})
+
+    server.get_event_publisher = publish_or_explain
 
 
 def stopping_early(app: Any) -> Any:

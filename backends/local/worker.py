@@ -175,7 +175,7 @@ class Worker:
         return report.url
 
     async def _healthy(self) -> None:
-        while not await self._probe(self.url + self.engine.health_path, self.key):  # noqa: ASYNC110
+        while not await self._probe(self.url + self.engine.health_path, self.key):
             await asyncio.sleep(PROBE_EVERY_S)
 
     async def _unless_stalled(self, step: Coroutine[Any, Any, T] | asyncio.Future[T]) -> T:

@@ -11,7 +11,14 @@ from urllib.parse import urlsplit
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
-from compat.canonical.error import Forbidden, GatewayError, HeadersTooLarge, InvalidRequest, MethodNotAllowed, Overloaded
+from compat.canonical.error import (
+    Forbidden,
+    GatewayError,
+    HeadersTooLarge,
+    InvalidRequest,
+    MethodNotAllowed,
+    Overloaded,
+)
 from compat.canonical.principal import Principal
 from compat.openai.error import render_error
 from gateway.config import LOOPBACK

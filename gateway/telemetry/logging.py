@@ -53,7 +53,7 @@ class Redactor:
 def _json_line(logger: WrappedLogger, method: str, event: EventDict) -> str:  # noqa: ARG001
     # What a reader looks for first stands first.
     head = {name: event.pop(name, None) for name in ("timestamp", "level", "event")}
-    return _encode(head | event).decode()
+    return _encode({**head, **event}).decode()
 
 
 def configure(level: str, format_: str, redactor: Redactor, stream: TextIO | None = None) -> None:
@@ -86,7 +86,18 @@ def configure(level: str, format_: str, redactor: Redactor, stream: TextIO | Non
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(threshold)
-    for name in ("httpx2", "httpx", "httpcore", "httpcore2", "openai", "anthropic", "aiosqlite", "uvicorn", "alembic", "watchfiles"):
+    for name in (
+        "httpx2",
+        "httpx",
+        "httpcore",
+        "httpcore2",
+        "openai",
+        "anthropic",
+        "aiosqlite",
+        "uvicorn",
+        "alembic",
+        "watchfiles",
+    ):
         logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
 
 

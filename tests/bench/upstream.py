@@ -10,14 +10,18 @@ import json
 import re
 import socket
 import sys
+from typing import cast
 
 import uvloop
 
-from tests.bench.workload import HEAD, answer, events
+from tests.bench.workload import HEAD, PACED, answer, events
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _STREAM = re.compile(rb'"stream": *true')
 _USAGE = re.compile(rb'"include_usage": *true')
+
+
+
 
 
 def _whole(body: bytes, status: str = "200 OK") -> bytes:
@@ -50,8 +54,8 @@ class Upstream(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transport is no subclass of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -72,16 +76,16 @@ class Upstream(asyncio.Protocol):
         if head.startswith(b"POST /v1/chat/completions "):
             if _STREAM.search(body):
                 frames = STREAM_USAGE if _USAGE.search(body) else STREAM
-                self._task = asyncio.get_running_loop().create_task(self._send(frames))
+                self._task = asyncio.get_running_loop().create_task(self._send(frames, self._pause_s if _PACED in body else 0))
             else:
                 self._transport.write(ANSWER)
         else:
             self._transport.write(MODELS if head.startswith(b"GET /v1/models") else MISSING)
 
-    async def _send(self, frames: list[bytes]) -> None:
+    async def _send(self, frames: list[bytes], pause_s: float) -> None:
         for frame in frames:
             self._transport.write(frame)
-            await asyncio.sleep(self._pause_s)
+            await asyncio.sleep(pause_s)
 
 
 async def _serve(pause_s: float) -> None:
@@ -94,7 +98,7 @@ async def _serve(pause_s: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--pause-ms", type=float, default=0.0)
+    parser.add_argument("--pause-ms", type=float, default=5.0, help="between events of a paced stream")
     uvloop.run(_serve(parser.parse_args().pause_ms / 1000))
 
 

@@ -27,6 +27,8 @@ USAGE = {
     "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
 }
 DONE = b"data: [DONE]\n\n"
+PACED = "bench-paced"
+"""The `user` that tells the upstream to pause between events."""
 
 _compact = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -50,6 +52,9 @@ class Workload(Struct, frozen=True):
     stream: bool
     check: Callable[[bytes], str | None]
     """What is wrong with an answer's body; None when it is whole."""
+    paced: bool = False
+    """Events come with a pause between, as from a model: without it, a proxy that is slower than the
+    upstream finds many events in one read, and what each event costs does not show."""
 
     def body(self, model: str) -> bytes:
         asked: dict[str, Any] = {
@@ -61,6 +66,7 @@ class Workload(Struct, frozen=True):
             "temperature": 0.2,
             "max_tokens": 256,
             "stream": self.stream,
+            "user": PACED if self.paced else "bench",
         }
         return _compact(asked).encode()
 
@@ -136,4 +142,5 @@ _decode = msgspec.json.Decoder(_Answer).decode
 WORKLOADS = {
     "json": Workload("json", stream=False, check=_check_answer),
     "stream64": Workload("stream64", stream=True, check=_check_stream),
+    "paced64": Workload("paced64", stream=True, check=_check_stream, paced=True),
 }

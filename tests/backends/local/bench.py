@@ -43,11 +43,15 @@ def body(prompt: str = "Count to fifty.", tokens: int = 12, **fields: Any) -> di
 @asynccontextmanager
 async def answering(lease: Lease, **fields: Any) -> AsyncIterator[aiohttp.ClientResponse]:
     """A streamed answer of the worker behind a lease, from its head on; closed with the context."""
-    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {lease.key}"}) as session:
-        async with session.post(lease.url + "/v1/chat/completions", json=body(**fields) | {"stream": True}) as response:
-            assert response.status == 200, await response.text()
-            yield response
-            response.close()
+    headers = {"Authorization": f"Bearer {lease.key}"}
+    asked = body(**fields) | {"stream": True}
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.post(lease.url + "/v1/chat/completions", json=asked) as response,
+    ):
+        assert response.status == 200, await response.text()
+        yield response
+        response.close()
 
 
 async def data(response: aiohttp.ClientResponse) -> AsyncIterator[str]:

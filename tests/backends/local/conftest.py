@@ -19,7 +19,9 @@ Start = Callable[..., LocalBackend]
 
 def pytest_report_collectionfinish() -> str:
     absent = [name for name in ORDER if name not in {engine.name for engine in ENGINES}]
-    return f"local engines under test: {', '.join(e.name for e in ENGINES)}; not installed: {', '.join(absent) or 'none'}"
+    return (
+        f"local engines under test: {', '.join(e.name for e in ENGINES)}; not installed: {', '.join(absent) or 'none'}"
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

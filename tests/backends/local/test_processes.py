@@ -102,9 +102,7 @@ async def test_closing_leaves_no_process(start: Start) -> None:
             pass
 
 
-async def test_no_secret_is_in_any_argument_list_or_environment(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_no_secret_is_in_any_argument_list_or_environment(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-provider")
     monkeypatch.setenv("PLUGGABLY__AUTH", "pepper-of-the-house")
     backend = start()

@@ -1,0 +1,144 @@
+"""The GGUF reader on the real file, and on files that lie."""
+
+import struct
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backends.local import gguf
+from tests.backends.local.bench import model_path
+
+
+def text(value: str) -> bytes:
+    return struct.pack("<Q", len(value.encode())) + value.encode()
+
+
+def key(name: str, kind: int, value: bytes) -> bytes:
+    return text(name) + struct.pack("<I", kind) + value
+
+
+def tensor(name: str, dimensions: tuple[int, ...], kind: int = 0, offset: int = 0) -> bytes:
+    shape = struct.pack(f"<I{len(dimensions)}Q", len(dimensions), *dimensions)
+    return text(name) + shape + struct.pack("<IQ", kind, offset)
+
+
+def file(*parts: bytes, keys: int = 0, tensors: int = 0, version: int = 3, data: int = 0) -> bytes:
+    """A file of these parts, claiming so many keys and tensors."""
+    head = b"GGUF" + struct.pack("<IQQ", version, tensors, keys) + b"".join(parts)
+    return head + bytes(-len(head) % 32 + data)
+
+
+def read(tmp_path: Path, content: bytes) -> gguf.Header:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(content)
+    return gguf.read(path)
+
+
+def test_the_embedded_model_says_what_it_is_in_under_50_ms() -> None:
+    gguf.read(model_path())
+    began = time.perf_counter()
+    header = gguf.read(model_path())
+    took_s = time.perf_counter() - began
+    assert header.architecture == "llama"
+    assert header.name == "Smollm2 135M 8k Lc100K Mix1 Ep2"
+    assert header.context_length == 8192
+    assert header.quantization == "Q4_1"
+    assert header.parameters == 134_515_008
+    assert header.size_bytes == 98_362_432
+    assert header.kv_bytes_per_token == 23_040
+    assert (header.chat_template, header.tools, header.embeds, header.truncated) == (True, False, False, False)
+    assert took_s < 0.05
+
+
+def test_a_file_cut_in_its_tensors_is_truncated(tmp_path: Path) -> None:
+    assert read(tmp_path, model_path().read_bytes()[:9_000_000]).truncated
+    whole = file(tensor("w", (32, 2), kind=8), tensors=1, data=68)
+    assert not read(tmp_path, whole).truncated
+    assert read(tmp_path, whole[:-1]).truncated
+
+
+def test_a_file_cut_in_its_header_is_refused_wherever_it_is_cut(tmp_path: Path) -> None:
+    head = model_path().read_bytes()[:4096]
+    for length in range(0, 4096, 97):
+        with pytest.raises(ValueError, match=r"GGUF|empty"):
+            read(tmp_path, head[:length])
+
+
+def test_keys_of_every_kind_are_read(tmp_path: Path) -> None:
+    keys = [
+        key("general.architecture", 8, text("qwen3")),
+        key("qwen3.context_length", 10, struct.pack("<Q", 40_960)),
+        key("qwen3.block_count", 4, struct.pack("<I", 2)),
+        key("qwen3.attention.head_count_kv", 9, struct.pack("<IQ2i", 5, 2, 1, 3)),
+        key("qwen3.attention.key_length", 4, struct.pack("<I", 128)),
+        key("qwen3.attention.value_length", 4, struct.pack("<I", 64)),
+        key("tokenizer.chat_template", 8, text("{% if tools %}…{% endif %}")),
+        key("tokenizer.ggml.tokens", 9, struct.pack("<IQ", 8, 5000) + text("t") * 5000),
+        key("tokenizer.ggml.scores", 9, struct.pack("<IQ", 6, 5000) + bytes(20_000)),
+        key("general.file_type", 4, struct.pack("<I", 15)),
+    ]
+    header = read(tmp_path, file(*keys, keys=len(keys)))
+    assert (header.architecture, header.context_length, header.quantization) == ("qwen3", 40_960, "Q4_K_M")
+    assert header.kv_bytes_per_token == (1 + 3) * (128 + 64) * 2
+    assert header.tools
+
+
+def test_a_model_that_pools_makes_embeddings(tmp_path: Path) -> None:
+    assert read(tmp_path, file(key("general.architecture", 8, text("bert")), keys=1)).embeds
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"GGUF",
+        b"GGML" + bytes(100),
+        file(version=1),
+        file(keys=2**63),
+        file(tensors=2**40),
+        file(keys=3),
+        b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 2**64 - 1) + bytes(64),
+        file(key("k", 8, struct.pack("<Q", 2**63)), keys=1),
+        file(key("k", 9, struct.pack("<IQ", 10, 2**60)), keys=1),
+        file(key("k", 9, struct.pack("<IQ", 8, 2**25)), keys=1),
+        file(key("k", 9, struct.pack("<IQ", 9, 2) + struct.pack("<IQ", 9, 1) * 2), keys=1),
+        file(key("k", 99, b""), keys=1),
+        file(key("general.alignment", 4, struct.pack("<I", 0)), keys=1),
+        file(tensor("w", (2**40, 2**40)), tensors=1),
+        file(tensor("w", (1,) * 9), tensors=1),
+    ],
+)
+def test_a_file_that_lies_is_refused_at_once(tmp_path: Path, content: bytes) -> None:
+    began = time.perf_counter()
+    with pytest.raises(ValueError, match=r"GGUF|empty"):
+        read(tmp_path, content)
+    assert time.perf_counter() - began < 1
+
+
+HEAD = file(
+    key("general.architecture", 8, text("llama")),
+    key("llama.context_length", 4, struct.pack("<I", 2048)),
+    key("tokenizer.ggml.tokens", 9, struct.pack("<IQ", 8, 2000) + text("t") * 2000),
+    tensor("w", (32, 2), kind=8),
+    keys=3,
+    tensors=1,
+    data=68,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(at=st.integers(0, 3000), value=st.binary(min_size=1, max_size=9))
+def test_any_damage_ends_in_a_header_or_a_value_error(
+    tmp_path_factory: pytest.TempPathFactory, at: int, value: bytes
+) -> None:
+    content = bytearray(HEAD)
+    content[at : at + len(value)] = value
+    path = tmp_path_factory.getbasetemp() / "damaged.gguf"
+    path.write_bytes(content)
+    try:
+        gguf.read(path)
+    except ValueError:
+        return
