@@ -1,7 +1,7 @@
 """The composition root: builds the application from a configuration."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from litestar import Litestar
 from litestar.config.cors import CORSConfig
 from litestar.types import ASGIApp
 
-from compat.canonical.error import GatewayError
+from backends.base import Backend
 from gateway.api import chat, document, errors, generate, health, models
 from gateway.api.door import Door
 from gateway.auth.guard import guard
@@ -20,6 +20,10 @@ from gateway.db.usage import UsageRows
 from gateway.estate import build, retired, secrets
 from gateway.house import House
 from gateway.telemetry.logging import Redactor, configure, logger
+from gateway.visit import Visit
+
+RELOAD_S = 1.0
+"""How often the configuration file is looked at."""
 
 RESOURCES = (chat, generate, models, health, document)
 
@@ -33,6 +37,7 @@ class Application:
         configure(config.telemetry.log_level, config.telemetry.log_format, self.redactor)
         self.house = House(build(config))
         self._path = path
+        self._retiring: list[asyncio.Task[None]] = []
         self.litestar = Litestar(
             route_handlers=[handler for resource in RESOURCES for handler in resource.routes(self.house)],
             guards=[guard],
@@ -45,7 +50,7 @@ class Application:
         )
         self.asgi: ASGIApp = Door(self.litestar, self.house)
 
-    async def reload(self) -> None:
+    def reload(self) -> None:
         """Read the configuration file again and swap it in whole.  Raises ConfigError, changing nothing.
 
         Requests under way finish on the old one; its backends are closed after them.
@@ -58,9 +63,13 @@ class Application:
         self.redactor.learn(secrets(new.config) + secrets(old.config))
         house.estate = new
         logger().info("config_reloaded")
-        guests = house.guests
-        await house.outlive(guests, max((e.timeouts.total_s for e in old.config.models.values()), default=600.0))
-        for backend in retired(old, new).values():
+        if leaving := retired(old, new):
+            self._retiring.append(asyncio.create_task(self._retire(leaving, house.guests, old.config)))
+
+    async def _retire(self, leaving: Mapping[str, Backend], guests: list[Visit], config: Config) -> None:
+        longest_s = max((entry.timeouts.total_s for entry in config.models.values()), default=600.0)
+        await self.house.outlive(guests, longest_s)
+        for backend in leaving.values():
             await backend.aclose()
 
     @asynccontextmanager
@@ -76,22 +85,34 @@ class Application:
                 tasks.append(asyncio.create_task(self._watch(self._path)))
             yield
         finally:
-            for task in tasks:
+            for task in (*tasks, *self._retiring):
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, *self._retiring, return_exceptions=True)
             await asyncio.gather(*(b.aclose() for b in house.estate.backends.values()), return_exceptions=True)
             await engine.dispose()
 
     async def _watch(self, path: Path) -> None:
-        from watchfiles import awatch
+        # One stat a second instead of a watch on the folder, which wakes for every log line written there.
+        seen = _stamp(path)
+        while True:
+            await asyncio.sleep(RELOAD_S)
+            stamp = _stamp(path)
+            if stamp in (seen, None):
+                continue
+            seen = stamp
+            try:
+                self.reload()
+            except ConfigError as e:
+                logger().error("config_refused", reason=str(e))
 
-        # The folder, not the file: editors replace files, and a watch on the old one would go blind.
-        async for changes in awatch(path.parent, recursive=False):
-            if any(Path(changed).name == path.name for _, changed in changes):
-                try:
-                    await self.reload()
-                except (ConfigError, GatewayError) as e:
-                    logger().error("config_refused", reason=str(e))
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file does; None while it is being replaced."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 def _cors(config: Config) -> CORSConfig | None:

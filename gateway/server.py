@@ -8,12 +8,49 @@ import asyncio
 import signal
 import socket
 from types import FrameType
+from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.app import Application
 from gateway.config import Config
 from gateway.telemetry.logging import logger
+
+
+class _Corked:
+    """A transport that sends what is written within one turn of the loop in one go.
+
+    The head of an answer and its first bytes then cost one system call and travel in one segment.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._pieces: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if not self._pieces:
+            self._loop.call_soon(self._flush)
+        self._pieces.append(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        pieces = self._pieces
+        if pieces:
+            self._pieces = []
+            self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class _Protocol(HttpToolsProtocol):
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(_Corked(transport, self.loop))  # type: ignore[arg-type]
 
 
 class Server(uvicorn.Server):
@@ -56,13 +93,14 @@ def serve(application: Application, config: Config) -> None:
             application.asgi,
             host=server.host,
             port=server.port,
-            http="httptools",
+            http=_Protocol,
             loop="uvloop",
             ws="none",
             lifespan="on",
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             # What the house's own drain leaves over gets no further grace.
             timeout_graceful_shutdown=3,
             ssl_certfile=tls.cert,

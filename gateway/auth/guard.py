@@ -10,7 +10,8 @@ from gateway.auth.apikey import PUBLIC
 from gateway.visit import Visit
 
 
-def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+# A coroutine, because Litestar runs a plain function in a thread: 300 µs of CPU a request.
+async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """Let the caller pass if the route is public or its scope is theirs.
 
     Raises Unauthenticated, Forbidden or InvalidRequest.

@@ -88,14 +88,23 @@ def start_litellm(name: str, upstream: int, folder: Path) -> Contestant:
     file = folder / "config.yaml"
     file.write_text(json.dumps(config, indent=1))
     port = free_port()
-    command = [binary, "--config", file, "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
+    command: list[str | Path] = [
+        binary,
+        "--config",
+        file,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--num_workers",
+        "1",
+    ]
     env = {"LITELLM_MODE": "PRODUCTION", "LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     if name == "litellm-rust":
         env["LITELLM_RUST"] = "true"
     what = f"LiteLLM {version}" + (", LITELLM_RUST" if name == "litellm-rust" else "")
-    return _started(
-        name, what, [*command, "--telemetry", "False"], port, "/health/liveliness", folder, env
-    )
+    command += ["--telemetry", "False"]
+    return _started(name, what, command, port, "/health/liveliness", folder, env)
 
 
 def start_bare(name: str, upstream: int, folder: Path) -> Contestant:

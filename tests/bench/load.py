@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections import Counter
+from functools import partial
 from typing import cast
 
 import msgspec
@@ -86,7 +87,7 @@ class _Loop:
         while self._left > 0 and time.perf_counter() < self._until:
             ended: asyncio.Future[None] = loop.create_future()
             try:
-                transport, _ = await loop.create_connection(lambda f=ended: _Client(self, f), "127.0.0.1", self._job.port)
+                transport, _ = await loop.create_connection(partial(_Client, self, ended), "127.0.0.1", self._job.port)
             except OSError as e:
                 self._left -= 1
                 self.errors[f"connect: {e.strerror}"] += 1
@@ -104,6 +105,9 @@ class _Client(asyncio.Protocol):
         self._loop = loop
         self._ended = ended
         self._waits = False
+        self._buffer = bytearray()
+        self._reads = self._total = 0
+        self._first = self._begun = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transport is no subclass of asyncio's.
@@ -129,9 +133,7 @@ class _Client(asyncio.Protocol):
         if len(self._buffer) >= self._total >= 0 or (self._total < 0 and self._buffer.endswith(b"\r\n0\r\n\r\n")):
             now = time.perf_counter()
             first = self._first or now
-            self._loop.samples.append(
-                _Sample(bytes(self._buffer), now - self._begun, first - self._begun, self._reads)
-            )
+            self._loop.samples.append(_Sample(bytes(self._buffer), now - self._begun, first - self._begun, self._reads))
             self._waits = False
             self._next()
 

@@ -132,7 +132,7 @@ def free_port() -> int:
 
 def _cpu_s(process: psutil.Process) -> float:
     try:
-        if sys.platform == "linux":
+        if psutil.LINUX:
             # The process's own clock counts nanoseconds where /proc counts hundredths of a second:
             # clock_getcpuclockid(3), which Python does not wrap.
             return time.clock_gettime((~process.pid << 3) | 2)

@@ -19,9 +19,7 @@ from tests.bench.workload import HEAD, PACED, answer, events
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _STREAM = re.compile(rb'"stream": *true')
 _USAGE = re.compile(rb'"include_usage": *true')
-
-
-
+_PACED = PACED.encode()
 
 
 def _whole(body: bytes, status: str = "200 OK") -> bytes:
@@ -76,7 +74,9 @@ class Upstream(asyncio.Protocol):
         if head.startswith(b"POST /v1/chat/completions "):
             if _STREAM.search(body):
                 frames = STREAM_USAGE if _USAGE.search(body) else STREAM
-                self._task = asyncio.get_running_loop().create_task(self._send(frames, self._pause_s if _PACED in body else 0))
+                self._task = asyncio.get_running_loop().create_task(
+                    self._send(frames, self._pause_s if _PACED in body else 0)
+                )
             else:
                 self._transport.write(ANSWER)
         else:

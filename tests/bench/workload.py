@@ -12,11 +12,12 @@ from msgspec import Struct
 
 HEAD = {"id": "chatcmpl-C9benchZ7t2yqLw0aVfXhR4mKd1", "created": 1763712000, "model": "gpt-4o-mini-2024-07-18"}
 TAIL = {"system_fingerprint": "fp_51db84afab"}
-TOKENS = (
+_CUT = (
     "Plugg|ably| is| a| gateway|:| it| takes| a| request| in| one| dialect|,| finds| a| model| that| can| answer|"
     " it|,| and| passes| the| answer| back| as| it| is| made|.| What| that| costs| is| measured| here|,| event| by|"
     " event|,| so| that| nobody| has| to| believe| a| number| that| was| taken| on| another| machine|.| End| of| it|."
-).split("|")
+)
+TOKENS = _CUT.split("|")
 TEXT = "".join(TOKENS)
 FIRST = TOKENS[0].encode()
 """Where a client would show something: time to first token ends when these bytes are there."""
@@ -61,7 +62,10 @@ class Workload(Struct, frozen=True):
             "model": model,
             "messages": [
                 {"role": "system", "content": "You answer in plain words, and you never use more of them than needed."},
-                {"role": "user", "content": "What does a gateway in front of language models do, and what is its cost?"},
+                {
+                    "role": "user",
+                    "content": "What does a gateway in front of language models do, and what is its cost?",
+                },
             ],
             "temperature": 0.2,
             "max_tokens": 256,
@@ -89,8 +93,7 @@ def events(usage: bool) -> list[bytes]:
     steps += [({"content": token}, None) for token in TOKENS]
     steps += [({}, "stop")]
     chunks: list[dict[str, Any]] = [
-        {"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
-        | ({"usage": None} if usage else {})
+        {"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]} | ({"usage": None} if usage else {})
         for delta, reason in steps
     ]
     if usage:

@@ -4,6 +4,7 @@ An engine that is absent is not collected; the report says which were there.
 """
 
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
@@ -34,8 +35,8 @@ async def start(engine: Engine) -> AsyncIterator[Start]:
     """Connects backends with one real model, `smol`; closed after the test."""
     started = []
 
-    def start(**settings: object) -> LocalBackend:
-        defaults = {"engine": engine.name, "threads": 1, "n_batch": 64, "context_max": 2048}
+    def start(**settings: Any) -> LocalBackend:
+        defaults: dict[str, Any] = {"engine": engine.name, "threads": 1, "n_batch": 64, "context_max": 2048}
         local = smollm()
         backend = connect("local", Settings(**(defaults | settings)), Ports(catalogue=lambda: {local.name: local}))
         started.append(backend)

@@ -1,15 +1,16 @@
 """Which engine a configuration gets."""
 
 import sys
+from typing import Any
 
 import pytest
 
 from backends.base import Ports
 from backends.local import Settings, connect
-from backends.local.engine import choose
+from backends.local.engine import Setting, choose
 
 
-def installed(*names: str):
+def installed(*names: str) -> dict[str, Any]:
     return {
         "has_module": lambda module: module in names,
         "which": lambda program: f"/opt/{program}" if program in names else None,
@@ -40,7 +41,7 @@ def test_a_native_server_is_taken_by_its_name_or_path() -> None:
         ("llama_server", "PATH"),
     ],
 )
-def test_an_engine_that_is_not_there_names_the_field_and_the_cure(setting, cure: str) -> None:
+def test_an_engine_that_is_not_there_names_the_field_and_the_cure(setting: Setting, cure: str) -> None:
     with pytest.raises(ValueError, match=f"^engine: .*{cure}"):
         choose(setting, **installed())
 

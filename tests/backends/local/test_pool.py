@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
@@ -108,7 +109,7 @@ class Held:
 async def house() -> AsyncIterator[Callable[..., House]]:
     houses: list[House] = []
 
-    def house(**settings: float) -> House:
+    def house(**settings: Any) -> House:
         houses.append(House(**settings))
         return houses[-1]
 

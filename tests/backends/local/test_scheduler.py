@@ -1,6 +1,7 @@
 """Decisions: no processes, no clock, no event loop."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -131,9 +132,9 @@ def test_a_model_that_keeps_failing_rests_longer_each_time(failures: int, rest_s
 
 def test_slots_are_given_up_before_context_when_memory_is_short() -> None:
     gib = 1 << 30
-    small = {"context_length": 8192, "kv_bytes_per_token": 23_040, "context_max": 8192, "slots": 4}
+    small: dict[str, Any] = {"context_length": 8192, "kv_bytes_per_token": 23_040, "context_max": 8192, "slots": 4}
     assert fit(**small, memory_bytes=16 * gib) == (8192, 4)
-    large = {"context_length": 131_072, "kv_bytes_per_token": 147_456, "context_max": 8192, "slots": 4}
+    large: dict[str, Any] = {"context_length": 131_072, "kv_bytes_per_token": 147_456, "context_max": 8192, "slots": 4}
     assert fit(**large, memory_bytes=16 * gib) == (8192, 3)
     assert fit(**large, memory_bytes=2 * gib) == (8192, 1)
     assert fit(**large | {"context_length": None, "kv_bytes_per_token": 0}, memory_bytes=gib) == (8192, 4)

@@ -78,7 +78,7 @@ async def test_four_requests_at_once_all_finish_uncut(start: Start) -> None:
 
 @pytest.mark.parametrize("phase", ["streaming", "reading the prompt"])
 async def test_a_closed_stream_gives_its_slot_back_within_a_second(start: Start, phase: str) -> None:
-    backend = start(slots=1)
+    backend = start(slots=1, n_batch=32)
 
     async def short() -> float:
         began = time.monotonic()
