@@ -4,7 +4,7 @@ A request takes the estate once, when it comes in, and finishes on it whatever i
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from msgspec import Struct
 
@@ -38,7 +38,8 @@ class House:
         self.ledger = Ledger(self.metrics)
         self.dispatcher = Dispatcher(self.metrics)
         self.draining = False
-        self.database_ready: Callable[[], bool] = lambda: True
+        self.database_answers: Callable[[], Awaitable[bool]] = _no
+        """Whether the database can be asked; set while the application runs."""
         self._guests: dict[int, tuple[Visit, asyncio.Task[None] | None]] = {}
         self.expelled: set[int] = set()
         """Visits cut short because the gateway is stopping."""
@@ -78,3 +79,7 @@ class House:
         end = loop.time() + within_s
         while self._guests and loop.time() < end:
             await asyncio.sleep(0.02)
+
+
+async def _no() -> bool:
+    return False

@@ -18,8 +18,10 @@ from compat.openai.error import Verdict, verdict
 from compat.openai.usage import parse_usage
 from compat.sse import DONE, data_of, frame, split
 
-_notable = re.compile(rb'"usage"|"error"|"finish_reason":\s*"|\[DONE\]').search
-_null_usage_at_end = b',"usage":null}'
+_notable = re.compile(rb'"usage":\s*\{|"error"|"finish_reason":\s*"|\[DONE\]').search
+_notable_or_null = re.compile(rb'"usage"|"error"|"finish_reason":\s*"|\[DONE\]').search
+_NULL_USAGE, _WITHOUT = b',"usage":null}\n\n', b"}\n\n"
+"""How an event ends whose last field is a null usage: `}` closes the whole chunk, so it is top-level."""
 
 
 _NOTHING = (b"", b"null")
@@ -74,9 +76,14 @@ class Tap:
 
     def feed(self, events: bytes) -> bytes:
         """Take whole events and return what the client gets of them."""
-        if self.began and not self._several and not _notable(events) and _plain(events):
-            return events
-        return b"".join([self._event(event) for event in split(events)])
+        if self.began and not self._several:
+            return self._plainly(events)
+        for position, event in enumerate(apart := split(events)):
+            apart[position] = self._event(event)
+            if self.began and not self._several:
+                rest = b"".join([event + b"\n\n" for event in apart[position + 1 :]])
+                return b"".join(apart[: position + 1]) + self._plainly(rest)
+        return b"".join(apart)
 
     def end(self) -> bytes:
         """The stream has ended: the [DONE] it owes, if it finished and sent none."""
@@ -96,6 +103,22 @@ class Tap:
         self._note(chunk)
         self.began = self.finished = True
         return True
+
+    def _plainly(self, events: bytes) -> bytes:
+        """Pass on what needs no decoding, up to the first event that does."""
+        if self._hides_usage:
+            events = events.replace(_NULL_USAGE, _WITHOUT)
+            found = _notable_or_null(events)
+        else:
+            found = _notable(events)
+        if found is None:
+            return events if _plain(events) else self._singly(events)
+        begin = events.rfind(b"\n\n", 0, found.start()) + 2 if b"\n\n" in events[: found.start()] else 0
+        head = events[:begin]
+        return (head if _plain(head) else self._singly(head)) + self._singly(events[begin:])
+
+    def _singly(self, events: bytes) -> bytes:
+        return b"".join([self._event(event) for event in split(events)])
 
     def _event(self, event: bytes) -> bytes:
         data = data_of(event)
@@ -132,8 +155,6 @@ class Tap:
                 self.began = choice.finish_reason is not None or _has_content(choice)
 
     def _without_usage(self, data: bytes, chunk: _Chunk) -> bytes:
-        if data.endswith(_null_usage_at_end):
-            return b"data: " + data[: -len(_null_usage_at_end)] + b"}\n\n"
         if not chunk.choices and bytes(chunk.usage) != b"null":
             return b""
         fields = _read_fields(data)
@@ -144,7 +165,7 @@ class Tap:
 def _plain(events: bytes) -> bool:
     """Each event is one `data:` line of sound JSON."""
     if not events.startswith(b"data: "):
-        return False
+        return not events
     try:
         for data in events[6:-2].split(b"\n\ndata: "):
             _check(data)

@@ -1,7 +1,8 @@
 """POST /v1/chat/completions."""
 
 from collections.abc import AsyncGenerator
-from typing import Any
+
+from litestar.types import ASGIApp
 
 from compat.canonical.error import GatewayError
 from compat.canonical.event import Event, Result
@@ -31,5 +32,6 @@ def _whole(result: Result, context: Context) -> bytes:  # noqa: ARG001
 LANGUAGE = Language(peek=peek, parse=parse_request, whole=_whole, stream=_stream, errors=OpenAIErrors())
 
 
-def routes(house: House) -> list[Any]:
-    return [endpoint(house, "/v1/chat/completions", LANGUAGE)]
+def endpoints(house: House) -> dict[str, ASGIApp]:
+    path = "/v1/chat/completions"
+    return {path: endpoint(house, path, LANGUAGE)}

@@ -5,6 +5,7 @@ headers, foreign origins), and settles the visit when it is over, whatever becam
 """
 
 import re
+from collections.abc import Mapping
 from time import perf_counter
 from urllib.parse import urlsplit
 
@@ -28,7 +29,23 @@ from gateway.visit import Visit, new_id
 HEADERS_MAX_BYTES = 32 * 1024
 _sane_id = re.compile(rb"[A-Za-z0-9._\-]{1,128}").fullmatch
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_PREFLIGHT = [
+    (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
+    (b"access-control-allow-headers", b"*, authorization"),
+    (b"access-control-max-age", b"600"),
+]
 _ALWAYS_OPEN = frozenset({"/health", "/ready", "/metrics"})
+
+
+class Paths:
+    """Sends a request to the application of its exact path, and everything else to `otherwise`."""
+
+    def __init__(self, endpoints: Mapping[str, ASGIApp], otherwise: ASGIApp) -> None:
+        self._endpoints = endpoints
+        self._otherwise = otherwise
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._endpoints.get(scope.get("path", ""), self._otherwise)(scope, receive, send)
 
 
 class Door:
@@ -45,7 +62,7 @@ class Door:
         given = next((value for name, value in raw if name == b"x-request-id"), None)
         request_id = given.decode() if given is not None and _sane_id(given) else new_id("req")
         visit = Visit(request_id=request_id, method=scope["method"], path=scope["path"], began=perf_counter())
-        id_header = (b"x-request-id", request_id.encode())
+        extra = [(b"x-request-id", request_id.encode())]
         estate = house.estate
         scope["visit"] = visit  # type: ignore[typeddict-unknown-key]
         scope["estate"] = estate  # type: ignore[typeddict-unknown-key]
@@ -58,23 +75,30 @@ class Door:
         async def send_noted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 visit.status = message["status"]
-                message["headers"] = [*message["headers"], id_header]
+                message["headers"] = [*message["headers"], *extra]
             await send(message)
 
         house.enter(visit)
         try:
             try:
-                self._admit(scope, raw)
+                origin = self._admit(scope, raw)
             except GatewayError as e:
                 visit.code = e.code
                 await refuse(e, send_noted)
                 return
+            if origin is not None:
+                extra += _cors_headers(origin)
+                if scope["method"] == "OPTIONS":
+                    await send_noted({"type": "http.response.start", "status": 204, "headers": _PREFLIGHT})
+                    await send_noted({"type": "http.response.body", "body": b"", "more_body": False})
+                    return
             await self._app(scope, receive, send_noted)
         finally:
             house.leave(visit)
             house.ledger.settle(visit)
 
-    def _admit(self, scope: HTTPScope, raw: list[tuple[bytes, bytes]]) -> None:
+    def _admit(self, scope: HTTPScope, raw: list[tuple[bytes, bytes]]) -> str | None:
+        """Refuse what no handler should see; returns the origin that must be told it may read the answer."""
         size, hosts, origin = 0, [], None
         for name, value in raw:
             size += len(name) + len(value)
@@ -94,15 +118,27 @@ class Door:
             raise Forbidden(
                 "This gateway does not answer to that Host; add it to server.allowed_hosts.", code="host_not_allowed"
             )
-        if origin is not None and scope["method"] not in _SAFE:
+        shared: str | None = None
+        if origin is not None:
             text, own = origin.decode("latin-1"), hosts[0].decode("latin-1") if hosts else ""
-            if text not in server.cors_origins and urlsplit(text).netloc != own:
+            if text in server.cors_origins:
+                shared = text
+            elif scope["method"] not in _SAFE and urlsplit(text).netloc != own:
                 raise Forbidden(
                     "Requests from that origin are not allowed; add it to server.cors_origins.",
                     code="origin_not_allowed",
                 )
         if self._house.draining and scope["path"] not in _ALWAYS_OPEN:
             raise Overloaded("The gateway is shutting down.", code="server_shutting_down", retry_after_s=1.0)
+        return shared
+
+
+def _cors_headers(origin: str) -> list[tuple[bytes, bytes]]:
+    return [
+        (b"access-control-allow-origin", origin.encode("latin-1")),
+        (b"access-control-expose-headers", b"*"),
+        (b"vary", b"origin"),
+    ]
 
 
 def _host_name(host: str) -> str:

@@ -3,7 +3,8 @@
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from time import perf_counter
-from typing import Any
+
+from litestar.types import ASGIApp
 
 from compat import native
 from compat.canonical.error import BadResponse, GatewayError
@@ -83,5 +84,6 @@ def _first(context: Context) -> tuple[str, str]:
 LANGUAGE = Language(peek=native.peek, parse=native.parse_request, whole=_whole, stream=_stream, errors=_Errors())
 
 
-def routes(house: House) -> list[Any]:
-    return [endpoint(house, "/v1/generate", LANGUAGE)]
+def endpoints(house: House) -> dict[str, ASGIApp]:
+    path = "/v1/generate"
+    return {path: endpoint(house, path, LANGUAGE)}

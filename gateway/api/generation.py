@@ -8,8 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any, cast
 
-from litestar import asgi
-from litestar.types import HTTPScope, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 from msgspec import Struct
 
 from backends.base import Call
@@ -18,6 +17,7 @@ from compat.canonical.event import Result, fold
 from compat.canonical.request import Envelope, Request
 from gateway.api.reading import Disconnected, read_json, require_method
 from gateway.api.reply import CLIENT_GONE, Errors, Reply
+from gateway.auth.guard import admit
 from gateway.house import Estate, House
 from gateway.routing.dispatch import Answer
 from gateway.routing.router import Plan
@@ -42,17 +42,21 @@ class Language(Struct, frozen=True, kw_only=True):
     errors: Errors
 
 
-def endpoint(house: House, path: str, language: Language) -> Any:
-    """The route handler of a generating endpoint."""
+SCOPE = "inference"
+"""What every generating endpoint requires."""
 
-    # @asgi, not @post: Litestar's own handling of a body and a response costs more than the relay.
-    @asgi(path, opt={"scope": "inference", "route": path, "method": "POST"}, copy_scope=False)
+
+def endpoint(house: House, path: str, language: Language) -> ASGIApp:
+    """The ASGI application of a generating endpoint."""
+
     async def generate(scope: Scope, receive: Receive, send: Send) -> None:
         visit: Visit = scope["visit"]  # type: ignore[typeddict-item]
         estate: Estate = scope["estate"]  # type: ignore[typeddict-item]
+        visit.route = path
         reply = Reply(house, visit, receive, send, language.errors)
         http = cast(HTTPScope, scope)
         try:
+            admit(scope, SCOPE)
             require_method(http, "POST")
             body = await read_json(http, receive, estate.config.server.body_limit_bytes)
             timeout_s = _timeout(scope)

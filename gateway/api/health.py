@@ -25,7 +25,7 @@ def routes(house: House) -> list[Any]:
     )
     async def ready(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
         estate: Estate = request.scope["estate"]  # type: ignore[typeddict-item]
-        checks: dict[str, str] = {"database": "ok" if house.database_ready() else "unavailable"}
+        checks: dict[str, str] = {"database": "ok" if await house.database_answers() else "unavailable"}
         for name, backend in estate.backends.items():
             trouble = await backend.ready() if isinstance(backend, Probed) else None
             checks[f"backend:{name}"] = trouble or "ok"

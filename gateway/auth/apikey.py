@@ -1,11 +1,10 @@
 """API keys: taken from a request in any of their forms, and looked up without comparing secrets.
 
-A key is held as an HMAC under a pepper made at start-up, so neither a memory dump nor the time a
+A key is held as a MAC under a pepper made at start-up, so neither a memory dump nor the time a
 lookup takes tells one.
 """
 
 import hashlib
-import hmac
 import os
 from collections.abc import Iterable
 
@@ -69,7 +68,8 @@ class KeyRing:
         return found
 
     def _digest(self, key: str) -> bytes:
-        return hmac.digest(self._pepper, key.encode("utf-8", "surrogatepass"), hashlib.sha256)
+        # Keyed BLAKE2 is a MAC by design, and a tenth of HMAC's price.
+        return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), key=self._pepper, digest_size=32).digest()
 
 
 _LOCAL = Principal(id="local", scopes=SCOPES)

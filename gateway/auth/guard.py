@@ -4,6 +4,7 @@ from typing import Any
 
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
+from litestar.types import Scope
 
 from compat.canonical.error import Forbidden
 from gateway.auth.apikey import PUBLIC
@@ -16,14 +17,18 @@ async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
 
     Raises Unauthenticated, Forbidden or InvalidRequest.
     """
-    scope = handler.opt.get("scope")
     visit: Visit = connection.scope["visit"]  # type: ignore[typeddict-item]
     visit.route = handler.opt.get("route") or connection.scope.get("path_template") or ""
-    if scope == PUBLIC:
+    admit(connection.scope, handler.opt.get("scope"))
+
+
+def admit(scope: Scope, required: str | None) -> None:
+    """Establish who asks, and hold their scopes against the route's.  Raises as `guard` does."""
+    if required == PUBLIC:
         return
-    if scope is None:
+    if required is None:
         raise Forbidden("This route declares no scope, so nobody may use it.")
-    principal = visit.principal or connection.scope["authenticate"]()  # type: ignore[typeddict-item]
-    visit.principal = principal
-    if scope not in principal.scopes:
-        raise Forbidden(f"This API key lacks the scope '{scope}'.")
+    visit: Visit = scope["visit"]  # type: ignore[typeddict-item]
+    visit.principal = principal = scope["authenticate"]()  # type: ignore[typeddict-item]
+    if required not in principal.scopes:
+        raise Forbidden(f"This API key lacks the scope '{required}'.")

@@ -49,6 +49,16 @@ async def upgrade(engine: AsyncEngine) -> None:
             await connection.run_sync(_migrate)
 
 
+async def answers(engine: AsyncEngine, within_s: float = 1.0) -> bool:
+    """Whether the database can be asked right now."""
+    try:
+        async with asyncio.timeout(within_s), engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+    except (DBAPIError, OSError, TimeoutError):
+        return False
+    return True
+
+
 def head() -> str:
     """The newest revision: revisions are numbered files."""
     return max(path.name[:4] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))

@@ -1,30 +1,36 @@
 """Structured logs on standard error: one line a request, and events of the house.
 
-The redactor runs last and over every line, third parties' included, so a secret that strays into a
-message is replaced before it is written.
+Every line, third parties' included, goes through one `Sink`, which redacts it last: a secret that
+strays into a message is replaced before it is written.
 """
 
 import asyncio
 import atexit
+import json
 import logging
 import re
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any, TextIO
 
 import msgspec
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+MASK = "[redacted]"
+FLUSH_S = 0.05
+"""How long a line of level info may wait for others, to be written with them."""
+
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-_secretive = re.compile(r"(?i)^(authorization|x-api-key|api[_-]?key|.*secret.*|.*password.*|token|cookie)$")
+_TALKATIVE = ("httpx2", "httpx", "httpcore", "httpcore2", "openai", "anthropic", "aiosqlite", "uvicorn", "alembic")
+_secretive = re.compile(r"(?i)authorization|x-api-key|api[_-]?key|.*secret.*|.*password.*|token|cookie").fullmatch
 _tokens = re.compile(
     r"\b(?:sk|pk|gsk|hf|xai|ghp|github_pat|nvapi|csk|fw)[-_][A-Za-z0-9_\-]{8,}|\bAIza[\w\-]{20,}"
-    r"|\beyJ[\w\-]+\.[\w\-]+\.[\w\-]*|(?i:bearer)\s+[\w\-.~+/]{8,}=*"
+    r"|\beyJ[\w\-]+\.[\w\-]+\.[\w\-]*|[Bb]earer\s+[\w\-.~+/]{8,}=*"
 )
 _encode = msgspec.json.Encoder(enc_hook=str).encode
-MASK = "[redacted]"
 
 
 class Redactor:
@@ -35,66 +41,53 @@ class Redactor:
 
     def learn(self, secrets: Iterable[str]) -> None:
         """Take the configuration's secrets; shorter ones than 8 characters would match too much."""
-        known = sorted({s for s in secrets if len(s) >= 8}, key=len, reverse=True)
+        long = {secret for secret in secrets if len(secret) >= 8}
+        long |= {json.dumps(secret)[1:-1] for secret in long}
+        known = sorted(long, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, known))) if known else None
 
-    def text(self, text: str) -> str:
-        text = _tokens.sub(MASK, text)
-        return self._known.sub(MASK, text) if self._known else text
-
-    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:  # noqa: ARG002
-        for name, value in event.items():
-            if _secretive.match(name):
-                event[name] = MASK
-            elif isinstance(value, str):
-                event[name] = self.text(value)
-            elif not isinstance(value, (int, float, bool, type(None))):
-                event[name] = self.text(str(value))
-        return event
+    def __call__(self, line: str) -> str:
+        line = _tokens.sub(MASK, line)
+        return self._known.sub(MASK, line) if self._known else line
 
 
-def _json_line(logger: WrappedLogger, method: str, event: EventDict) -> str:  # noqa: ARG001
-    # What a reader looks for first stands first.
-    head = {name: event.pop(name, None) for name in ("timestamp", "level", "event")}
-    return _encode({**head, **event}).decode()
+class Sink:
+    """Where lines end up: redacted, collected for a moment, and written at once.
 
-
-class _Factory:
-    def __init__(self, target: "_Buffered") -> None:
-        self._target = target
-
-    def __call__(self, *_: Any) -> "_Buffered":
-        return self._target
-
-
-class _Buffered:
-    """Collects lines for a moment and writes them at once: a write per line is a tenth of a request's CPU.
-
-    Warnings and worse, and lines written outside an event loop, go out immediately, with all before them.
+    A write per line would be a tenth of a request's CPU.  Warnings and worse, and lines from outside
+    an event loop, go out immediately, with all before them.
     """
 
-    FLUSH_S = 0.05
-
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, redactor: Redactor) -> None:
         self._out = out
+        self._redact = redactor
         self._lines: list[str] = []
         atexit.register(self.flush)
 
+    def __call__(self, *_: Any) -> "Sink":
+        """As structlog's logger factory: one sink for all loggers."""
+        return self
+
     def msg(self, line: str) -> None:
-        self._lines.append(line)
+        self._lines.append(self._redact(line))
         if len(self._lines) == 1:
             try:
-                asyncio.get_running_loop().call_later(self.FLUSH_S, self.flush)
+                asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
             except RuntimeError:
                 self.flush()
 
-    log = debug = info = msg
+    debug = info = msg
 
     def urgent(self, line: str) -> None:
-        self._lines.append(line)
+        self._lines.append(self._redact(line))
         self.flush()
 
-    warning = warn = error = critical = exception = fatal = urgent
+    warning = error = critical = urgent
+
+    def write(self, text: str) -> None:
+        """As the standard library's stream."""
+        if text := text.rstrip("\n"):
+            self.urgent(text)
 
     def flush(self) -> None:
         lines, self._lines = self._lines, []
@@ -108,13 +101,12 @@ class _Buffered:
 def configure(level: str, format_: str, redactor: Redactor, stream: TextIO | None = None) -> None:
     """Send structlog's and the standard library's records through one chain to `stream` (stderr)."""
     out = stream or sys.stderr
-    threshold = _LEVELS[level]
+    sink, threshold = Sink(out, redactor), _LEVELS[level]
     shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
-        redactor,
+        _mask_names,
     ]
     renderer: Processor = (
         _json_line if format_ == "json" else structlog.dev.ConsoleRenderer(colors=out.isatty(), sort_keys=False)
@@ -122,34 +114,41 @@ def configure(level: str, format_: str, redactor: Redactor, stream: TextIO | Non
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=_Factory(_Buffered(out)),
+        logger_factory=sink,
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(out)
+    handler = logging.StreamHandler(sink)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared[1:-1]],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, redactor, renderer],
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(threshold)
-    for name in (
-        "httpx2",
-        "httpx",
-        "httpcore",
-        "httpcore2",
-        "openai",
-        "anthropic",
-        "aiosqlite",
-        "uvicorn",
-        "alembic",
-        "watchfiles",
-    ):
+    for name in _TALKATIVE:
         logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
 
 
 def logger() -> Any:
     """The house's logger; events are `noun_verbed` with key=value."""
     return structlog.get_logger()
+
+
+def _json_line(logger: WrappedLogger, method: str, event: EventDict) -> str:  # noqa: ARG001
+    # What a reader looks for first stands first.
+    head = {name: event.pop(name, None) for name in ("timestamp", "level", "event")}
+    return _encode({**head, **event}).decode()
+
+
+def _mask_names(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:  # noqa: ARG001
+    for name in event:
+        if _is_secretive(name):
+            event[name] = MASK
+    return event
+
+
+@lru_cache(maxsize=1024)
+def _is_secretive(name: str) -> bool:
+    return _secretive(name) is not None
