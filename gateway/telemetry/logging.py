@@ -27,9 +27,26 @@ _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _TALKATIVE = ("httpx2", "httpx", "httpcore", "httpcore2", "openai", "anthropic", "aiosqlite", "uvicorn", "alembic")
 _secretive = re.compile(r"(?i)authorization|x-api-key|api[_-]?key|.*secret.*|.*password.*|token|cookie").fullmatch
 _tokens = re.compile(
-    r"\b(?:sk|pk|gsk|hf|xai|ghp|github_pat|nvapi|csk|fw)[-_][A-Za-z0-9_\-]{8,}|\bAIza[\w\-]{20,}"
+    r"\b(?:(?:sk|pk|gsk|csk|hf)[-_]|xai-|ghp_|github_pat_|nvapi-|fw_)[A-Za-z0-9_\-]{8,}|\bAIza[\w\-]{20,}"
     r"|\beyJ[\w\-]+\.[\w\-]+\.[\w\-]*|[Bb]earer\s+[\w\-.~+/]{8,}=*"
 )
+_MARKS = (
+    "sk-",
+    "sk_",
+    "pk-",
+    "pk_",
+    "hf_",
+    "hf-",
+    "xai-",
+    "ghp_",
+    "github_pat_",
+    "nvapi-",
+    "fw_",
+    "AIza",
+    "eyJ",
+    "rer ",
+)
+"""What any match of `_tokens` contains: looking for these first costs a hundredth of the pattern."""
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
@@ -37,18 +54,21 @@ class Redactor:
     """Replaces what looks like a secret, and every secret it has been told of."""
 
     def __init__(self) -> None:
-        self._known: re.Pattern[str] | None = None
+        self._known: list[str] = []
 
     def learn(self, secrets: Iterable[str]) -> None:
         """Take the configuration's secrets; shorter ones than 8 characters would match too much."""
         long = {secret for secret in secrets if len(secret) >= 8}
         long |= {json.dumps(secret)[1:-1] for secret in long}
-        known = sorted(long, key=len, reverse=True)
-        self._known = re.compile("|".join(map(re.escape, known))) if known else None
+        self._known = sorted(long, key=len, reverse=True)
 
     def __call__(self, line: str) -> str:
-        line = _tokens.sub(MASK, line)
-        return self._known.sub(MASK, line) if self._known else line
+        for secret in self._known:
+            if secret in line:
+                line = line.replace(secret, MASK)
+        if any(mark in line for mark in _MARKS):
+            line = _tokens.sub(MASK, line)
+        return line
 
 
 class Sink:

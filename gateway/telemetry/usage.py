@@ -30,7 +30,7 @@ class Ledger:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._log = logger()
+        self._log = logger().bind()  # bound once, not per line
         self._rows: deque[dict[str, Any]] = deque(maxlen=QUEUE_MAX)
         self.dropped = 0
         self._wanted = asyncio.Event()

@@ -21,7 +21,7 @@ from tests.bench.provision import Missing
 from tests.bench.workload import WORKLOADS
 
 NORMAL = Plan(workloads=tuple(WORKLOADS), concurrency=(1, 16, 64), rounds=3, job_s=0.8)
-QUICK = Plan(workloads=("json", "stream64"), concurrency=(1, 16), rounds=1, job_s=0.4)
+QUICK = Plan(workloads=("json", "stream64"), concurrency=(1, 16), rounds=1, job_s=0.3)
 
 
 def _say(text: str) -> None:
@@ -42,8 +42,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float, help="of load per figure and round")
     parser.add_argument("--pause-ms", type=float, default=5.0, help="between events of paced64")
-    parser.add_argument("--json", type=Path, help="write every figure to this file")
-    parser.add_argument("--markdown", type=Path, help="write the tables to this file")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables")
     options = parser.parse_args()
     for given, known in ((options.only, STARTERS), (options.workloads or (), WORKLOADS)):
         if strange := [name for name in given if name not in known]:
@@ -76,15 +76,15 @@ def _measure(bench: Bench, plan: Plan, only: tuple[str, ...], folder: Path) -> l
     return skipped
 
 
-def _startup(folder: Path) -> tuple[str, dict[str, float]]:
+def _startup(folder: Path, times: int) -> tuple[str, dict[str, float]]:
     _say("starting gateways")
     try:
-        ready_s, idle_bytes = measure.startup(folder, 3)
+        ready_s, idle_bytes = measure.startup(folder, times)
     except StartFailed as e:
         return f"Gateway start-up: failed: {e}", {}
     text = (
         f"Gateway start-up, no backends: {ready_s:.2f} s from exec to the first 200 on /health, "
-        f"{idle_bytes / 2**20:.0f} MiB resident when idle (median of 3)"
+        f"{idle_bytes / 2**20:.0f} MiB resident when idle (median of {times})"
     )
     return text, {"ready_s": ready_s, "idle_bytes": idle_bytes}
 
@@ -115,7 +115,7 @@ def main() -> int:
         bench = Bench(upstream, int(upstream.ask()), load, _say)
         try:
             skipped = _measure(bench, plan, options.only, folder)
-            started, startup = _startup(folder)
+            started, startup = _startup(folder, plan.rounds)
         finally:
             for process in [*(c.process for c in bench.contestants), load, upstream]:
                 process.stop()
@@ -150,4 +150,7 @@ def _verdict(only: tuple[str, ...], skipped: list[str], figures: dict[measure.Ce
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -23,10 +23,10 @@ COLUMNS: tuple[tuple[str, Callable[[Figures], str]], ...] = (
     ("errors", lambda f: ", ".join(f"{n}× {what}" for what, n in f.errors.items()) or "0"),
 )
 GLOSSARY = (
-    "Titles say workload × connections; figures are medians of the rounds. CPU is the contestant's own, user and system, children included; for "
-    "`direct`, the upstream's. Times are ms, `+` is against `direct` in the same round; TTFT ends at the first text; `reads` is how many reads "
-    "the client needed per answer. In a closed loop latency at 16 and 64 is mostly queueing: the delay a contestant "
-    "adds by itself stands at × 1, its cost under CPU."
+    "Titles say workload × connections; figures are medians of the rounds. CPU is the contestant's own, user and "
+    "system, children included; for `direct`, the upstream's. Times are ms, `+` is against `direct` in the same "
+    "round; TTFT ends at the first text; `reads` is how many reads the client needed per answer. In a closed loop "
+    "latency at 16 and 64 is mostly queueing: the delay a contestant adds by itself stands at × 1, its cost under CPU."
 )
 
 
