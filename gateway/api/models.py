@@ -3,6 +3,7 @@
 from typing import Any
 
 from litestar import Request, Response, get
+from litestar.params import FromPath, FromQuery
 
 from compat.canonical.error import ModelNotFound
 from compat.canonical.model import Model
@@ -34,7 +35,7 @@ def routes(house: House) -> list[Any]:  # noqa: ARG001
         description="Every model a client can ask for: configured names, local models, and what providers list.",
     )
     async def list_models(
-        request: Request[Any, Any, Any], modality: str | None = None, backend: str | None = None
+        request: Request[Any, Any, Any], modality: FromQuery[str | None] = None, backend: FromQuery[str | None] = None
     ) -> dict[str, Any]:
         listed = (await _listed(request.scope["estate"])).values()  # type: ignore[typeddict-item]
         data = [
@@ -50,7 +51,7 @@ def routes(house: House) -> list[Any]:  # noqa: ARG001
         summary="Get a model",
         description="One model by its id, which may contain slashes.",
     )
-    async def get_model(request: Request[Any, Any, Any], model_id: str) -> Response[dict[str, Any]]:
+    async def get_model(request: Request[Any, Any, Any], model_id: FromPath[str]) -> Response[dict[str, Any]]:
         id_ = model_id.removeprefix("/")
         estate: Estate = request.scope["estate"]  # type: ignore[typeddict-item]
         listed = await _listed(estate)

@@ -129,7 +129,9 @@ def configure(level: str, format_: str, redactor: Redactor, stream: TextIO | Non
         _mask_names,
     ]
     renderer: Processor = (
-        _json_line if format_ == "json" else structlog.dev.ConsoleRenderer(colors=out.isatty(), sort_keys=False)
+        _json_line
+        if format_ == "json" or (format_ == "auto" and not out.isatty())
+        else structlog.dev.ConsoleRenderer(colors=out.isatty(), sort_keys=False)
     )
     structlog.configure(
         processors=[*shared, renderer],
