@@ -40,6 +40,9 @@ class TextDelta(Tagged, frozen=True):
 class ReasoningDelta(Tagged, frozen=True):
     text: str = ""
     signature: str | None = None
+    """Comes last in its block, which it closes."""
+    redacted: str | None = None
+    """A whole redacted block, opaque."""
     choice: int = 0
 
 
@@ -81,26 +84,60 @@ class Result(Value, frozen=True):
 
 
 class _Building:
-    """One choice while its deltas arrive."""
+    """One choice while its deltas arrive: its parts in the order in which they began."""
 
     def __init__(self) -> None:
-        self.text: list[str] = []
-        self.thought: list[str] = []
-        self.signature: str | None = None
-        self.names: dict[int, tuple[str, str]] = {}
-        self.calls: dict[int, list[str]] = {}
         self.finished: Finished | None = None
+        self._open: list[_Open] = []
+        self._calls: dict[int, _Open] = {}
+
+    def add(self, event: TextDelta | ReasoningDelta | ToolDelta) -> None:
+        last = self._open[-1] if self._open else None
+        match event:
+            case TextDelta(text=text):
+                if last is None or last.kind != "text":
+                    self._open.append(last := _Open("text"))
+                last.pieces.append(text)
+            case ReasoningDelta(text=text, signature=signature, redacted=redacted):
+                # A signature closes its block, and a redacted block is whole.
+                if last is None or last.kind != "thought" or last.proof is not None or redacted is not None:
+                    self._open.append(last := _Open("thought"))
+                last.pieces.append(text)
+                last.proof = signature
+                last.redacted = redacted
+            case ToolDelta(call=call, arguments=piece):
+                if call not in self._calls:
+                    self._calls[call] = opened = _Open("call")
+                    self._open.append(opened)
+                opened = self._calls[call]
+                opened.pieces.append(piece)
+                opened.id = event.id or opened.id
+                opened.name = event.name or opened.name
 
     def parts(self) -> tuple[Part, ...]:
-        parts: list[Part] = []
-        if self.thought or self.signature:
-            parts.append(Reasoning(text="".join(self.thought), signature=self.signature))
-        if self.text:
-            parts.append(Text(text="".join(self.text)))
-        for call, pieces in self.calls.items():
-            id_, name = self.names[call]
-            parts.append(ToolCall(id=id_, name=name, arguments="".join(pieces)))
-        return tuple(parts)
+        return tuple(part.closed() for part in self._open)
+
+
+class _Open:
+    """A part while its pieces arrive."""
+
+    def __init__(self, kind: Literal["text", "thought", "call"]) -> None:
+        self.kind = kind
+        self.pieces: list[str] = []
+        self.proof: str | None = None
+        self.redacted: str | None = None
+        self.id = ""
+        self.name = ""
+
+    def closed(self) -> Part:
+        text = "".join(self.pieces)
+        match self.kind:
+            case "text":
+                return Text(text=text)
+            case "thought":
+                return Reasoning(text=text, signature=self.proof, redacted=self.redacted)
+            case "call":
+                return ToolCall(id=self.id, name=self.name, arguments=text)
 
 
 async def fold(events: AsyncIterator[Event]) -> Result:
@@ -120,18 +157,10 @@ async def fold(events: AsyncIterator[Event]) -> Result:
                 pass
             case _:
                 building = choices.setdefault(event.choice, _Building())
-                match event:
-                    case TextDelta(text=text):
-                        building.text.append(text)
-                    case ReasoningDelta(text=text, signature=signature):
-                        building.thought.append(text)
-                        building.signature = signature or building.signature
-                    case ToolDelta(call=call, arguments=piece):
-                        building.calls.setdefault(call, []).append(piece)
-                        if event.id is not None:
-                            building.names[call] = event.id, event.name or ""
-                    case Finished():
-                        building.finished = event
+                if isinstance(event, Finished):
+                    building.finished = event
+                else:
+                    building.add(event)
     if started is None or not choices or any(choice.finished is None for choice in choices.values()):
         raise BadResponse("The backend's answer ended before it was complete.")
     return Result(

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from compat.canonical.error import BadResponse
 from compat.canonical.event import (
     Event,
     Finished,
@@ -128,13 +129,13 @@ class _Delta(Struct):
 
 class _Choice(Struct):
     index: int = 0
-    delta: _Delta = msgspec.field(default_factory=_Delta)
+    delta: _Delta | None = None
     finish_reason: str | None = None
 
 
 class _Chunk(Struct):
-    id: str = ""
-    model: str = ""
+    id: str | None = None
+    model: str | None = None
     created: float | None = 0
     choices: list[_Choice] | None = None
     usage: msgspec.Raw = msgspec.Raw()
@@ -153,10 +154,13 @@ async def parse_events(frames: AsyncGenerator[bytes, None]) -> AsyncGenerator[Ev
                 data = data_of(event)
                 if data == b"[DONE]":
                     continue
-                chunk = _read_chunk(data)
+                try:
+                    chunk = _read_chunk(data)
+                except msgspec.ValidationError as e:
+                    raise BadResponse("The backend's answer has a shape that cannot be translated.") from e
                 if not started:
                     started = True
-                    yield Started(id=chunk.id, model=chunk.model, created=int(chunk.created or 0))
+                    yield Started(id=chunk.id or "", model=chunk.model or "", created=int(chunk.created or 0))
                 for choice in chunk.choices or ():
                     for parsed in _choice_events(choice, calls):
                         yield parsed
@@ -165,7 +169,7 @@ async def parse_events(frames: AsyncGenerator[bytes, None]) -> AsyncGenerator[Ev
 
 
 def _choice_events(choice: _Choice, calls: dict[tuple[int, int], bool]) -> list[Event]:
-    n, delta = choice.index, choice.delta
+    n, delta = choice.index, choice.delta or _Delta()
     out: list[Event] = []
     if thought := delta.reasoning_content or delta.reasoning:
         out.append(ReasoningDelta(text=thought, choice=n))

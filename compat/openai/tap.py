@@ -179,5 +179,7 @@ def _has_content(choice: _Choice) -> bool:
         return bytes(choice.text) not in (b'""', b"null")
     if bytes(choice.delta) in _NOTHING:
         return False
-    delta: dict[str, Any] = msgspec.json.decode(choice.delta)
+    delta: Any = msgspec.json.decode(choice.delta)
+    if not isinstance(delta, dict):
+        return bool(delta)
     return any(value for name, value in delta.items() if name != "role")
