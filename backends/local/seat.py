@@ -69,8 +69,10 @@ class Seat:
     def standing(self) -> Standing:
         if self.keeper is None:
             return Standing(state="out")
+        # A worker may have died a moment before its keeper's word of it is read; the dead stay dead.
+        going = self.going or (self.worker is not None and not self.worker.alive)
         return Standing(
-            state="going" if self.going else "in" if self.worker else "coming",
+            state="going" if going else "in" if self.worker else "coming",
             slots=self.worker.spec.slots if self.worker else 1,
             leased=len(self.leases),
             used_at=self.used_at,

@@ -213,7 +213,9 @@ class Worker:
             line = await stdout.read(65_536)
         self._signal(signal.SIGKILL)
         status = await process.wait()
-        await log
+        # Every process of the group holds stderr, and lets go of it after its memory.
+        await asyncio.wait({log}, timeout=self._grace_s)
+        log.cancel()
         stdin.close()
         self._death = self._ended(status)
 

@@ -63,6 +63,11 @@ class GatewayError(Exception):
         if code is not None:
             self.code = code
 
+    @property
+    def word(self) -> str:
+        """Our own name for it: one of few, fit for a metric's label."""
+        return self.code or self.type
+
 
 class InternalError(GatewayError):
     pass
@@ -137,6 +142,11 @@ class Rejected(RequestError):
         self.status = status
         if type:
             self.type = type
+
+    @property
+    def word(self) -> str:
+        # `code` and `type` are the provider's own words, of which there may be any number.
+        return self.__class__.code or "rejected"
 
 
 class ContextTooLong(Rejected):

@@ -10,6 +10,9 @@ from msgspec import Raw
 
 from compat.canonical.event import Usage
 
+COUNT_MAX = 2**53
+"""A larger figure is nonsense, and would not fit where usage is kept."""
+
 
 def parse_usage(raw: Raw | bytes) -> Usage | None:
     """Read the value of a `usage` key; None when it is null or no object."""
@@ -40,4 +43,5 @@ def render_usage(usage: Usage) -> dict[str, Any]:
 
 
 def _count(value: Any) -> int | None:
-    return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0 else None
+    sane = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= COUNT_MAX
+    return int(value) if sane else None

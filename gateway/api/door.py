@@ -83,7 +83,7 @@ class Door:
             try:
                 origin = self._admit(scope, raw)
             except GatewayError as e:
-                visit.code = e.code
+                visit.code = e.word
                 await refuse(e, send_noted)
                 return
             if origin is not None:

@@ -15,7 +15,7 @@ from gateway.visit import Visit
 
 def of_gateway(request: Request[Any, Any, Any], error: GatewayError) -> Response[bytes]:
     visit: Visit = request.scope["visit"]  # type: ignore[typeddict-item]
-    visit.code = error.code or error.type
+    visit.code = error.word
     headers = {name.decode(): value.decode() for name, value in error_headers(error)}
     return Response(render_error(error), status_code=error.status, headers=headers, media_type=MediaType.JSON)
 

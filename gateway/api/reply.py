@@ -109,7 +109,7 @@ class Reply:
 
     async def _fail(self, error: GatewayError) -> None:
         self._stop_pinging()
-        self._visit.code = error.code or error.type
+        self._visit.code = error.word
         if self._ended:
             return
         if self._started:

@@ -68,7 +68,7 @@ class Dispatcher:
             try:
                 answer = await self._attempt(route, envelope, parse, call)
             except GatewayError as e:
-                self._attempts.labels(route.backend.name, e.code or str(e.status)).inc()
+                self._attempts.labels(route.backend.name, e.word).inc()
                 if not e.retryable:
                     raise
                 failure = e

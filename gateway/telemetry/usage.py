@@ -75,9 +75,9 @@ class Ledger:
                 "request_id": visit.request_id,
                 "created_at": time.time(),
                 "route": route,
-                "requested_model": (visit.requested or "")[:300],
+                "requested_model": _name(visit.requested),
                 "backend": visit.backend,
-                "model": visit.model,
+                "model": _name(visit.model),
                 "status": visit.status,
                 "code": visit.code,
                 "attempts": visit.attempts,
@@ -125,6 +125,11 @@ class Ledger:
         return child
 
 
+def _name(given: str | None) -> str:
+    """A client's own words, as long as their column and without what PostgreSQL refuses in a text."""
+    return (given or "")[:300].replace("\x00", "")
+
+
 def _line(visit: Visit, route: str, first: float | None, total: float) -> dict[str, Any]:
     line: dict[str, Any] = {
         "request_id": visit.request_id,
@@ -140,9 +145,9 @@ def _line(visit: Visit, route: str, first: float | None, total: float) -> dict[s
         return line
     usage = visit.usage
     return line | {
-        "requested_model": visit.requested[:300],
+        "requested_model": _name(visit.requested),
         "backend": visit.backend,
-        "model": visit.model,
+        "model": _name(visit.model),
         "attempts": visit.attempts,
         "streamed": visit.streamed,
         "input_tokens": usage.input_tokens if usage else None,

@@ -50,7 +50,7 @@ class Pretended(Worker):
         return await asyncio.shield(self.died)
 
     async def stop(self) -> None:
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.02)
         self.stopped = True
 
 
@@ -229,9 +229,12 @@ async def test_the_first_crash_after_serving_is_mended_at_once_for_those_who_que
     second, third = here.wait_for("a"), here.wait_for("a")
     await second.granted()
     here.built[0].died.set_result(Failed("It died."))
-    await third.granted()
-    assert here.models_built() == "aa"
+    fourth = here.wait_for("a")
     await second.leave()
+    await third.granted()
+    await third.leave()
+    await fourth.granted()
+    assert here.models_built() == "aa"
     assert here.pool.status("a") == "ready"
 
 
@@ -258,6 +261,27 @@ async def test_closing_ends_those_who_wait_and_every_worker(house: Callable[...,
     await here.pool.aclose()
     with pytest.raises(Overloaded):
         await waiting.granted()
+    assert here.built[0].stopped
+
+
+async def test_closing_refuses_even_a_request_that_nobody_has_read_yet(house: Callable[..., House]) -> None:
+    here = house()
+    waiting = here.wait_for("a")
+    await asyncio.sleep(0)
+    await here.pool.aclose()
+    with pytest.raises(Overloaded):
+        await waiting.granted()
+
+
+async def test_closing_while_a_worker_is_being_stopped_waits_for_that(house: Callable[..., House]) -> None:
+    here = house()
+    held = here.wait_for("a")
+    await held.granted()
+    await held.leave()
+    here.wait_for("b")
+    while here.pool.status("a") != "draining":
+        await asyncio.sleep(0)
+    await here.pool.aclose()
     assert here.built[0].stopped
 
 
