@@ -10,10 +10,11 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from msgspec import Struct, field
 
+from compat.canonical.error import InvalidRequest
 from compat.canonical.event import Event, Usage
 from compat.canonical.model import Model
 from compat.canonical.principal import Principal
-from compat.canonical.request import Dialect, Envelope, Request
+from compat.canonical.request import Dialect, EmbeddingRequest, Envelope, ImageRequest, Request
 
 T = TypeVar("T")
 
@@ -48,6 +49,20 @@ class Call(Struct, kw_only=True):
     """On the event loop's clock, in seconds."""
     timeouts: Timeouts = Timeouts()
     wait: Wait = field(default_factory=Wait)
+    strict: bool = False
+    """Refuse what cannot be carried over, instead of leaving it out."""
+    dropped: list[str] = field(default_factory=list)
+    """What was left out, by the client's names; complete before the first event."""
+
+    def drop(self, *names: str) -> None:
+        """Leave fields of the request out.  Raises InvalidRequest if the client forbade that."""
+        if names and self.strict:
+            raise InvalidRequest(
+                f"'{names[0]}' cannot be carried over to this model's provider.",
+                param=names[0],
+                code="unsupported_parameter",
+            )
+        self.dropped += [name for name in names if name not in self.dropped]
 
 
 @runtime_checkable
@@ -149,6 +164,12 @@ class Probed(Protocol):
     async def ready(self) -> str | None:
         """None when it would serve, else why not, in words fit for a status page."""
         ...
+
+
+def unfit(backend: str, request: Request) -> InvalidRequest:
+    """The refusal of a task that a backend does not do."""
+    task = {EmbeddingRequest: "embeddings", ImageRequest: "images"}.get(type(request), "text")
+    return InvalidRequest(f"Backend '{backend}' does not do {task}.", param="model", code="unsupported_value")
 
 
 class Local(Struct, frozen=True, kw_only=True):

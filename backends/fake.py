@@ -6,11 +6,11 @@ from collections.abc import AsyncGenerator, Sequence
 
 from msgspec import Struct
 
-from backends.base import Call, Ports
+from backends.base import Call, Ports, unfit
 from compat.canonical.error import Overloaded
 from compat.canonical.event import Event, Finished, Metered, Started, TextDelta, Usage
 from compat.canonical.model import Model
-from compat.canonical.request import Request
+from compat.canonical.request import Request, TextRequest
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,6 +30,8 @@ class FakeBackend:
         """Answers under way."""
 
     async def run(self, request: Request, call: Call) -> AsyncGenerator[Event, None]:
+        if not isinstance(request, TextRequest):
+            raise unfit(self.name, request)
         if self.settings.busy:
             raise Overloaded(f"Backend '{self.name}' is overloaded.", retry_after_s=1.0)
         self.running += 1

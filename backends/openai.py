@@ -12,14 +12,14 @@ import openai
 from msgspec import Struct
 from yarl import URL
 
-from backends.base import Call, Ports, Relayed
+from backends.base import Call, Ports, Relayed, unfit
 from backends.failures import of_status
 from backends.presets import COMPATIBLE, PRESETS, Preset
 from backends.relay import Wire
 from compat.canonical.error import TimedOut, Unreachable
 from compat.canonical.event import Event
 from compat.canonical.model import Model
-from compat.canonical.request import Dialect, Envelope, Request
+from compat.canonical.request import Dialect, Envelope, Request, TextRequest
 from compat.openai.answer import parse_events
 from compat.openai.chat import envelope_of, upstream_body
 from compat.openai.error import parse_error
@@ -79,6 +79,8 @@ class OpenAIBackend:
         )
 
     async def run(self, request: Request, call: Call) -> AsyncGenerator[Event, None]:
+        if not isinstance(request, TextRequest):
+            raise unfit(self.name, request)
         envelope = envelope_of(request, stream=True, max_tokens_field=self._preset.max_tokens_field)
         relayed = await self.relay(envelope, request.model, call)
         assert relayed.frames is not None

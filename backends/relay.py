@@ -39,7 +39,7 @@ class Tap(Tally, Protocol):
 
     def feed(self, events: bytes) -> bytes: ...
     def end(self) -> bytes: ...
-    def whole(self, body: bytes) -> bool: ...
+    def whole(self, body: bytes) -> bytes | None: ...
 
 
 class Wire:
@@ -78,10 +78,9 @@ class Wire:
                     raise await self._refusal(response)
                 if not stream:
                     whole = await _read(response, BODY_MAX_BYTES, self._provider)
-                    self._check_whole(tap, whole)
-                    return Relayed(headers=passed_headers(response), tally=tap, body=whole)
+                    return Relayed(headers=passed_headers(response), tally=tap, body=self._whole(tap, whole))
                 if response.content_type != "text/event-stream":
-                    self._check_whole(tap, await _read(response, BODY_MAX_BYTES, self._provider))
+                    self._whole(tap, await _read(response, BODY_MAX_BYTES, self._provider))
                     raise BadResponse(f"Backend '{self._provider}' did not stream its answer.")
         except BaseException as e:
             if response is not None:
@@ -131,11 +130,13 @@ class Wire:
             )
         return self._session
 
-    def _check_whole(self, tap: Tap, body: bytes) -> None:
-        if not tap.whole(body):
+    def _whole(self, tap: Tap, body: bytes) -> bytes:
+        answer = tap.whole(body)
+        if answer is None:
             raise BadResponse(f"Backend '{self._provider}' answered with what is not an answer of this kind.")
         if tap.failure is not None:
             raise of_stream(tap.failure, self._provider)
+        return answer
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> GatewayError:
         body = await response.content.read(ERROR_MAX_BYTES)

@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 from yarl import URL
 
-from backends.base import Call, Held, Local, Ports, Relayed
+from backends.base import Call, Held, Local, Ports, Relayed, unfit
 from backends.local import gguf
 from backends.local.engine import Engine, Setting, choose
 from backends.local.pool import Pool
@@ -27,7 +27,7 @@ from backends.relay import Wire
 from compat.canonical.error import BadResponse, GatewayError, InvalidRequest, Unreachable, WorkerCrashed
 from compat.canonical.event import Event
 from compat.canonical.model import Model
-from compat.canonical.request import Dialect, Envelope, Request
+from compat.canonical.request import Dialect, Envelope, Request, TextRequest
 from compat.openai.answer import parse_events
 from compat.openai.chat import envelope_of, upstream_body
 from compat.openai.fold import fold_chat, fold_completions
@@ -117,6 +117,8 @@ class LocalBackend:
             )
 
     async def run(self, request: Request, call: Call) -> AsyncGenerator[Event, None]:
+        if not isinstance(request, TextRequest):
+            raise unfit(self.name, request)
         relayed = await self.relay(envelope_of(request, stream=True), request.model, call)
         assert relayed.frames is not None
         async with aclosing(relayed.frames) as frames, aclosing(parse_events(frames)) as events:

@@ -1,7 +1,8 @@
 """What comes back: a stream of events, and the result they fold into.
 
 Order within one stream, which every backend promises and `tests/backends/contract.py` checks: one
-Started, then any number of deltas, then one Finished for each choice, then at most one Metered.
+Started, then any number of deltas (or Embedded, or Produced), one Finished for each choice (one, for
+vectors and pictures), at most one Metered.
 Errors are raised, not sent; see `compat.canonical.error`.
 """
 
@@ -9,7 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Literal
 
 from compat.canonical.error import BadResponse
-from compat.canonical.message import Part, Reasoning, Tagged, Text, ToolCall, Value
+from compat.canonical.message import Media, Part, Reasoning, Tagged, Text, ToolCall, Value
 
 Reason = Literal["stop", "length", "tool_calls", "content_filter", "other"]
 
@@ -56,6 +57,19 @@ class ToolDelta(Tagged, frozen=True):
     choice: int = 0
 
 
+class Embedded(Tagged, frozen=True):
+    index: int
+    vector: tuple[float, ...]
+
+
+class Produced(Tagged, frozen=True):
+    """A picture, whole."""
+
+    media: Media
+    index: int = 0
+    revised_prompt: str | None = None
+
+
 class Finished(Tagged, frozen=True):
     reason: Reason
     raw_reason: str | None = None
@@ -67,7 +81,7 @@ class Metered(Tagged, frozen=True):
     usage: Usage
 
 
-Event = Started | TextDelta | ReasoningDelta | ToolDelta | Finished | Metered
+Event = Started | TextDelta | ReasoningDelta | ToolDelta | Embedded | Produced | Finished | Metered
 
 
 class Choice(Value, frozen=True):
@@ -76,10 +90,12 @@ class Choice(Value, frozen=True):
 
 
 class Result(Value, frozen=True):
-    """A whole answer."""
+    """A whole answer; the task of the request says which of its parts are filled."""
 
     started: Started
-    choices: tuple[Choice, ...]
+    choices: tuple[Choice, ...] = ()
+    vectors: tuple[tuple[float, ...], ...] = ()
+    produced: tuple[Produced, ...] = ()
     usage: Usage = Usage()
 
 
@@ -149,12 +165,18 @@ async def fold(events: AsyncIterator[Event]) -> Result:
     started: Started | None = None
     usage = Usage()
     choices: dict[int, _Building] = {}
+    vectors: dict[int, tuple[float, ...]] = {}
+    produced: dict[int, Produced] = {}
     async for event in events:
         match event:
             case Started():
                 started = event
             case Metered(usage=usage):
                 pass
+            case Embedded(index=index, vector=vector):
+                vectors[index] = vector
+            case Produced(index=index):
+                produced[index] = event
             case _:
                 building = choices.setdefault(event.choice, _Building())
                 if isinstance(event, Finished):
@@ -170,5 +192,7 @@ async def fold(events: AsyncIterator[Event]) -> Result:
             for _, building in sorted(choices.items())
             if building.finished is not None
         ),
+        vectors=tuple(vector for _, vector in sorted(vectors.items())),
+        produced=tuple(one for _, one in sorted(produced.items())),
         usage=usage,
     )

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from msgspec import Raw, Struct
 
-from compat.canonical.message import Message, Tagged, Value
+from compat.canonical.message import Media, Message, Tagged, Value
 
 Dialect = Literal["chat", "completions", "embeddings", "images", "responses", "messages", "native"]
 """A wire format a client may speak; relaying backends name those they speak themselves."""
@@ -23,6 +23,8 @@ class Envelope(Struct, kw_only=True, frozen=True):
     fields: dict[str, Raw]
     """The body's top-level fields in their order, values as the client's own bytes."""
     body: bytes
+    headers: dict[str, str] = {}
+    """The client's headers that belong to its dialect (`anthropic-beta`, …), names in lower case."""
     wants_usage: bool = True
     """False when the answer is streamed and the client did not ask for usage in it."""
 
@@ -73,5 +75,28 @@ class TextRequest(Tagged, frozen=True):
     """Fields of the client's dialect that the model does not name, decoded, order kept."""
 
 
-Request = TextRequest
-"""Grows by one alternative per task (embedding, image, mesh)."""
+class EmbeddingRequest(Tagged, frozen=True):
+    model: str
+    inputs: tuple[str | tuple[int, ...], ...]
+    """Texts, or texts as token ids."""
+    dimensions: int | None = None
+    user: str | None = None
+    extra: dict[str, Any] = {}
+
+
+class ImageRequest(Tagged, frozen=True):
+    """Make pictures from a prompt; with `images`, change those."""
+
+    model: str
+    prompt: str
+    images: tuple[Media, ...] = ()
+    mask: Media | None = None
+    """Transparent where the picture is to change."""
+    count: int = 1
+    size: str | None = None
+    """WIDTHxHEIGHT in pixels, or the provider's own word."""
+    user: str | None = None
+    extra: dict[str, Any] = {}
+
+
+Request = TextRequest | EmbeddingRequest | ImageRequest

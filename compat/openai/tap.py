@@ -89,20 +89,20 @@ class Tap:
         """The stream has ended: the [DONE] it owes, if it finished and sent none."""
         return DONE if self.finished and not self.done else b""
 
-    def whole(self, body: bytes) -> bool:
-        """Read an answer that was not streamed; False when it is not one."""
+    def whole(self, body: bytes) -> bytes | None:
+        """Take an answer that was not streamed and return what the client gets; None when it is none."""
         try:
             chunk = _read_chunk(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return False
+            return None
         if bytes(chunk.error) not in _NOTHING:
             self.failure = verdict(msgspec.json.decode(chunk.error))
-            return True
+            return body
         if chunk.choices is None:
-            return False
+            return None
         self._note(chunk)
         self.began = self.finished = True
-        return True
+        return body
 
     def _plainly(self, events: bytes) -> bytes:
         """Pass on what needs no decoding, up to the first event that does."""

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any, cast
 
+import msgspec
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 from msgspec import Struct
 
@@ -42,6 +43,7 @@ class Language(Struct, frozen=True, kw_only=True):
     errors: Errors
 
 
+_DIALECT_HEADERS = frozenset({b"anthropic-beta", b"anthropic-version", b"openai-beta"})
 SCOPE = "inference"
 """What every generating endpoint requires."""
 
@@ -59,8 +61,11 @@ def endpoint(house: House, path: str, language: Language) -> ASGIApp:
             admit(scope, SCOPE)
             require_method(http, "POST")
             body = await read_json(http, receive, estate.config.server.body_limit_bytes)
-            timeout_s = _timeout(scope)
+            timeout_s = _timeout(http)
+            strict = _header(http, b"x-gateway-strict").lower() == b"true"
             envelope = language.peek(body)
+            if spoken := {n.decode(): v.decode("latin-1") for n, v in http["headers"] if n in _DIALECT_HEADERS}:
+                envelope = msgspec.structs.replace(envelope, headers=spoken)
         except GatewayError as e:
             await reply.refuse(e)
             return
@@ -68,7 +73,7 @@ def endpoint(house: House, path: str, language: Language) -> ASGIApp:
             visit.status = CLIENT_GONE
             return
         visit.requested, visit.streamed = envelope.model or "auto", envelope.stream
-        await reply.attend(_answer(house, estate, language, envelope, visit, reply, timeout_s))
+        await reply.attend(_answer(house, estate, language, envelope, visit, reply, timeout_s, strict))
 
     return generate
 
@@ -81,6 +86,7 @@ async def _answer(
     visit: Visit,
     reply: Reply,
     timeout_s: float | None,
+    strict: bool,
 ) -> None:
     plan = await estate.router.plan(envelope.model)
     visit.reason = plan.reason
@@ -93,12 +99,15 @@ async def _answer(
         deadline=asyncio.get_running_loop().time() + total_s,
         timeouts=plan.timeouts,
         wait=visit.wait,
+        strict=strict,
     )
     if envelope.stream:
         reply.ping_while_waiting()
     answer = await house.dispatcher.answer(plan, envelope, language.parse, call, visit)
     try:
         headers = _headers(answer, visit)
+        if call.dropped:
+            headers.append((b"x-gateway-dropped", _header_text(", ".join(call.dropped))))
         if answer.body is not None:
             await reply.whole(headers, answer.body)
         elif answer.frames is not None:
@@ -135,9 +144,13 @@ def _header_text(text: str) -> bytes:
     return "".join(c if c.isascii() and c.isprintable() else "?" for c in text).encode()
 
 
-def _timeout(scope: Scope) -> float | None:
-    given = next((value for name, value in scope["headers"] if name == b"x-request-timeout"), None)
-    if given is None:
+def _header(scope: HTTPScope, name: bytes) -> bytes:
+    return next((value for known, value in scope["headers"] if known == name), b"")
+
+
+def _timeout(scope: HTTPScope) -> float | None:
+    given = _header(scope, b"x-request-timeout")
+    if not given:
         return None
     try:
         seconds = float(given)

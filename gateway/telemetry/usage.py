@@ -125,9 +125,9 @@ class Ledger:
         return child
 
 
-def _name(given: str | None) -> str:
+def _name(given: str | None) -> str | None:
     """A client's own words, as long as their column and without what PostgreSQL refuses in a text."""
-    return (given or "")[:300].replace("\x00", "")
+    return None if given is None else given[:300].replace("\x00", "")
 
 
 def _line(visit: Visit, route: str, first: float | None, total: float) -> dict[str, Any]:
