@@ -21,12 +21,13 @@ from compat.canonical.event import Event
 from compat.canonical.model import Model
 from compat.canonical.request import Dialect, Envelope, Request, TextRequest
 from compat.openai.answer import parse_events
-from compat.openai.chat import envelope_of, upstream_body
+from compat.openai.chat import envelope_of
+from compat.openai.envelope import upstream_body
 from compat.openai.error import parse_error
 from compat.openai.models import parse_models
 from compat.taps import tap
 
-_PATHS: dict[Dialect, str] = {"chat": "chat/completions"}
+_PATHS: dict[Dialect, str] = {"chat": "chat/completions", "completions": "completions", "embeddings": "embeddings"}
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,12 +1,17 @@
 """Which tap watches which dialect's answers."""
 
-from compat.canonical.request import Envelope
+from collections.abc import Callable
+
+from compat.canonical.request import Dialect, Envelope
+from compat.openai.embeddings import EmbeddingsTap
 from compat.openai.tap import Tap
 
+AnyTap = Tap | EmbeddingsTap
 
-def tap(envelope: Envelope) -> Tap:
+
+def tap(envelope: Envelope) -> AnyTap:
     """A fresh tap for one answer in the dialect of this request."""
     return _TAPS[envelope.dialect](envelope)
 
 
-_TAPS = {"chat": Tap, "completions": Tap}
+_TAPS: dict[Dialect, Callable[[Envelope], AnyTap]] = {"chat": Tap, "completions": Tap, "embeddings": EmbeddingsTap}

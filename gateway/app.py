@@ -10,7 +10,7 @@ from litestar import Litestar
 from litestar.types import ASGIApp
 
 from backends.base import Backend
-from gateway.api import chat, document, errors, generate, health, models
+from gateway.api import chat, completions, document, embeddings, errors, generate, health, models
 from gateway.api.door import Door, Paths
 from gateway.auth.guard import guard
 from gateway.config import Config, ConfigError, load
@@ -25,7 +25,7 @@ from gateway.visit import Visit
 RELOAD_S = 1.0
 """How often the configuration file is looked at."""
 
-GENERATING = (chat, generate)
+GENERATING = (chat, completions, embeddings, generate)
 RESOURCES = (models, health, document)
 
 

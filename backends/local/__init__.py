@@ -29,7 +29,8 @@ from compat.canonical.event import Event
 from compat.canonical.model import Model
 from compat.canonical.request import Dialect, Envelope, Request, TextRequest
 from compat.openai.answer import parse_events
-from compat.openai.chat import envelope_of, upstream_body
+from compat.openai.chat import envelope_of
+from compat.openai.envelope import upstream_body
 from compat.openai.fold import fold_chat, fold_completions
 from compat.taps import tap
 

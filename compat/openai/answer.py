@@ -66,7 +66,7 @@ async def render_events(events: AsyncGenerator[Event, None], *, include_usage: b
                 case ToolDelta():
                     yield chunk(event.choice, {"tool_calls": [_render_tool_delta(event)]})
                 case Finished(reason=reason, choice=n):
-                    yield chunk(n, {}, _reason_out(reason))
+                    yield chunk(n, {}, reason_out(reason))
                 case Metered(usage=usage):
                     pass
         if include_usage:
@@ -93,7 +93,7 @@ def render_result(result: Result) -> bytes:
                 "index": choice.finished.choice,
                 "message": message,
                 "logprobs": None,
-                "finish_reason": _reason_out(choice.finished.reason),
+                "finish_reason": reason_out(choice.finished.reason),
             }
         )
     return _write(
@@ -198,7 +198,8 @@ def _choice_events(choice: _Choice, calls: dict[tuple[int, int], bool]) -> list[
     return out
 
 
-def _reason_out(reason: Reason) -> str:
+def reason_out(reason: Reason) -> str:
+    """OpenAI's word for why an answer ended; it has none for what it does not know."""
     return "stop" if reason == "other" else reason
 
 

@@ -1,7 +1,7 @@
 """OpenAI's chat completions: requests.  Source: https://platform.openai.com/docs/api-reference/chat/create
 
-`peek` and `upstream_body` serve the relay lane and keep every byte; `parse_request` and
-`render_request` are inverse and serve the translated lane.
+`peek` serves the relay lane and keeps every byte; `parse_request` and `render_request` are inverse and
+serve the translated lane.
 """
 
 from typing import Any
@@ -12,6 +12,7 @@ from msgspec import Raw, Struct
 from compat.body import check_kinds, kind_of, missing, read, read_fields
 from compat.canonical.error import InvalidRequest
 from compat.canonical.request import Envelope, Sampling, Schema, TextRequest, Tool
+from compat.openai.envelope import envelope
 from compat.openai.part import parse_message, render_message
 
 _KINDS: dict[str, tuple[str, ...]] = {
@@ -45,14 +46,7 @@ class _PeekedMessage(Struct):
     content: str | list[Raw] | None = None
 
 
-class _PeekedOptions(Struct):
-    include_usage: bool | None = None
-
-
 _peek_messages = msgspec.json.Decoder(list[_PeekedMessage])
-_peek_options = msgspec.json.Decoder(_PeekedOptions)
-_write = msgspec.json.Encoder().encode
-_options = msgspec.json.Decoder(dict[str, Raw])
 
 
 def peek(body: bytes) -> Envelope:
@@ -67,43 +61,7 @@ def peek(body: bytes) -> Envelope:
         raise missing("messages")
     if not read(bytes(messages), _peek_messages, "messages"):
         raise InvalidRequest("Invalid 'messages': the array is empty.", param="messages", code="empty_array")
-    model, stream, options = fields.get("model"), fields.get("stream"), fields.get("stream_options")
-    streamed = stream is not None and bytes(stream) == b"true"
-    asked = False
-    if streamed and options is not None and kind_of(options) == "object":
-        asked = bool(read(bytes(options), _peek_options, "stream_options").include_usage)
-    return Envelope(
-        dialect="chat",
-        model=(msgspec.json.decode(model) or "") if model is not None else "",
-        stream=streamed,
-        fields=fields,
-        body=body,
-        wants_usage=asked or not streamed,
-    )
-
-
-def upstream_body(envelope: Envelope, model: str, *, asks_usage: bool = True, streams: bool = False) -> bytes:
-    """The body that goes to a provider: the client's, under the provider's model name.
-
-    asks_usage: ask for usage in a stream, so that it can be metered.
-    streams: ask for a stream whether the client did or not.
-    """
-    stream = envelope.stream or streams
-    asks_usage = asks_usage and stream and (streams or not envelope.wants_usage)
-    if model == envelope.model and not asks_usage and stream == envelope.stream:
-        return envelope.body
-    fields = dict(envelope.fields)
-    fields["model"] = Raw(_write(model))
-    if stream != envelope.stream:
-        fields["stream"] = Raw(b"true")
-    if asks_usage:
-        options: dict[str, Raw] = {}
-        given = fields.get("stream_options")
-        if given is not None and kind_of(given) == "object":
-            options = _options.decode(given)
-        options["include_usage"] = Raw(b"true")
-        fields["stream_options"] = Raw(_write(options))
-    return _write(fields)
+    return envelope("chat", fields, body)
 
 
 class _WireFunction(Struct):

@@ -17,6 +17,8 @@ from litestar.params import FromPath
 from compat import native
 from compat.canonical.error import NotFound
 from compat.openai.chat import ChatRequest
+from compat.openai.completions import CompletionRequest
+from compat.openai.embeddings import EmbeddingsRequest
 from gateway.auth.apikey import PUBLIC
 from gateway.house import House
 
@@ -93,20 +95,24 @@ def config() -> OpenAPIConfig:
 def document(app: Litestar) -> dict[str, Any]:
     """The whole OpenAPI 3.1 document."""
     base = app.openapi_schema.to_schema()
-    structs = [ChatRequest, native.Generate, native.Generation]
+    structs = [ChatRequest, CompletionRequest, EmbeddingsRequest, native.Generate, native.Generation]
     _, components = msgspec.json.schema_components(structs, ref_template=_REFS)
     known = base.setdefault("components", {}).setdefault("schemas", {})
     known.update(components)
-    known["ChatRequest"]["additionalProperties"] = True
-    known["ChatRequest"]["description"] = (
-        "OpenAI's request.  Fields that are not listed here reach the provider as they are."
-    )
-    known["ChatCompletion"] = {"type": "object", "description": "OpenAI's answer.", "additionalProperties": True}
+    for name in ("ChatRequest", "CompletionRequest", "EmbeddingsRequest"):
+        known[name]["additionalProperties"] = True
+        known[name]["description"] = "OpenAI's request.  Fields not listed here reach the provider as they are."
+    for name in ("ChatCompletion", "Completion", "Embeddings"):
+        known[name] = {"type": "object", "description": "OpenAI's answer.", "additionalProperties": True}
     known["Error"] = _ERROR
     base["paths"] |= {
         "/v1/chat/completions": _generating(
             "Create a chat completion", "OpenAI's chat completions.", "ChatRequest", "ChatCompletion"
         ),
+        "/v1/completions": _generating(
+            "Create a completion", "OpenAI's legacy completions.", "CompletionRequest", "Completion"
+        ),
+        "/v1/embeddings": _generating("Create embeddings", "OpenAI's embeddings.", "EmbeddingsRequest", "Embeddings"),
         "/v1/generate": _generating("Generate", "The gateway's own dialect.", "Generate", "Generation"),
     }
     base["paths"] = dict(sorted(base["paths"].items()))
