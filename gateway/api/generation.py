@@ -38,8 +38,8 @@ class Language(Struct, frozen=True, kw_only=True):
     parse: Callable[[Envelope], Request]
     whole: Callable[[Result, Context], bytes]
     """Write a translated answer as one body."""
-    stream: Callable[[AsyncGenerator[Any, None], Context], AsyncGenerator[bytes, None]]
-    """Write a translated answer's events as SSE frames; closes them."""
+    stream: Callable[[AsyncGenerator[Any, None], Context], AsyncGenerator[bytes, None]] | None
+    """Write a translated answer's events as SSE frames, closing them; None where nothing is streamed."""
     errors: Errors
 
 
@@ -114,7 +114,7 @@ async def _answer(
             await reply.stream(headers, answer.frames)
         elif answer.events is not None:
             context = Context(visit=visit, plan=plan, envelope=envelope)
-            if envelope.stream:
+            if envelope.stream and language.stream is not None:
                 await reply.stream(headers, language.stream(answer.events, context))
             else:
                 async with aclosing(answer.events) as events:
