@@ -1,10 +1,11 @@
-"""What tests share: a gateway with the embedded model, one for the whole session."""
+"""What tests share: a gateway with the embedded model, and a provider; one each for the whole session."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from tests.process import Gateway, gateway
+from tests.provider import Provider, provider
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +14,17 @@ def local_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]
     config = {"backends": {"local": {"kind": "local", "threads": 1}}}
     with gateway(tmp_path_factory.mktemp("local"), config) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def running_provider() -> Iterator[Provider]:
+    with provider() as running:
+        yield running
+
+
+@pytest.fixture
+def upstream(running_provider: Provider) -> Iterator[Provider]:
+    """The provider, with nothing asked of it yet."""
+    running_provider.forget()
+    yield running_provider
+    assert not running_provider.broken

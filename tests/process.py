@@ -33,15 +33,19 @@ class Gateway:
         self._reader.start()
 
     @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    @property
     def log(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in list(self.lines) if line.startswith("{")]
 
-    def wait_for(self, event: str, timeout_s: float = 10.0, **fields: Any) -> dict[str, Any]:
-        """The first log line of this event with these fields, waited for."""
+    def wait_for(self, event: str, timeout_s: float = 10.0, *, since: int = 0, **fields: Any) -> dict[str, Any]:
+        """The first log line of this event with these fields, waited for; `since` skips that many lines."""
         end = time.monotonic() + timeout_s
         with self._news:
             while True:
-                for line in self.log:
+                for line in self.log[since:]:
                     if line.get("event") == event and all(line.get(k) == v for k, v in fields.items()):
                         return line
                 left = end - time.monotonic()
@@ -71,15 +75,24 @@ class Gateway:
 
 @contextmanager
 def gateway(
-    folder: Path, config: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
+    folder: Path,
+    config: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    prelude: str = "",
 ) -> Iterator[Gateway]:
-    """Start a gateway on a free port with its data under `folder`; stop it at the end."""
+    """Start a gateway on a free port with its data under `folder`; stop it at the end.
+
+    prelude: Python that runs in the process before the gateway does.
+    """
     tree = {"data_dir": str(folder / "data"), **(config or {})}
     tree["server"] = {"port": 0, **tree.get("server", {})}
     path = folder / "config.yaml"
     path.write_bytes(msgspec.yaml.encode(tree))
+    program = ["-m", "gateway"]
+    if prelude:
+        program = ["-c", f"{prelude}\nimport sys; from gateway.__main__ import main; sys.exit(main(sys.argv[1:]))"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "gateway", "serve", "--config", str(path)],
+        [sys.executable, *program, "serve", "--config", str(path)],
         cwd=ROOT,
         env={**os.environ, **(environ or {})},
         stdin=subprocess.DEVNULL,

@@ -46,6 +46,9 @@ class _Connection(asyncio.Protocol):
             await self._provider.play(exchange)
         except asyncio.CancelledError:
             exchange.left_at = time.monotonic()
+        except Exception as e:
+            self._provider.broken.append(e)
+            self._transport.abort()
         finally:
             exchange.over.set()
 
@@ -57,6 +60,8 @@ class Provider:
         self.seen: list[Exchange] = []
         self.scripts: dict[str, Script] = {}
         """A test's own behaviours, by model name."""
+        self.broken: list[Exception] = []
+        """What went wrong in scripts: the tests' own faults."""
         self._news = threading.Condition()
 
     async def play(self, exchange: Exchange) -> None:
@@ -67,7 +72,11 @@ class Provider:
             exchange.answer(wire.models())
             return
         name, *arguments = exchange.model.split(":")
-        await (self.scripts.get(exchange.model) or SCRIPTS[name])(exchange, *arguments)
+        script = self.scripts.get(exchange.model) or SCRIPTS.get(name)
+        if script is None:
+            exchange.answer(wire.error("The model does not exist.", code="model_not_found"), "404 Not Found")
+            return
+        await script(exchange, *arguments)
 
     def asked(self, marker: str = "", count: int = 1, timeout_s: float = 5.0) -> Exchange:
         """The count-th completion request whose body holds the marker, waited for."""
@@ -82,6 +91,7 @@ class Provider:
     def forget(self) -> None:
         self.seen.clear()
         self.scripts.clear()
+        self.broken.clear()
 
 
 @contextmanager

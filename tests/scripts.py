@@ -33,8 +33,8 @@ async def tools(x: Exchange) -> None:
     x.end()
 
 
-async def status(x: Exchange, code: str, retry_after: str = "") -> None:
-    headers = {"retry_after": retry_after} if retry_after else {}
+async def status(x: Exchange, code: str, *retry_after: str) -> None:
+    headers = {"retry_after": ":".join(retry_after)} if retry_after else {}
     x.answer(wire.error(f"Refused. {BODY_CANARY}", "some_error"), f"{code} Refused", **headers)
 
 

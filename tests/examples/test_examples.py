@@ -1,0 +1,109 @@
+"""Every example, run as its reader would run it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.process import ROOT, Gateway
+
+EXAMPLES = ROOT / "examples"
+
+SAYS = {
+    "curl.sh": [
+        r'"object":"chat\.completion"',
+        r"data: \[DONE\]",
+        r'"id":"local/smollm2-135m-instruct"',
+        r'"code":"model_not_found".*\nstatus 404',
+        r'"object":"generation"',
+    ],
+    "langchain_chat.py": [r"\A\s*\S", r"-- smollm2-135m-instruct (stop|length)\n\s*\S"],
+    "langchain_structured.py": [
+        r"Review\(sentiment='(positive|mixed|negative)', stars=[1-5], recommends=(True|False)\)"
+    ],
+    "langchain_tools.py": [r"answer: \s*\S"],
+    "native_generate.py": [r"\A\s*\S", r"-- local/smollm2-135m-instruct, configured as 'auto'", r"[1-9]\d* tokens"],
+    "native_stream.py": [r"-- local/smollm2-135m-instruct answers\n\s*\S", r"-- (stop|length), [1-9]\d* tokens"],
+    "node/openai.mjs": [r"\A\s*\S", r"-- smollm2-135m-instruct, [1-9]\d* tokens\n\s*\S"],
+    "openai_async.py": [r"Paris: \s*\S", r"Tokyo: \s*\S", r"Cairo: \s*\S"],
+    "openai_stream.py": [r"\A\s*\S", r"-- [1-9]\d* tokens in, [1-9]\d* out"],
+    "openai_sync.py": [r"\A\s*\S", r"-- smollm2-135m-instruct, [1-9]\d* tokens"],
+    "openai_tools.py": [r"answer: \s*\S"],
+}
+"""What each example prints, in this order, when the embedded model answers."""
+
+
+def files() -> set[str]:
+    programs = (path for ending in ("py", "sh", "mjs") for path in EXAMPLES.rglob(f"*.{ending}"))
+    return {str(path.relative_to(EXAMPLES)) for path in programs if "node_modules" not in path.parts}
+
+
+def run(example: str, url: str) -> str:
+    """What an example prints; it must end well and without complaints."""
+    program = {".py": [sys.executable, "-W", "error"], ".sh": ["bash"], ".mjs": ["node"]}[Path(example).suffix]
+    done = subprocess.run(
+        [*program, str(EXAMPLES / example)],
+        env={**os.environ, "PLUGGABLY_URL": url, "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+    )
+    assert done.returncode == 0, f"{example} failed:\n{done.stdout}\n{done.stderr}"
+    assert done.stderr == ""
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def node_modules() -> None:
+    """What the Node example imports, installed once from its lock."""
+    if shutil.which("npm") is None:
+        pytest.skip("Node is not installed")
+    if not (EXAMPLES / "node" / "node_modules" / "openai").exists():
+        subprocess.run(
+            ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"],
+            cwd=EXAMPLES / "node",
+            check=True,
+            timeout=90,
+        )
+
+
+@pytest.mark.parametrize("example", sorted(SAYS))
+def test_an_example_runs_against_the_embedded_model(
+    example: str, local_gateway: Gateway, request: pytest.FixtureRequest
+) -> None:
+    if example.endswith(".mjs"):
+        request.getfixturevalue("node_modules")
+    said = run(example, local_gateway.url)
+    for pattern in SAYS[example]:
+        found = re.search(pattern, said)
+        assert found, f"{example} did not print {pattern!r} where it should:\n{said}"
+        said = said[found.end() :]
+
+
+def test_the_openai_tools_example_calls_a_tool_when_the_model_does(tool_gateway: Gateway) -> None:
+    said = run("openai_tools.py", tool_gateway.url)
+    assert 'called get_weather({"city": "Lisbon"}) -> It is 21 degrees and sunny in Lisbon.' in said
+    assert "answer: The tool says: It is 21 degrees and sunny in Lisbon." in said
+
+
+def test_the_langchain_tools_example_calls_a_tool_when_the_model_does(tool_gateway: Gateway) -> None:
+    said = run("langchain_tools.py", tool_gateway.url)
+    assert "called add({'a': 19, 'b': 23}) -> 42" in said
+    assert "answer: The tool says: 42" in said
+
+
+def test_every_example_is_run() -> None:
+    assert files() == set(SAYS)
+
+
+def test_the_readme_lists_every_example() -> None:
+    listed = re.findall(r"^\| \[`([^`]+)`\]\(\1\)", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(SAYS)
+
+
+def test_the_lock_of_the_node_example_names_no_registry() -> None:
+    assert "resolved" not in (EXAMPLES / "node" / "package-lock.json").read_text()

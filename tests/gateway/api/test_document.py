@@ -1,0 +1,78 @@
+"""The gateway describing itself: a sound OpenAPI document, and docs that ask nobody else."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import jsonschema
+
+METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
+
+
+def walk(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        yield node
+        for value in node.values():
+            yield from walk(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from walk(value)
+
+
+def test_the_document_is_openapi_3_1(anonymous: httpx2.Client) -> None:
+    document = anonymous.get("/openapi.json").json()
+    assert document["openapi"].startswith("3.1")
+    assert {"title", "version"} <= set(document["info"])
+    ids = []
+    for path, operations in document["paths"].items():
+        assert path.startswith("/")
+        declared = {p["name"] for op in operations.values() for p in op.get("parameters", ()) if p["in"] == "path"}
+        assert declared == set(re.findall(r"{(\w+)}", path))
+        for method, operation in operations.items():
+            assert method in METHODS
+            assert operation["responses"]
+            ids.append(operation["operationId"])
+    assert len(ids) == len(set(ids))
+
+
+def test_every_reference_leads_somewhere(anonymous: httpx2.Client) -> None:
+    document = anonymous.get("/openapi.json").json()
+    references = [node["$ref"] for node in walk(document) if isinstance(node.get("$ref"), str)]
+    assert references
+    for reference in references:
+        node = document
+        for part in reference.removeprefix("#/").split("/"):
+            node = node[part.replace("~1", "/").replace("~0", "~")]
+
+
+def test_every_schema_is_json_schema(anonymous: httpx2.Client) -> None:
+    for schema in anonymous.get("/openapi.json").json()["components"]["schemas"].values():
+        jsonschema.Draft202012Validator.check_schema(schema)
+
+
+def test_what_the_gateway_serves_is_in_the_document(anonymous: httpx2.Client) -> None:
+    paths = anonymous.get("/openapi.json").json()["paths"]
+    for path in ("/v1/chat/completions", "/v1/generate", "/v1/models", "/health", "/ready", "/metrics"):
+        assert path in paths
+    assert any(path.startswith("/v1/models/{") for path in paths)
+
+
+def test_the_docs_load_nothing_from_anybody_else(anonymous: httpx2.Client) -> None:
+    page = anonymous.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    links = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(links) == 3
+    for link in links:
+        assert link.startswith("/docs/assets/")
+        asset = anonymous.get(link)
+        assert asset.status_code == 200
+        assert asset.content
+        if link.endswith(".css"):
+            assert not re.findall(r"url\((?!['\"]?data:)|@import", asset.text)
+    assert "//" not in re.sub(r"<!--.*?-->", "", page.text)
+
+
+def test_only_the_docs_own_files_are_served(anonymous: httpx2.Client) -> None:
+    for path in ("/docs/assets/LICENSE", "/docs/assets/..%2Fdocument.py", "/docs/assets/%2e%2e/x"):
+        assert anonymous.get(path).status_code == 404

@@ -1,0 +1,109 @@
+"""The command line, as a process."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import msgspec
+import pytest
+
+from tests.gateway.conftest import config
+from tests.process import ROOT
+from tests.provider import Provider
+
+
+def run(*arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "gateway", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+def file(tmp_path: Path, upstream: Provider) -> str:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(msgspec.yaml.encode(config(upstream.url) | {"data_dir": str(tmp_path)}))
+    return str(path)
+
+
+def test_check_config_says_ok_and_what_there_is(file: str) -> None:
+    done = run("check-config", "--config", file)
+    assert done.returncode == 0
+    assert "ok" in done.stdout
+    assert "up" in done.stdout
+
+
+def test_check_config_takes_the_example() -> None:
+    assert run("check-config", "--config", "config.example.yaml").returncode == 0
+
+
+@pytest.mark.parametrize("command", ["check-config", "serve", "openapi", "explain"])
+def test_a_wrong_file_is_one_line_and_status_1(tmp_path: Path, command: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text("servr: {}\n")
+    done = run(command, "--config", str(path), *(["m"] if command == "explain" else []))
+    assert done.returncode == 1
+    assert "did you mean 'server'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_serving_beyond_loopback_without_auth_is_refused_with_the_cure() -> None:
+    done = run("serve", "--host", "0.0.0.0", "--port", "0")
+    assert done.returncode == 1
+    assert "server.host" in done.stderr
+    assert "auth.mode" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_schema_is_json_schema() -> None:
+    done = run("check-config", "--schema")
+    jsonschema.Draft202012Validator.check_schema(json.loads(done.stdout))
+
+
+def test_explain_tells_the_routes_in_order_and_why(file: str) -> None:
+    done = run("explain", "after-reset", "--config", file)
+    assert done.returncode == 0
+    assert done.stdout.index("up/reset") < done.stdout.index("up/answer")
+    assert "configured as 'after-reset'" in done.stdout
+    told = json.loads(run("explain", "once-x", "--json", "--config", file).stdout)
+    assert told["routes"] == [{"route": "up/once-x", "weight": 1.0}]
+    assert told["reason"] == "configured as 'once-*'"
+    assert told["retries"] == 0
+
+
+def test_explain_finds_what_a_provider_lists_and_leaves_nothing_open(file: str) -> None:
+    done = run("explain", "answer", "--json", "--config", file)
+    assert json.loads(done.stdout)["routes"][0]["route"] == "up/answer"
+    assert "Unclosed" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_explain_says_when_there_is_no_such_model(file: str) -> None:
+    done = run("explain", "nothing", "--config", file)
+    assert done.returncode == 1
+    assert "does not exist" in done.stderr
+
+
+def test_models_are_listed_as_text_and_json(file: str) -> None:
+    assert "up/answer" in run("models", "list", "--config", file).stdout
+    listed = json.loads(run("models", "list", "--json", "--config", file).stdout)
+    assert {"up/answer", "fake/fake"} <= {model["id"] for model in listed}
+
+
+def test_openapi_prints_what_the_gateway_serves(file: str) -> None:
+    document = json.loads(run("openapi", "--config", file).stdout)
+    assert "/v1/chat/completions" in document["paths"]
+
+
+def test_no_command_shows_how(file: str) -> None:
+    assert run("--help").returncode == 0
+    assert "serve" in run("--help").stdout
+    assert run().returncode == 2

@@ -1,0 +1,157 @@
+"""The configuration: what it takes, and what it says when it cannot."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import msgspec
+import pytest
+
+from gateway.config import Config, ConfigError, load, schema
+from gateway.estate import build
+from tests.process import ROOT
+
+KEY = {"name": "app", "key": "0123456789abcdef"}
+API_KEY = {"mode": "api_key", "keys": [KEY]}
+
+
+def loaded(folder: Path, tree: Any, environ: dict[str, str] | None = None) -> Config:
+    path = folder / "c.yaml"
+    path.write_text(tree) if isinstance(tree, str) else path.write_bytes(msgspec.yaml.encode(tree))
+    return load(path, environ or {})
+
+
+def test_the_defaults_need_no_file_and_no_environment() -> None:
+    config = load(None, {"HOME": "/nonexistent"})
+    assert (config.server.host, config.server.port, config.auth.mode) == ("127.0.0.1", 8080, "local")
+    assert list(config.backends) == ["local"]
+    assert config.models["auto"].routes == ("local/smollm2-135m-instruct",)
+
+
+def test_the_example_shows_the_defaults_and_connects() -> None:
+    config = load(ROOT / "config.example.yaml", {})
+    build(config)
+    assert config.server == load(None, {}).server
+    assert config.telemetry == load(None, {}).telemetry
+
+
+def test_the_example_names_every_key() -> None:
+    text = (ROOT / "config.example.yaml").read_text()
+    for struct in schema()["$defs"].values():
+        for name in struct["properties"]:
+            assert f"{name}:" in text, name
+
+
+def test_the_schema_takes_the_example() -> None:
+    jsonschema.Draft202012Validator.check_schema(schema())
+    tree = msgspec.yaml.decode((ROOT / "config.example.yaml").read_bytes())
+    json.dumps(tree)
+    for section in ("server", "telemetry", "database"):
+        jsonschema.validate({section: tree[section]}, schema())
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"sever": {}}, schema())
+
+
+@pytest.mark.parametrize(
+    ("tree", "words"),
+    [
+        ({"sever": {}}, ["sever: unknown key", "did you mean 'server'"]),
+        ({"server": {"prot": 1}}, ["server.prot", "did you mean 'port'"]),
+        ({"server": {"tls": {"cret": "x"}}}, ["server.tls.cret", "did you mean 'cert'"]),
+        ({"models": {"smart": {"route": ["fake/x"]}}}, ["models.smart.route", "did you mean 'routes'"]),
+        (
+            {"models": {"smart": {"routes": ["local/x"], "timeouts": {"idle": 3}}}},
+            ["models.smart.timeouts.idle", "did you mean 'idle_s'"],
+        ),
+        ({"auth": {"keys": [KEY | {"scope": "x"}]}}, ["auth.keys", "scope", "did you mean 'scopes'"]),
+        ({"backends": {"up": {"kind": "openai", "api_kye": "x"}}}, ["backends.up.api_kye", "did you mean 'api_key'"]),
+        ({"backends": {"up": {"kind": "fake", "word": []}}}, ["backends.up.word", "did you mean 'words'"]),
+        ({"backends": {"up": {"kind": "opnai"}}}, ["backends.up.kind", "did you mean 'openai'"]),
+        ({"backends": {"up": {}}}, ["backends.up.kind: missing"]),
+        ({"backends": {"a/b": {"kind": "fake"}}}, ["backends.a/b"]),
+        ({"backends": {"up": {"kind": "openai", "preset": "nobody"}}}, ["backends.up.preset", "nobody", "groq"]),
+        ({"backends": {"up": {"kind": "openai", "preset": "groq"}}}, ["backends.up.api_key", "GROQ_API_KEY"]),
+        ({"backends": {"up": {"kind": "openai", "preset": "azure", "api_key": "x"}}}, ["backends.up.base_url"]),
+        ({"backends": {"up": {"kind": "openai", "base_url": "ftp://x"}}}, ["backends.up.base_url", "http"]),
+        ({"models": {"m": {"routes": ["nowhere/x"]}}}, ["models.m.routes[0]", "nowhere"]),
+        ({"models": {"m": {"routes": ["loacl/x"]}}}, ["did you mean 'local'"]),
+        ({"models": {"m": {"routes": ["local"]}}}, ["models.m.routes[0]", "BACKEND/MODEL"]),
+        ({"models": {"m": {"routes": []}}}, ["models.m.routes: empty"]),
+        ({"models": {"m": {}}}, ["models", "routes"]),
+        ({"server": {"host": "0.0.0.0"}}, ["server.host", "auth.mode", "api_key"]),
+        ({"server": {"host": "::"}}, ["server.host", "auth.mode"]),
+        ({"auth": {"mode": "api_key"}}, ["auth.keys"]),
+        ({"auth": {"mode": "api_key", "keys": [{"name": "app", "key": "short"}]}}, ["auth.keys[0].key", "16"]),
+        ({"auth": {"mode": "api_key", "keys": [KEY, KEY]}}, ["auth.keys[1].name", "twice"]),
+        ({"auth": {"mode": "open"}}, ["auth.mode"]),
+        ({"server": {"port": "many"}}, ["server.port"]),
+        ({"server": {"tls": {"cert": "x.pem"}}}, ["server.tls"]),
+        ({"telemetry": {"log_level": "loud"}}, ["telemetry.log_level"]),
+        ({"backends": {"up": {"api_key": "${NO_SUCH_VAR}"}}}, ["backends.up.api_key", "NO_SUCH_VAR", ":-"]),
+        ({"auth": {"keys": [{"name": "a", "key": "${NO_SUCH_VAR}"}]}}, ["auth.keys[0].key", "NO_SUCH_VAR"]),
+        ("[1, 2]", ["mapping"]),
+        ("a: [", ["not YAML"]),
+        ("7: x", ["7"]),
+        ("models:\n  7: {routes: [local/x]}\n", []),
+    ],
+    ids=lambda value: str(value)[:50],
+)  # fmt: skip
+def test_what_is_wrong_is_named_with_its_path_and_cure(tmp_path: Path, tree: Any, words: list[str]) -> None:
+    if words == []:
+        build(loaded(tmp_path, tree))
+        return
+    with pytest.raises(ConfigError) as wrong:
+        build(loaded(tmp_path, tree))
+    for word in words:
+        assert word in str(wrong.value)
+    assert "0123456789abcdef" not in str(wrong.value)
+
+
+def test_variables_are_filled_in(tmp_path: Path) -> None:
+    tree = {
+        "auth": API_KEY | {"keys": [{"name": "${NAME:-app}", "key": "pre-${SECRET}-post"}]},
+        "server": {"port": "${PORT:-1234}"},
+    }
+    config = loaded(tmp_path, tree, {"SECRET": "0123456789abcdef"})
+    assert config.auth.keys[0].key == "pre-0123456789abcdef-post"
+    assert config.auth.keys[0].name == "app"
+    assert config.server.port == 1234
+
+
+@pytest.mark.parametrize(
+    ("environ", "port", "level"),
+    [
+        ({"PLUGGABLY__SERVER__PORT": "99"}, 99, "info"),
+        ({"PLUGGABLY__server__port": "99", "PLUGGABLY__TELEMETRY__LOG_LEVEL": "debug"}, 99, "debug"),
+        ({"PLUGGABLY__TELEMETRY": '{"log_level": "error"}'}, 7, "error"),
+    ],
+)
+def test_the_environment_goes_before_the_file(tmp_path: Path, environ: dict[str, str], port: int, level: str) -> None:
+    config = loaded(tmp_path, {"server": {"port": 7}}, environ)
+    assert (config.server.port, config.telemetry.log_level) == (port, level)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["PLUGGABLY__SERVER__PROT", "PLUGGABLY__NOTHING", "PLUGGABLY__SERVER__PORT__X", "PLUGGABLY__", "PLUGGABLY____"],
+)
+def test_an_unknown_name_in_the_environment_is_an_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError):
+        loaded(tmp_path, {"server": {"port": 7}}, {name: "1"})
+
+
+def test_the_environment_overrides_names_that_are_numbers(tmp_path: Path) -> None:
+    config = loaded(tmp_path, "models:\n  7: {routes: [local/x]}\n", {"PLUGGABLY__MODELS__SMART__ROUTES": "[local/y]"})
+    assert set(config.models) >= {"7", "smart"}
+
+
+def test_the_data_folder_holds_the_database(tmp_path: Path) -> None:
+    assert (
+        load(None, {"PLUGGABLY__DATA_DIR": str(tmp_path)}).database_url == f"sqlite+aiosqlite:///{tmp_path}/gateway.db"
+    )
+
+
+def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(tmp_path / "absent.yaml", {})
