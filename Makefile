@@ -14,7 +14,7 @@ run: install  ## start the gateway on http://127.0.0.1:8080 with a local model
 	@exec $(BIN)/pluggably serve $(ARGS)
 
 test: dev  ## run every test, the real model's included
-	@$(BIN)/python -m pytest $(ARGS)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $(ARGS)
 
 check: lint types test  ## what CI runs: ruff, mypy, tests
 
@@ -40,7 +40,6 @@ lock:  ## compile the locks anew; needs uv
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml requirements/build.in -o requirements/lock.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header requirements/dev.in -o requirements/dev.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header requirements/llama-cpp-python.in -o requirements/llama-cpp-python.txt
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header requirements/llama-server.in -o requirements/llama-server.txt
 
 install: $(VENV)/.installed
 dev: $(VENV)/.installed-dev
@@ -60,9 +59,22 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.txt
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
 	@touch $@
 
-# GGML_NATIVE=OFF: a native build crashes on machines that advertise AMX without having it.
-$(VENV)/.installed-engines: $(VENV)/.installed requirements/llama-cpp-python.txt requirements/llama-server.txt
-	@echo "Installing the engines llama_cpp_python (compiled once, then cached) and llama_server."
-	@CMAKE_ARGS="-DGGML_NATIVE=OFF" $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/llama-cpp-python.txt
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/llama-server.txt
+# One build gives both: the Python engine, and llama.cpp's own server, which it packs without a way to find
+# its libraries.  GGML_NATIVE=OFF: a native build crashes on machines that advertise AMX without having it.
+ENGINE_FLAGS := -DGGML_NATIVE=OFF -DLLAMA_BUILD_TOOLS=ON -DLLAMA_BUILD_SERVER=ON -DLLAVA_BUILD=OFF \
+	-DLLAMA_TOOLS_INSTALL=ON -DLLAMA_USE_PREBUILT_UI=OFF
+ENGINE_INSTALL = CMAKE_ARGS="$(ENGINE_FLAGS)" $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps \
+	--require-hashes -r requirements/llama-cpp-python.txt
+SITE = $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')
+
+$(VENV)/.installed-engines: $(VENV)/.installed requirements/llama-cpp-python.txt
+	@echo "Installing the engines llama_cpp_python and llama_server: ten minutes once, then from pip's cache."
+	@$(ENGINE_INSTALL)
+	@test -x "$(SITE)/bin/llama-server" || { \
+		echo "The cached build has no server; building again."; \
+		$(BIN)/python -m pip cache remove -q llama_cpp_python; \
+		$(BIN)/python -m pip uninstall -qy llama-cpp-python; \
+		$(ENGINE_INSTALL); }
+	@printf '#!/bin/sh\nLD_LIBRARY_PATH="%s/lib" exec "%s/bin/llama-server" "$$@"\n' "$(SITE)" "$(SITE)" > $(BIN)/llama-server
+	@chmod +x $(BIN)/llama-server && $(BIN)/llama-server --version
 	@touch $@
