@@ -11,6 +11,7 @@ from msgspec import Struct
 from backends.base import Backend, Local
 from gateway.auth.apikey import KeyRing
 from gateway.config import Config
+from gateway.db.responses import ResponseRows
 from gateway.registry import Registry
 from gateway.routing.dispatch import Dispatcher
 from gateway.routing.router import Router
@@ -40,18 +41,19 @@ class House:
         self.draining = False
         self.database_answers: Callable[[], Awaitable[bool]] = _no
         """Whether the database can be asked; set while the application runs."""
+        self.turns: ResponseRows | None = None
+        """The conversations that are kept; None until the database is open."""
         self._guests: dict[int, tuple[Visit, asyncio.Task[None] | None]] = {}
+        self.metrics.in_flight.set_function(self._guests.__len__)
         self.expelled: set[int] = set()
         """Visits cut short because the gateway is stopping."""
 
     def enter(self, visit: Visit) -> None:
         self._guests[id(visit)] = visit, asyncio.current_task()
-        self.metrics.in_flight.set(len(self._guests))
 
     def leave(self, visit: Visit) -> None:
         self._guests.pop(id(visit), None)
         self.expelled.discard(id(visit))
-        self.metrics.in_flight.set(len(self._guests))
 
     @property
     def guests(self) -> list[Visit]:

@@ -10,7 +10,7 @@ from collections import deque
 from contextlib import suppress
 from typing import Any, Protocol
 
-from gateway.telemetry.logging import logger
+from gateway.telemetry.logging import line_logger, logger
 from gateway.telemetry.metrics import Metrics
 from gateway.visit import Visit, new_id
 
@@ -30,7 +30,7 @@ class Ledger:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._log = logger().bind()  # bound once, not per line
+        self._write_line = line_logger("request_finished")
         self._rows: deque[dict[str, Any]] = deque(maxlen=QUEUE_MAX)
         self.dropped = 0
         self._wanted = asyncio.Event()
@@ -52,7 +52,7 @@ class Ledger:
             self._settle_generation(visit, backend, route, first, total)
         if route in _QUIET and visit.status < 400:
             return
-        self._log.info("request_finished", **_line(visit, route, first, total))
+        self._write_line(**_line(visit, route, first, total))
 
     def _settle_generation(self, visit: Visit, backend: str, route: str, first: float | None, total: float) -> None:
         m, usage = self._metrics, visit.usage
@@ -113,7 +113,7 @@ class Ledger:
                 await rows.add(batch)
             except Exception as e:
                 self._rows.extendleft(reversed(batch))
-                self._log.error("usage_write_failed", error=type(e).__name__, rows=len(self._rows))
+                logger().error("usage_write_failed", error=type(e).__name__, rows=len(self._rows))
                 return
 
     def _child(self, metric: Any, *labels: str) -> Any:
