@@ -2,7 +2,7 @@
 
 They run twice, so that nothing rests on what a 135M model can do.  In front of the embedded model,
 without the cases that need a model able to call tools; and in front of a provider that calls tools
-(`tests.clients.caller`), where every case of ChatOpenAI runs, so that what the gateway does to tool
+(`tests.clients.caller`), where those run as well, so that what the gateway does to tool
 calls, their streams and their histories is judged by the suite itself.
 
 Left out in both, by the suite's own switches:

@@ -1,4 +1,4 @@
-"""OpenAI's own SDK, unchanged, against the embedded model and against a provider that calls tools."""
+"""OpenAI's own SDK, unchanged: answers, streams, tools and models."""
 
 import asyncio
 import json
@@ -6,84 +6,27 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any, Literal
 
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
-from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionToolUnionParam
+from openai.types.chat import ChatCompletionChunk, ChatCompletionToolUnionParam
 from pydantic import BaseModel, Field
 
-from tests.process import ROOT, Gateway, gateway
+from tests.clients.asking import SHORT, ask, stream
+from tests.process import ROOT, Gateway
 
 MODEL = "smollm2-135m-instruct"
 SLOTS = 4
 """How many requests the embedded model answers at once."""
-SHORT: dict[str, Any] = {"max_tokens": 8, "temperature": 0}
 NEVER_ENDING: dict[str, Any] = {"max_tokens": 4000, "extra_body": {"ignore_eos": True}}
 
 
 class Dish(BaseModel):
     course: Literal["starter", "main", "dessert"]
     portions: int = Field(ge=1, le=9)
-
-
-@pytest.fixture
-def client(local_gateway: Gateway) -> Iterator[OpenAI]:
-    with OpenAI(base_url=f"{local_gateway.url}/v1", api_key="local", max_retries=0, timeout=60) as client:
-        yield client
-
-
-@pytest.fixture
-def tool_client(tool_gateway: Gateway) -> Iterator[OpenAI]:
-    with OpenAI(base_url=f"{tool_gateway.url}/v1", api_key="local", max_retries=0, timeout=30) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def strict_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """Asks for keys; some of its backends fail."""
-    config = {
-        "auth": {
-            "mode": "api_key",
-            "keys": [
-                {"name": "full", "key": "sk-full-1234567890abcdef", "scopes": ["inference", "models:read"]},
-                {"name": "narrow", "key": "sk-narrow-1234567890abcd", "scopes": ["inference"]},
-            ],
-        },
-        "backends": {
-            "fake": {"kind": "fake"},
-            "busy": {"kind": "fake", "busy": True},
-            "dead": {"kind": "openai", "base_url": "http://127.0.0.1:9/v1", "api_key": "sk-provider"},
-        },
-        "models": {name: {"routes": [f"{name}/any"], "retries": 0} for name in ("fake", "busy", "dead")},
-    }
-    with gateway(tmp_path_factory.mktemp("strict"), config) as running:
-        yield running
-
-
-@pytest.fixture
-def strict_client(strict_gateway: Gateway) -> Iterator[OpenAI]:
-    with OpenAI(base_url=f"{strict_gateway.url}/v1", api_key="sk-full-1234567890abcdef", max_retries=0) as client:
-        yield client
-
-
-def ask(client: OpenAI, content: str = "Say hello.", **options: Any) -> ChatCompletion:
-    answer = client.chat.completions.create(
-        **{"model": "auto", "messages": [{"role": "user", "content": content}], **SHORT, **options}
-    )
-    assert isinstance(answer, ChatCompletion)
-    return answer
-
-
-def stream(client: OpenAI, content: str = "Say hello.", **options: Any) -> openai.Stream[ChatCompletionChunk]:
-    chunks = client.chat.completions.create(
-        **{"model": "auto", "messages": [{"role": "user", "content": content}], **SHORT, **options}, stream=True
-    )
-    assert isinstance(chunks, openai.Stream)
-    return chunks
 
 
 def text_of(chunks: list[ChatCompletionChunk]) -> str:
@@ -98,9 +41,13 @@ def test_the_readmes_snippet_works_word_for_word(local_gateway: Gateway) -> None
     snippet = next(block for block in blocks if "from openai import OpenAI" in block)
     here = snippet.replace("http://127.0.0.1:8080", local_gateway.url)
     assert here != snippet
-    done = subprocess.run([sys.executable, "-c", here], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+    for _ in range(3):  # it sets no limit, and one time in twelve the small model goes on for ever
+        with suppress(subprocess.TimeoutExpired):
+            done = subprocess.run([sys.executable, "-c", here], capture_output=True, encoding="utf-8", timeout=25)
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.strip()
+            return
+    pytest.fail("the snippet never came to an end")
 
 
 def test_an_answer_is_whole(client: OpenAI) -> None:
@@ -396,75 +343,3 @@ def test_models_are_listed_and_described(client: OpenAI) -> None:
     for id_ in ids:
         model = client.models.retrieve(id_)
         assert (model.id, model.object) == (id_, "model")
-
-
-def test_an_unknown_model_is_not_found(client: OpenAI) -> None:
-    attempts: list[Callable[[], object]] = [
-        lambda: ask(client, model="no-such-model"),
-        lambda: stream(client, model="no-such-model"),
-        lambda: client.models.retrieve("no-such-model"),
-    ]
-    for attempt in attempts:
-        with pytest.raises(openai.NotFoundError) as caught:
-            attempt()
-        assert caught.value.code == "model_not_found"
-        assert caught.value.type == "invalid_request_error"
-        assert caught.value.request_id is not None
-
-
-# --- Errors -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("options", "code", "param"),
-    [
-        ({"messages": []}, "empty_array", "messages"),
-        ({"messages": "hello"}, "invalid_type", "messages"),
-        ({"messages": openai.omit}, "missing_required_parameter", "messages"),
-        ({"temperature": "hot"}, "invalid_type", "temperature"),
-        ({"extra_body": {"api_base": "http://127.0.0.1:9"}}, "unknown_parameter", "api_base"),
-        ({"content": "word " * 9000}, "context_length_exceeded", "messages"),
-    ],
-)
-@pytest.mark.parametrize("streams", [False, True])
-def test_a_bad_request_names_the_field(
-    client: OpenAI, options: dict[str, Any], code: str, param: str, streams: bool
-) -> None:
-    with pytest.raises(openai.BadRequestError) as caught:
-        (stream if streams else ask)(client, **options)
-    assert (caught.value.code, caught.value.param) == (code, param)
-    assert caught.value.type == "invalid_request_error"
-
-
-def test_a_bad_key_is_an_authentication_error(strict_client: OpenAI) -> None:
-    with pytest.raises(openai.AuthenticationError) as caught:
-        ask(strict_client.with_options(api_key="sk-wrong"), model="fake")
-    assert caught.value.code == "invalid_api_key"
-
-
-def test_a_missing_scope_is_a_permission_error(strict_client: OpenAI) -> None:
-    narrow = strict_client.with_options(api_key="sk-narrow-1234567890abcd")
-    assert ask(narrow, model="fake").choices[0].message.content
-    with pytest.raises(openai.PermissionDeniedError) as caught:
-        narrow.models.list()
-    assert caught.value.code == "insufficient_scope"
-
-
-def test_a_busy_backend_is_a_503(strict_client: OpenAI) -> None:
-    with pytest.raises(openai.InternalServerError) as caught:
-        ask(strict_client, model="busy")
-    assert (caught.value.status_code, caught.value.code) == (503, "server_is_overloaded")
-
-
-def test_the_sdk_does_not_repeat_what_the_gateway_has_tried(strict_client: OpenAI, strict_gateway: Gateway) -> None:
-    with pytest.raises(openai.InternalServerError) as caught:
-        ask(
-            strict_client.with_options(max_retries=2),
-            model="dead",
-            extra_headers={"x-request-id": "once-only"},
-        )
-    assert (caught.value.status_code, caught.value.code) == (502, "upstream_unreachable")
-    strict_gateway.wait_for("request_finished", request_id="once-only")
-    ask(strict_client, model="fake", extra_headers={"x-request-id": "afterwards"})
-    strict_gateway.wait_for("request_finished", request_id="afterwards")
-    assert sum(line.get("request_id") == "once-only" for line in strict_gateway.log) == 1
