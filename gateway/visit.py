@@ -16,6 +16,9 @@ class Visit(Struct, kw_only=True):
     path: str
     began: float
     """On the performance counter, in seconds; so are `handed` and `first`."""
+    ended: float = 0.0
+    """On the performance counter and (`at`) on the clock: when it was over."""
+    at: float = 0.0
     route: str = ""
     """Path template of the endpoint; empty for unknown paths."""
     principal: Principal | None = None

@@ -24,14 +24,18 @@ from backends.local.scheduler import fit
 from backends.local.seat import Lease
 from backends.local.worker import Failed, Spec, Worker
 from backends.relay import Wire
+from compat.anthropic.messages import parse_request
+from compat.anthropic.tap import CountTap
 from compat.canonical.error import BadResponse, GatewayError, InvalidRequest, Unreachable, WorkerCrashed
 from compat.canonical.event import Event
 from compat.canonical.model import Model
+from compat.canonical.plain import plain
 from compat.canonical.request import Dialect, Envelope, Request, TextRequest
 from compat.openai.answer import parse_events
-from compat.openai.chat import envelope_of
+from compat.openai.chat import envelope_of, render_request
 from compat.openai.envelope import upstream_body
 from compat.openai.fold import fold_chat, fold_completions
+from compat.openai.tap import SummingTap
 from compat.taps import tap
 
 PROBE_TIMEOUT_S = 2.0
@@ -41,6 +45,7 @@ _PATHS: dict[Dialect, str] = {
     "completions": "/v1/completions",
     "embeddings": "/v1/embeddings",
 }
+_COUNT_PATH = "/v1/chat/completions/input_tokens"
 _FOLDS = {"chat": fold_chat, "completions": fold_completions}
 _Count = Annotated[int, Meta(ge=1)]
 
@@ -90,8 +95,13 @@ class LocalBackend:
 
     async def relay(self, envelope: Envelope, model: str, call: Call) -> Relayed:
         self._check(envelope.dialect, model)
+        local = self._catalogue()[model]
+        if "tools" in envelope.fields and "tools" not in local.model.capabilities:
+            # The model's chat template has no place for them, so the engine would leave them out silently.
+            call.drop(*(name for name in ("tools", "tool_choice") if name in envelope.fields))
         streams = envelope.dialect in _FOLDS
-        body = upstream_body(envelope, model, streams=streams)
+        body = upstream_body(envelope, model, streams=streams, defaults=local.defaults if streams else None)
+        several = bytes(envelope.fields.get("n", b"1")) not in (b"1", b"null")
         async with AsyncExitStack() as stack:
             lease = await stack.enter_async_context(self.pool.lease(model, call))
             try:
@@ -99,7 +109,7 @@ class LocalBackend:
                     URL(lease.url + _PATHS[envelope.dialect]),
                     _headers(lease.key),
                     body,
-                    tap(envelope),
+                    SummingTap(envelope) if several and streams else tap(envelope),
                     call,
                     stream=streams,
                 )
@@ -120,11 +130,33 @@ class LocalBackend:
     async def run(self, request: Request, call: Call) -> AsyncGenerator[Event, None]:
         if not isinstance(request, TextRequest):
             raise unfit(self.name, request)
+        request, lost = plain(request, "chat")
+        call.drop(*lost)
         relayed = await self.relay(envelope_of(request, stream=True), request.model, call)
         assert relayed.frames is not None
         async with aclosing(relayed.frames) as frames, aclosing(parse_events(frames)) as events:
             async for event in events:
                 yield event
+
+    async def count_tokens(self, envelope: Envelope, model: str, call: Call) -> int:
+        self._check("chat", model)
+        if not self._engine.counts_prompts:
+            raise InvalidRequest(f"Engine {self._engine.name} cannot count tokens.", param="model")
+        # Counted is what would be sent, its template applied: not the words of a dialect the model never sees.
+        request, lost = plain(replace(parse_request(envelope), model=model), "chat")
+        call.drop(*lost)
+        watch = CountTap(envelope)
+        body = render_request(request, stream=False)
+        async with self.pool.lease(model, call) as lease:
+            try:
+                await self._wire.send(
+                    URL(lease.url + _COUNT_PATH), _headers(lease.key), body, watch, call, stream=False
+                )
+            except (Unreachable, BadResponse) as e:
+                raise await _explained(e, lease) from e
+        assert watch.usage is not None
+        assert watch.usage.input_tokens is not None
+        return watch.usage.input_tokens
 
     async def models(self) -> Sequence[Model]:
         return [self._as_it_stands(local) for local in self._catalogue().values()]

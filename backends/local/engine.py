@@ -28,6 +28,8 @@ class Engine(Value, frozen=True):
     """Answers 200 once the model is loaded."""
     counts_usage: bool
     """It heeds `stream_options.include_usage`; otherwise streams carry no usage."""
+    counts_prompts: bool = True
+    """It tells how many tokens a chat request is, without answering it."""
     binary: str | None = None
     """The program it is, for an engine that is not a Python module."""
 
@@ -36,7 +38,9 @@ _ENGINES: dict[Name, Engine] = {
     "xllamacpp": Engine(name="xllamacpp", parallel=True, health_path="/health", counts_usage=True),
     "llama_server": Engine(name="llama_server", parallel=True, health_path="/health", counts_usage=True),
     # Its server has one lock around the model and no health endpoint.
-    "llama_cpp_python": Engine(name="llama_cpp_python", parallel=False, health_path="/v1/models", counts_usage=False),
+    "llama_cpp_python": Engine(
+        name="llama_cpp_python", parallel=False, health_path="/v1/models", counts_usage=False, counts_prompts=False
+    ),
 }
 _MODULES = {"xllamacpp": ("xllamacpp",), "llama_cpp_python": ("llama_cpp", "fastapi", "uvicorn", "starlette_context")}
 _CURES = {

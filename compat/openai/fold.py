@@ -88,8 +88,10 @@ def _merge_calls(into: list[dict[str, Any]], pieces: list[dict[str, Any]]) -> No
 def _chat_choice(choice: dict[str, Any]) -> dict[str, Any]:
     delta = choice.pop("delta", {})
     message: dict[str, Any] = {"role": "assistant", "content": None, **delta}
-    if message.get("content") == "" and message.get("tool_calls"):
-        message["content"] = None
+    if not message.get("content"):
+        # Streams say null where a whole message says "": null belongs to answers that are something else.
+        other = any(message.get(name) for name in ("tool_calls", "function_call", "refusal", "audio"))
+        message["content"] = None if other else ""
     for call in message.get("tool_calls") or ():
         call.pop("index", None)
     message.setdefault("refusal", None)

@@ -50,6 +50,7 @@ def routes(house: House) -> list[Any]:
             principal = request.scope["authenticate"]()  # type: ignore[typeddict-item]
             if "admin" not in principal.scopes:
                 raise Forbidden("This API key lacks the scope 'admin'.")
+        house.ledger.account()
         return Response(house.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return [health, ready, metrics]

@@ -67,8 +67,9 @@ class Redactor:
         for secret in self._known:
             if secret in line:
                 line = line.replace(secret, MASK)
-        if any(mark in line for mark in _MARKS):
-            line = _tokens.sub(MASK, line)
+        for mark in _MARKS:
+            if mark in line:
+                return _tokens.sub(MASK, line)
         return line
 
 

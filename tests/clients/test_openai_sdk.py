@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any, Literal
 
 import openai
@@ -41,13 +41,9 @@ def test_the_readmes_snippet_works_word_for_word(local_gateway: Gateway) -> None
     snippet = next(block for block in blocks if "from openai import OpenAI" in block)
     here = snippet.replace("http://127.0.0.1:8080", local_gateway.url)
     assert here != snippet
-    for _ in range(3):  # it sets no limit, and one time in twelve the small model goes on for ever
-        with suppress(subprocess.TimeoutExpired):
-            done = subprocess.run([sys.executable, "-c", here], capture_output=True, encoding="utf-8", timeout=25)
-            assert done.returncode == 0, done.stderr
-            assert done.stdout.strip()
-            return
-    pytest.fail("the snippet never came to an end")
+    done = subprocess.run([sys.executable, "-c", here], capture_output=True, encoding="utf-8", timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
 
 
 def test_an_answer_is_whole(client: OpenAI) -> None:
@@ -93,7 +89,6 @@ def test_generation_stops_where_it_is_told_to(client: OpenAI) -> None:
     assert stopped.finish_reason == "stop"
 
 
-@pytest.mark.xfail(reason="folding a stream without any text leaves content null", strict=True)
 def test_an_answer_without_text_is_an_empty_string(client: OpenAI) -> None:
     first = (ask(client).choices[0].message.content or "").split()[0]
     assert ask(client, stop=[first[:2]]).choices[0].message.content == ""
@@ -138,7 +133,6 @@ def test_several_choices_come_each_with_its_index(client: OpenAI) -> None:
     assert all(texts.values())
 
 
-@pytest.mark.xfail(reason="llama.cpp reports the usage of each choice apart, and only the last is kept", strict=True)
 def test_several_choices_are_all_counted(client: OpenAI) -> None:
     answer = ask(client, "Tell me a long story.", n=2, max_tokens=4)
     assert answer.usage is not None
