@@ -1,11 +1,14 @@
 """One request to the provider, and what becomes of it."""
 
 import asyncio
+import io
 import json
 import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
+
+import multipart  # type: ignore[import-untyped]
 
 HEADERS = {
     "x-request-id": "req_of_the_provider",
@@ -41,7 +44,18 @@ class Exchange:
 
     @property
     def json(self) -> dict[str, Any]:
+        if parts := self.form:
+            return {part.name: part.value for part in parts if not part.filename}
         return cast(dict[str, Any], json.loads(self.body)) if self.body else {}
+
+    @property
+    def form(self) -> list[Any]:
+        """The parts of a form, by another reader than the gateway's own; empty for JSON."""
+        media, options = multipart.parse_options_header(self.headers.get("content-type", ""))
+        if media != "multipart/form-data":
+            return []
+        parser = multipart.MultipartParser(io.BytesIO(self.body), options["boundary"], strict=True)
+        return list(parser.parts())
 
     @property
     def model(self) -> str:
@@ -49,7 +63,7 @@ class Exchange:
 
     @property
     def streams(self) -> bool:
-        return self.json.get("stream") is True
+        return self.json.get("stream") in (True, "true")
 
     @property
     def wants_usage(self) -> bool:

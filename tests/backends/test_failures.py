@@ -1,0 +1,129 @@
+"""A provider's trouble → our error: the whole table."""
+
+import asyncio
+import ssl
+
+import aiohttp
+import pytest
+
+from backends.failures import of_exception, of_status, of_stream, seconds
+from compat.canonical import error as e
+from compat.openai.error import Verdict, parse_error
+from tests.wire import fixture
+
+CANARY = "provider-words-canary"
+PLAIN = Verdict(message=CANARY)
+
+STATUSES: list[tuple[int, Verdict, type[e.GatewayError], int]] = [
+    (400, PLAIN, e.Rejected, 400),
+    (404, PLAIN, e.Rejected, 404),
+    (413, PLAIN, e.Rejected, 413),
+    (422, PLAIN, e.Rejected, 422),
+    (404, Verdict(), e.BadResponse, 502),
+    (405, Verdict(), e.BadResponse, 502),
+    (400, Verdict(code="context_length_exceeded"), e.ContextTooLong, 400),
+    (400, parse_error(fixture("error_llama.json")), e.ContextTooLong, 400),
+    (400, Verdict(code="content_filter", message="x"), e.ContentFiltered, 400),
+    (403, Verdict(code="content_policy_violation"), e.ContentFiltered, 403),
+    (401, PLAIN, e.AuthFailed, 502),
+    (403, PLAIN, e.AuthFailed, 502),
+    (402, PLAIN, e.QuotaExhausted, 503),
+    (429, parse_error(fixture("error_quota.json")), e.QuotaExhausted, 503),
+    (403, Verdict(type="billing_error"), e.QuotaExhausted, 503),
+    (429, PLAIN, e.RateLimited, 429),
+    (429, parse_error(fixture("error_gemini.json")), e.RateLimited, 429),
+    (500, PLAIN, e.UpstreamFailed, 502),
+    (502, PLAIN, e.UpstreamFailed, 502),
+    (599, PLAIN, e.UpstreamFailed, 502),
+    (503, PLAIN, e.Overloaded, 503),
+    (529, PLAIN, e.Overloaded, 503),
+    (408, PLAIN, e.TimedOut, 504),
+    (504, PLAIN, e.TimedOut, 504),
+    (301, PLAIN, e.BadResponse, 502),
+    (307, PLAIN, e.BadResponse, 502),
+]
+
+
+@pytest.mark.parametrize(("status", "verdict", "kind", "ours"), STATUSES)
+def test_a_status_becomes_our_error(status: int, verdict: Verdict, kind: type[e.GatewayError], ours: int) -> None:
+    error = of_status(status, verdict, None, "up")
+    assert type(error) is kind
+    assert error.status == ours
+    if not isinstance(error, e.Rejected):
+        assert CANARY not in error.message
+        assert "'up'" in error.message
+
+
+@pytest.mark.parametrize("status", [100, 101, 201, 204, 206])
+def test_a_success_that_is_no_answer_is_the_providers_fault(status: int) -> None:
+    assert of_status(status, Verdict(), None, "up").status == 502
+
+
+def test_a_verdict_keeps_the_providers_words() -> None:
+    error = of_status(400, Verdict(message="No.", type="t", code="c", param="p"), None, "up")
+    assert (error.message, error.type, error.code, error.param) == ("No.", "t", "c", "p")
+    assert not error.retryable
+
+
+def test_a_limit_of_tokens_says_so() -> None:
+    assert of_status(429, Verdict(type="tokens"), None, "up").type == "tokens"
+    assert of_status(429, Verdict(type="anything"), None, "up").type == "requests"
+    assert e.RateLimited("x").type == "requests"
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [(None, None), ("", None), ("7", 7), ("0.5", 0.5), ("-3", 0), ("1e9", 120), ("nan", None), ("inf", 120),
+     ("Wed, 21 Oct 2026 07:28:00 GMT", None)],
+)  # fmt: skip
+def test_retry_after_is_seconds_within_reason(header: str | None, value: float | None) -> None:
+    assert seconds(header) == value
+
+
+@pytest.mark.parametrize(
+    ("verdict", "kind"),
+    [
+        (Verdict(message=CANARY), e.UpstreamFailed),
+        (Verdict(status=503), e.Overloaded),
+        (Verdict(status=429), e.RateLimited),
+        (Verdict(code="context_length_exceeded"), e.ContextTooLong),
+        (Verdict(code="insufficient_quota"), e.QuotaExhausted),
+        (Verdict(type="overloaded_error"), e.Overloaded),
+        (Verdict(code="content_filter"), e.ContentFiltered),
+    ],
+)
+def test_an_error_inside_an_answer_becomes_our_error(verdict: Verdict, kind: type[e.GatewayError]) -> None:
+    error = of_stream(verdict, "up")
+    assert type(error) is kind
+    assert CANARY not in error.message
+
+
+@pytest.mark.parametrize(
+    ("trouble", "kind"),
+    [
+        (aiohttp.ServerDisconnectedError(), e.Unreachable),
+        (aiohttp.ClientPayloadError("10.1.2.3"), e.Unreachable),
+        (aiohttp.ClientOSError(104, "10.1.2.3"), e.Unreachable),
+        (ConnectionRefusedError(111, "10.1.2.3"), e.Unreachable),
+        (ssl.SSLError("10.1.2.3"), e.Unreachable),
+        (aiohttp.InvalidURL("http://10.1.2.3"), e.Unreachable),
+        (aiohttp.ConnectionTimeoutError("10.1.2.3"), e.TimedOut),
+        (TimeoutError("10.1.2.3"), e.TimedOut),
+        (aiohttp.ServerTimeoutError("10.1.2.3"), e.TimedOut),
+        (aiohttp.ClientError("10.1.2.3"), e.BadResponse),
+    ],
+    ids=lambda value: getattr(value, "__name__", type(value).__name__),
+)
+def test_trouble_on_the_way_becomes_our_error_and_tells_no_address(
+    trouble: BaseException, kind: type[e.GatewayError]
+) -> None:
+    error = of_exception(trouble, "up")
+    assert type(error) is kind
+    assert "10.1.2.3" not in error.message
+
+
+def test_what_is_not_the_providers_is_left_alone() -> None:
+    assert of_exception(ValueError("bug"), "up") is None
+    assert of_exception(asyncio.CancelledError(), "up") is None
+    ours = e.ModelNotFound("x")
+    assert of_exception(ours, "up") is ours

@@ -1,0 +1,315 @@
+"""Requests in Anthropic's dialect, read and written, and what becomes of other dialects' in it."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compat.anthropic.envelope import peek, peek_count, upstream_body
+from compat.anthropic.error import render_error
+from compat.anthropic.messages import parse_request, render_request
+from compat.canonical.error import InvalidRequest
+from compat.canonical.message import Media, Message, Opaque, Reasoning, Text, ToolCall, ToolResult
+from compat.canonical.plain import plain
+from compat.canonical.request import Sampling, TextRequest, Tool
+from compat.openai import chat
+from tests.claude import fixture
+
+HELLO = {"model": "claude-opus-4-6", "max_tokens": 9, "messages": [{"role": "user", "content": "Hello"}]}
+
+
+def written(request: TextRequest) -> tuple[dict[str, Any], tuple[str, ...]]:
+    body, lost = render_request(request, stream=False)
+    return json.loads(body), lost
+
+
+def from_chat(**fields: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What a chat request becomes in Anthropic's dialect."""
+    body = {"model": "claude-opus-4-6", "messages": [{"role": "user", "content": "Hello"}], **fields}
+    return written(chat.parse_request(chat.peek(json.dumps(body).encode())))
+
+
+def test_a_request_written_in_this_dialect_comes_out_as_it_went_in() -> None:
+    body, lost = written(parse_request(peek(fixture("request.json"))))
+    assert body == json.loads(fixture("request.json"))
+    assert lost == ()
+
+
+def test_every_part_is_understood() -> None:
+    request = parse_request(peek(fixture("request.json")))
+    assert [m.role for m in request.messages] == ["system", "user", "assistant", "user", "system"]
+    question, turn, results = request.messages[1:4]
+    assert question.parts == (
+        Text(text="What is in these?"),
+        Media(mime="image/png", data=b"\x89PNG\r\n\x1a\n"),
+        Media(mime="image/*", url="https://example.com/a.png"),
+        Media(mime="application/pdf", data=b"%PDF-", name="a.pdf", extra={"cache_control": {"type": "ephemeral"}}),
+        Media(mime="text/plain", data=b"plain words"),
+        Opaque(type="document", body={"type": "document", "source": {"type": "file", "file_id": "file_01"}}),
+    )
+    assert turn.parts[:3] == (
+        Reasoning(text="Let me see.", signature="EqQB"),
+        Reasoning(text="", redacted="Emw"),
+        Text(text="I will look."),
+    )
+    assert isinstance(turn.parts[3], ToolCall)
+    assert (turn.parts[3].id, turn.parts[3].name, json.loads(turn.parts[3].arguments)) == ("toolu_01", "look", {"n": 1})
+    assert isinstance(results.parts[1], ToolResult)
+    assert results.parts[1].failed
+    assert request.schema is not None
+    assert (request.tool_choice, request.parallel_tools, request.effort, request.user) == ("auto", False, "high", "u-1")
+
+
+def test_a_chat_request_in_anthropics_terms() -> None:
+    body, lost = written(chat.parse_request(chat.peek(fixture("request_chat.json"))))
+    assert body == json.loads(fixture("request_chat.messages.json"))
+    assert lost == (
+        "name", "detail", "top_p", "temperature", "seed", "frequency_penalty",
+        "n", "logprobs", "top_logprobs", "logit_bias", "metadata",
+    )  # fmt: skip
+
+
+def test_a_messages_request_in_chat_terms() -> None:
+    whole = json.loads(fixture("request.json"))
+    del whole["messages"][0]["content"][-1]  # a file's id, which nobody else can read
+    request, lost = plain(parse_request(peek(json.dumps(whole).encode())), "chat")
+    assert json.loads(chat.render_request(request, stream=False)) == json.loads(fixture("request.chat.json"))
+    assert lost == (
+        "service_tier", "container", "cache_control", "eager_input_streaming", "tools.web_search_20250305",
+        "redacted_thinking", "server_tool_use", "is_error",
+    )  # fmt: skip
+
+
+def test_content_that_the_model_would_not_see_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="document"):
+        plain(parse_request(peek(fixture("request.json"))), "chat")
+    audio = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
+    with pytest.raises(InvalidRequest, match="audio/wav"):
+        from_chat(messages=[{"role": "user", "content": [audio]}])
+
+
+def test_max_tokens_has_a_default_and_room_for_thinking() -> None:
+    assert from_chat()[0]["max_tokens"] == 16384
+    assert from_chat(model="claude-3-haiku-20240307")[0]["max_tokens"] == 4096
+    assert from_chat(model="claude-sonnet-4-5", reasoning_effort="low")[0]["max_tokens"] == 16384 + 2048
+    assert from_chat(max_tokens=7)[0]["max_tokens"] == 7
+
+
+@pytest.mark.parametrize(
+    ("model", "effort", "fields", "lost"),
+    [
+        ("claude-sonnet-4-5", "low", {"thinking": {"type": "enabled", "budget_tokens": 2048}}, ()),
+        ("claude-3-7-sonnet-20250219", "high", {"thinking": {"type": "enabled", "budget_tokens": 16384}}, ()),
+        ("claude-sonnet-4-5", "none", {}, ()),
+        ("claude-opus-4-6", "minimal", {"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}}, ()),
+        ("claude-opus-4-6", "xhigh", {"thinking": {"type": "adaptive"}, "output_config": {"effort": "max"}}, ()),
+        ("claude-opus-4-6", "none", {"thinking": {"type": "disabled"}}, ()),
+        (
+            "claude-opus-5-5",
+            "xhigh",
+            {"thinking": {"type": "adaptive", "display": "summarized"}, "output_config": {"effort": "xhigh"}},
+            (),
+        ),
+        ("claude-fable-5", "none", {"output_config": {"effort": "low"}}, ("reasoning_effort",)),
+        ("claude-opus-4-6", "strange", {"thinking": {"type": "adaptive"}}, ("reasoning_effort",)),
+    ],
+)
+def test_effort_in_the_terms_of_each_generation(
+    model: str, effort: str, fields: dict[str, Any], lost: tuple[str, ...]
+) -> None:
+    body, dropped = from_chat(model=model, reasoning_effort=effort)
+    assert {name: body[name] for name in ("thinking", "output_config") if name in body} == fields
+    assert dropped == lost
+
+
+@pytest.mark.parametrize(
+    ("model", "sent", "lost"),
+    [
+        ("claude-3-5-sonnet-20241022", {"temperature": 0.2, "top_p": 0.9}, ()),
+        ("claude-sonnet-4-5", {"temperature": 0.2}, ("top_p",)),
+        ("claude-opus-4-7", {}, ("temperature", "top_p")),
+        ("claude-haiku-5-5", {}, ("temperature", "top_p")),
+        ("claude-next", {}, ("temperature", "top_p")),
+        ("kimi-k3", {"temperature": 0.2, "top_p": 0.9}, ()),
+    ],
+)
+def test_samplers_go_to_the_models_that_take_them(model: str, sent: dict[str, float], lost: tuple[str, ...]) -> None:
+    body, dropped = from_chat(model=model, temperature=0.2, top_p=0.9)
+    assert {name: body[name] for name in ("temperature", "top_p") if name in body} == sent
+    assert dropped == lost
+
+
+def test_thinking_goes_without_samplers_and_forced_tools() -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    assert from_chat(model="claude-sonnet-4-5", temperature=0.5, reasoning_effort="low")[1] == ("temperature",)
+    body, lost = from_chat(model="claude-sonnet-4-5", reasoning_effort="low", tools=tools, tool_choice="required")
+    assert "thinking" not in body
+    assert lost == ("reasoning_effort",)
+    body, lost = from_chat(reasoning_effort="low", tools=tools, tool_choice="required")
+    assert (body["output_config"], "thinking" in body, lost) == ({"effort": "low"}, False, ())
+
+
+def test_a_structure_that_the_model_cannot_be_held_to_is_named() -> None:
+    assert from_chat(response_format={"type": "json_object"})[1] == ("response_format",)
+    schema = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}
+    assert from_chat(response_format=schema)[0]["output_config"]["format"]["schema"] == {"type": "object"}
+    assert from_chat(model="claude-sonnet-4-0", response_format=schema)[1] == ("response_format",)
+
+
+@pytest.mark.parametrize(
+    ("choice", "parallel", "out"),
+    [
+        ("auto", None, {"type": "auto"}),
+        ("required", True, {"type": "any", "disable_parallel_tool_use": False}),
+        ("none", False, {"type": "none"}),
+        ({"type": "function", "function": {"name": "f"}}, False,
+         {"type": "tool", "name": "f", "disable_parallel_tool_use": True}),
+    ],
+)  # fmt: skip
+def test_tool_choice(choice: Any, parallel: bool | None, out: dict[str, Any]) -> None:
+    fields = {} if parallel is None else {"parallel_tool_calls": parallel}
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    assert from_chat(tools=tools, tool_choice=choice, **fields)[0]["tool_choice"] == out
+
+
+def test_cache_control_of_openais_clients_is_carried() -> None:
+    mark = {"type": "ephemeral"}
+    part = {"type": "text", "text": "Long.", "cache_control": mark}
+    tool = {"type": "function", "function": {"name": "f"}, "cache_control": mark}
+    body, lost = from_chat(messages=[{"role": "user", "content": [part]}], tools=[tool])
+    assert body["messages"][0]["content"][0]["cache_control"] == mark
+    assert body["tools"][0]["cache_control"] == mark
+    assert lost == ()
+
+
+def test_unsigned_thoughts_of_another_model_are_not_sent() -> None:
+    turn = {"role": "assistant", "content": "Hi", "reasoning_content": "Hm."}
+    body, lost = from_chat(messages=[{"role": "user", "content": "Hello"}, turn, {"role": "user", "content": "More"}])
+    assert body["messages"][1] == {"role": "assistant", "content": [{"type": "text", "text": "Hi"}]}
+    assert lost == ("reasoning_content",)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"messages": None}, "messages: Field required"),
+        ({"max_tokens": None}, "max_tokens: Field required"),
+        ({"messages": []}, "messages: at least one message is required"),
+        ({"messages": [{"role": "user"}]}, "messages.0.content: Field required"),
+        ({"messages": [{"content": "x"}]}, "messages.0.role: Field required"),
+        ({"max_tokens": "9"}, "max_tokens: Input should be a valid integer"),
+        ({"stream": 1}, "stream: Input should be a valid boolean"),
+        ({"system": 1}, "system: Input should be a valid list"),
+        ({"api_key": "x"}, "api_key: Extra inputs are not permitted"),
+    ],
+)
+def test_refusals_are_in_anthropics_words(change: dict[str, Any], words: str) -> None:
+    body = {name: value for name, value in (HELLO | change).items() if value is not None}
+    with pytest.raises(InvalidRequest) as caught:
+        peek(json.dumps(body).encode())
+    assert json.loads(render_error(caught.value))["error"] == {"type": "invalid_request_error", "message": words}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ([{"type": "text"}], "messages.0.content.0.text: Field required"),
+        ([{"text": "x"}], "messages.0.content.0.type: Field required"),
+        ([{"type": "image"}], "messages.0.content.0.source: Field required"),
+        ([{"type": "tool_use", "id": "a", "name": "b"}], "messages.0.content.0.input: Field required"),
+        ([{"type": "tool_result"}], "messages.0.content.0.tool_use_id: Field required"),
+        ([{"type": "text", "text": 3}], "messages.0.content.0.text: Input should be a valid string"),
+    ],
+)
+def test_refusals_of_content(content: Any, words: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_request(peek(json.dumps(HELLO | {"messages": [{"role": "user", "content": content}]}).encode()))
+    assert json.loads(render_error(caught.value))["error"]["message"] == words
+
+
+def test_counting_needs_no_max_tokens() -> None:
+    assert peek_count(b'{"model":"m","messages":[{"role":"user","content":"x"}]}').model == "m"
+
+
+def test_only_the_models_name_is_changed_on_the_way_up() -> None:
+    body = (
+        b'{"model": "mine",  "max_tokens":9, "messages":[{"role":"user","content":"x"}], "new":{"big":1e400, "f":1.50}}'
+    )
+    envelope = peek(body)
+    assert upstream_body(envelope, "mine") == body
+    changed = upstream_body(envelope, "theirs")
+    assert b'"new":{"big":1e400, "f":1.50}' in changed
+    assert json.loads(changed)["model"] == "theirs"
+
+
+_texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
+_words = st.text("abcdefghijklmnopqrstuvwxyz0123456789_-", min_size=1, max_size=8)
+_extra: st.SearchStrategy[dict[str, Any]] = st.just({}) | st.just({"cache_control": {"type": "ephemeral"}})
+_text_parts = st.builds(Text, text=_texts, extra=_extra)
+_media = st.builds(Media, mime=st.just("image/png"), data=st.binary(max_size=8), extra=_extra) | st.builds(
+    Media, mime=st.just("application/pdf"), data=st.binary(max_size=8), name=st.none() | _words
+)
+_calls = st.builds(
+    ToolCall,
+    id=_words,
+    name=_words,
+    arguments=st.dictionaries(_words, _texts).map(lambda d: json.dumps(d)),
+    extra=_extra,
+)
+_results = st.builds(
+    ToolResult,
+    id=_words,
+    parts=st.lists(_text_parts | _media, max_size=2).map(tuple),
+    failed=st.booleans(),
+    extra=_extra,
+)
+_thoughts = st.builds(Reasoning, text=_texts, signature=_words) | st.builds(
+    Reasoning, text=st.just(""), redacted=_words
+)
+_messages = st.one_of(
+    st.builds(Message, role=st.just("user"), parts=st.lists(_text_parts | _media | _results, min_size=1).map(tuple)),
+    st.builds(
+        Message, role=st.just("assistant"), parts=st.lists(_text_parts | _thoughts | _calls, min_size=1).map(tuple)
+    ),
+)
+_requests = st.builds(
+    TextRequest,
+    model=st.just("claude-sonnet-4-0"),
+    messages=st.lists(_messages, min_size=1, max_size=4).map(tuple),
+    sampling=st.builds(
+        Sampling,
+        temperature=st.none() | st.floats(0, 1),
+        top_k=st.none() | st.integers(0, 99),
+        max_tokens=st.integers(50_000, 60_000),
+        stop=st.lists(_texts, max_size=2).map(tuple),
+    ),
+    tools=st.lists(
+        st.builds(
+            Tool, name=_words, parameters=st.just({"type": "object"}), description=st.none() | _texts, extra=_extra
+        ),
+        min_size=1,
+        max_size=2,
+    ).map(tuple),
+    tool_choice=st.sampled_from([None, "auto", "none"]),
+    user=st.none() | _words,
+    dialect=st.just("messages"),
+)
+
+
+@given(_requests)
+def test_reading_what_was_written_gives_the_same(request: TextRequest) -> None:
+    body, lost = render_request(request, stream=False)
+    assert lost == ()
+    assert parse_request(peek(body)) == request
+
+
+@given(st.dictionaries(_words, st.recursive(st.none() | st.booleans() | st.integers() | _texts, st.lists), max_size=5))
+def test_whatever_the_body_says_the_outcome_is_a_request_or_a_refusal(fields: dict[str, Any]) -> None:
+    body = msgspec.json.encode(HELLO | fields)
+    try:
+        parse_request(peek(body))
+    except InvalidRequest:
+        return
