@@ -8,7 +8,9 @@ import msgspec
 from backends.base import Backend, Ports
 
 KINDS = {
+    "anthropic": "backends.anthropic",
     "fake": "backends.fake",
+    "huggingface": "backends.huggingface",
     "local": "backends.local",
     "openai": "backends.openai",
 }

@@ -158,11 +158,32 @@ class Relays(Protocol):
 
 
 @runtime_checkable
+class KeepsResponses(Protocol):
+    """A backend whose provider keeps the responses it has given, under its own ids."""
+
+    async def kept_response(self, method: str, id_: str, part: str = "", query: str = "") -> bytes:
+        """Ask for a response, or for the `part` of it that a path names (`/input_items`, `/cancel`).
+
+        method: GET, POST or DELETE; query: as it stood in the client's URL.  Raises GatewayError.
+        """
+        ...
+
+
+@runtime_checkable
 class Probed(Protocol):
     """A backend that can tell whether it would serve.  Others are taken to be ready."""
 
     async def ready(self) -> str | None:
         """None when it would serve, else why not, in words fit for a status page."""
+        ...
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """A backend that can tell how long a prompt is without answering it."""
+
+    async def count_tokens(self, envelope: Envelope, model: str, call: Call) -> int:
+        """The tokens of a request in Anthropic's dialect, tools and system prompt included.  Raises GatewayError."""
         ...
 
 
@@ -178,6 +199,8 @@ class Local(Struct, frozen=True, kw_only=True):
     name: str
     path: str
     model: Model
+    defaults: dict[str, Any] = {}
+    """Fields of a request for where the client says nothing, by llama.cpp's names."""
 
 
 class Ports(Struct, frozen=True, kw_only=True):

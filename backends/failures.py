@@ -12,6 +12,7 @@ from compat.canonical.error import (
     ContentFiltered,
     ContextTooLong,
     GatewayError,
+    ModelLoading,
     Overloaded,
     QuotaExhausted,
     RateLimited,
@@ -60,12 +61,17 @@ def of_status(status: int, verdict: Verdict, retry_after: str | None, provider: 
         error.type = "tokens" if verdict.type == "tokens" else "requests"
         return error
     if status in (503, 529):
-        return Overloaded(f"Backend '{provider}' is overloaded.", retry_after_s=seconds(retry_after) or 1.0)
+        after_s = seconds(retry_after) or min(verdict.retry_after_s or 1.0, RETRY_AFTER_MAX_S)
+        if verdict.code == "model_loading":
+            return ModelLoading(f"Backend '{provider}' is loading the model.", retry_after_s=after_s)
+        return Overloaded(f"Backend '{provider}' is overloaded.", retry_after_s=after_s)
     if status in (408, 504):
         return TimedOut(f"Backend '{provider}' timed out.")
     if status >= 500:
         return UpstreamFailed(f"Backend '{provider}' failed with status {status}.", retry_after_s=seconds(retry_after))
-    if 300 <= status < 400:
+    if status < 300:
+        return BadResponse(f"Backend '{provider}' answered with status {status} instead of an answer.")
+    if status < 400:
         return BadResponse(f"Backend '{provider}' answered with a redirect, which is not followed.")
     if status in (404, 405) and not verdict.message:
         return BadResponse(f"Backend '{provider}' has no such endpoint: its base_url may be wrong.")

@@ -1,16 +1,23 @@
 """A backend that says what it was told to: for tests, examples and trying a configuration."""
 
 import asyncio
+import math
 import time
+import zlib
 from collections.abc import AsyncGenerator, Sequence
+from hashlib import blake2b
 
 from msgspec import Struct
 
-from backends.base import Call, Ports, unfit
+from backends.base import Call, Ports
 from compat.canonical.error import Overloaded
-from compat.canonical.event import Event, Finished, Metered, Started, TextDelta, Usage
+from compat.canonical.event import Embedded, Event, Finished, Metered, Produced, Started, TextDelta, Usage
+from compat.canonical.message import Media
 from compat.canonical.model import Model
-from compat.canonical.request import Request, TextRequest
+from compat.canonical.plain import telling
+from compat.canonical.request import EmbeddingRequest, ImageRequest, Request, TextRequest
+
+DIMENSIONS = 8
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,20 +37,35 @@ class FakeBackend:
         """Answers under way."""
 
     async def run(self, request: Request, call: Call) -> AsyncGenerator[Event, None]:
-        if not isinstance(request, TextRequest):
-            raise unfit(self.name, request)
         if self.settings.busy:
             raise Overloaded(f"Backend '{self.name}' is overloaded.", retry_after_s=1.0)
+        pieces, usage = self._answer(request, call)
         self.running += 1
         try:
             yield Started(id=f"fake-{call.request_id}", model=request.model, created=int(time.time()))
-            for word in self.settings.words:
+            for piece in pieces:
                 await asyncio.sleep(self.settings.pause_s)
-                yield TextDelta(text=word)
+                yield piece
             yield Finished(reason="stop")
-            yield Metered(usage=Usage(input_tokens=len(request.messages), output_tokens=len(self.settings.words)))
+            yield Metered(usage=usage)
         finally:
             self.running -= 1
+
+    def _answer(self, request: Request, call: Call) -> tuple[Sequence[Event], Usage]:
+        call.drop(*telling(request.extra))
+        match request:
+            case TextRequest():
+                words = self.settings.words
+                return [TextDelta(text=word) for word in words], Usage(
+                    input_tokens=len(request.messages), output_tokens=len(words)
+                )
+            case EmbeddingRequest(inputs=inputs, dimensions=dimensions):
+                vectors = [_vector(repr(one), dimensions or DIMENSIONS) for one in inputs]
+                tokens = sum(len(one.split()) if isinstance(one, str) else len(one) for one in inputs)
+                return [Embedded(index=n, vector=v) for n, v in enumerate(vectors)], Usage(input_tokens=tokens)
+            case ImageRequest(count=count):
+                picture = Media(mime="image/png", data=_picture(request.prompt))
+                return [Produced(media=picture, index=n) for n in range(count)], Usage()
 
     async def models(self) -> Sequence[Model]:
         return [Model(name="fake", backend=self.name, status="ready")]
@@ -54,3 +76,23 @@ class FakeBackend:
 
 def connect(name: str, settings: Settings, ports: Ports) -> FakeBackend:  # noqa: ARG001
     return FakeBackend(name, settings)
+
+
+def _vector(text: str, dimensions: int) -> tuple[float, ...]:
+    """A unit vector that only this text has."""
+    digests = [blake2b(text.encode(), digest_size=2, person=b"%d" % n).digest() for n in range(dimensions)]
+    numbers = [int.from_bytes(digest) - 32767.5 for digest in digests]
+    length = math.hypot(*numbers)
+    return tuple(number / length for number in numbers)
+
+
+def _picture(text: str) -> bytes:
+    """A PNG of one pixel, in a colour that goes with the text."""
+    colour = blake2b(text.encode(), digest_size=3).digest()
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4) + kind + data + zlib.crc32(kind + data).to_bytes(4)
+
+    head = b"\x00\x00\x00\x01\x00\x00\x00\x01\x08\x02\x00\x00\x00"
+    pixels = zlib.compress(b"\x00" + colour)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")

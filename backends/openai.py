@@ -1,33 +1,39 @@
 """Any provider that speaks OpenAI's dialect: OpenAI itself, a preset, or a bare `base_url`.
 
-The SDK knows the provider (address, authentication) and lists its models; answers take the relay,
-because an SDK object per chunk costs a hundred times what its bytes do.
+The SDK knows the provider (address, authentication); answers take the relay, because an SDK object
+per chunk costs a hundred times what its bytes do.
 """
 
 import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from urllib.parse import quote
 
 import openai
 from msgspec import Struct
 from yarl import URL
 
 from backends.base import Call, Ports, Relayed, unfit
-from backends.failures import of_status
 from backends.presets import COMPATIBLE, PRESETS, Preset
 from backends.relay import Wire
-from compat.canonical.error import TimedOut, Unreachable
 from compat.canonical.event import Event
 from compat.canonical.model import Model
+from compat.canonical.plain import plain
 from compat.canonical.request import Dialect, Envelope, Request, TextRequest
 from compat.openai.answer import parse_events
 from compat.openai.chat import envelope_of
 from compat.openai.envelope import upstream_body
-from compat.openai.error import parse_error
 from compat.openai.models import parse_models
 from compat.taps import tap
 
-_PATHS: dict[Dialect, str] = {"chat": "chat/completions", "completions": "completions", "embeddings": "embeddings"}
+_PATHS: dict[Dialect, str] = {
+    "chat": "chat/completions",
+    "completions": "completions",
+    "embeddings": "embeddings",
+    "images": "images/generations",
+    "image_edits": "images/edits",
+    "responses": "responses",
+}
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,13 +49,15 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """Sent with every request."""
     stream_usage: bool | None = None
     """Whether it takes `stream_options.include_usage`; None asks the preset."""
+    responses: bool | None = None
+    """Whether it speaks the Responses API itself; None asks the preset."""
 
 
 class OpenAIBackend:
-    dialects: frozenset[Dialect] = frozenset(_PATHS)
-
     def __init__(self, name: str, settings: Settings, preset: Preset, base_url: str, key: str | None) -> None:
         self.name = name
+        responds = preset.responses if settings.responses is None else settings.responses
+        self.dialects: frozenset[Dialect] = frozenset(_PATHS) - (frozenset() if responds else {"responses"})
         self._preset = preset
         self._asks_usage = preset.stream_usage if settings.stream_usage is None else settings.stream_usage
         self._sdk = openai.AsyncOpenAI(
@@ -71,17 +79,27 @@ class OpenAIBackend:
         }
         root = str(self._sdk.base_url)
         self._urls = {dialect: URL(root + path, encoded=True) for dialect, path in _PATHS.items()}
+        self._models_url = URL(root + "models", encoded=True)
         self._wire = Wire(name)
 
     async def relay(self, envelope: Envelope, model: str, call: Call) -> Relayed:
-        body = upstream_body(envelope, model, asks_usage=self._asks_usage)
+        body = upstream_body(envelope, model, asks_usage=self._asks_usage and envelope.dialect != "responses")
+        headers = self._headers
+        if envelope.content_type:
+            headers = headers | {"content-type": envelope.content_type}
         return await self._wire.send(
-            self._urls[envelope.dialect], self._headers, body, tap(envelope), call, stream=envelope.stream
+            self._urls[envelope.dialect], headers, body, tap(envelope), call, stream=envelope.stream
         )
+
+    async def kept_response(self, method: str, id_: str, part: str = "", query: str = "") -> bytes:
+        url = f"{self._urls['responses']}/{quote(id_, safe='')}{part}{'?' if query else ''}{query}"
+        return await self._wire.get(URL(url, encoded=True), self._headers, method=method)
 
     async def run(self, request: Request, call: Call) -> AsyncGenerator[Event, None]:
         if not isinstance(request, TextRequest):
             raise unfit(self.name, request)
+        request, lost = plain(request, "chat")
+        call.drop(*lost)
         envelope = envelope_of(request, stream=True, max_tokens_field=self._preset.max_tokens_field)
         relayed = await self.relay(envelope, request.model, call)
         assert relayed.frames is not None
@@ -90,17 +108,8 @@ class OpenAIBackend:
                 yield event
 
     async def models(self) -> Sequence[Model]:
-        try:
-            answer = await self._sdk.models.with_raw_response.list(extra_headers=self._headers)
-        except openai.APIStatusError as e:
-            raise of_status(
-                e.status_code, parse_error(e.response.content), e.response.headers.get("retry-after"), self.name
-            ) from e
-        except openai.APITimeoutError as e:
-            raise TimedOut(f"Backend '{self.name}' did not answer in time.") from e
-        except openai.APIConnectionError as e:
-            raise Unreachable(f"The connection to backend '{self.name}' was lost or refused.") from e
-        return parse_models(answer.content, self.name)
+        # Not through the SDK: it adds headers of its own from the environment, whoever the provider is.
+        return parse_models(await self._wire.get(self._models_url, self._headers), self.name)
 
     async def aclose(self) -> None:
         await self._wire.aclose()

@@ -16,17 +16,26 @@ class Preset(Struct, frozen=True, kw_only=True):
     stream_usage: bool = True
     """Takes `stream_options.include_usage`; where it is not taken, usage comes unasked or never."""
     max_tokens_field: str = "max_tokens"
+    responses: bool = False
+    """Speaks the Responses API itself; elsewhere it is translated to chat, and the gateway keeps the turns."""
     price: str = "paid"
     """Price class of its models: paid, free (with or without quota) or local."""
 
 
 PRESETS: dict[str, Preset] = {
     "openai": Preset(
-        base_url="https://api.openai.com/v1", env="OPENAI_API_KEY", max_tokens_field="max_completion_tokens"
+        base_url="https://api.openai.com/v1",
+        env="OPENAI_API_KEY",
+        max_tokens_field="max_completion_tokens",
+        responses=True,
     ),
     # Azure's v1 surface takes OpenAI's paths as they are; base_url is https://RESOURCE.openai.azure.com/openai/v1
     "azure": Preset(
-        base_url=None, env="AZURE_OPENAI_API_KEY", key_header="api-key", max_tokens_field="max_completion_tokens"
+        base_url=None,
+        env="AZURE_OPENAI_API_KEY",
+        key_header="api-key",
+        max_tokens_field="max_completion_tokens",
+        responses=True,
     ),
     "groq": Preset(base_url="https://api.groq.com/openai/v1", env="GROQ_API_KEY"),
     "openrouter": Preset(base_url="https://openrouter.ai/api/v1", env="OPENROUTER_API_KEY"),

@@ -9,6 +9,7 @@ aiohttp instead of the SDK's client: half its CPU per request, measured; redirec
 """
 
 import asyncio
+import io
 from collections.abc import AsyncGenerator, Callable, Mapping
 from functools import cache
 from typing import Protocol
@@ -18,12 +19,14 @@ from yarl import URL
 
 from backends.base import Call, Held, Relayed, Tally
 from backends.failures import of_exception, of_status, of_stream
-from compat.canonical.error import BackendError, BadResponse, GatewayError, TimedOut
+from compat.canonical.error import BackendError, BadResponse, GatewayError, TimedOut, Unreachable
 from compat.openai.error import Verdict, parse_error
 from compat.sse import Cutter, TooLong
 
 BODY_MAX_BYTES = 64 * 1024 * 1024
 ERROR_MAX_BYTES = 64 * 1024
+LARGE_BYTES = 1024 * 1024
+"""From here on a body is sent in pieces, and an answer is looked at in a thread: neither may hold up the loop."""
 AFTER_DONE_S = 0.25
 """How long the connection may take to end after the last event, to be worth keeping."""
 
@@ -60,7 +63,7 @@ class Wire:
     async def send(
         self, url: URL, headers: Mapping[str, str], body: bytes, tap: Tap, call: Call, *, stream: bool
     ) -> Relayed:
-        """POST a JSON body; returns once the provider has accepted it.  Raises GatewayError."""
+        """POST a body; returns once the provider has accepted it.  Raises GatewayError."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         due = min(began + call.timeouts.first_token_s, call.deadline) if stream else call.deadline
@@ -69,7 +72,7 @@ class Wire:
             async with asyncio.timeout_at(due):
                 response = await self._open().post(
                     url,
-                    data=body,
+                    data=body if len(body) < LARGE_BYTES else io.BytesIO(body),
                     headers=headers,
                     allow_redirects=False,
                     timeout=_connect_timeout(call.timeouts.connect_s),
@@ -78,7 +81,11 @@ class Wire:
                     raise await self._refusal(response)
                 if not stream:
                     whole = await _read(response, BODY_MAX_BYTES, self._provider)
-                    return Relayed(headers=passed_headers(response), tally=tap, body=self._whole(tap, whole))
+                    if len(whole) < LARGE_BYTES:
+                        whole = self._whole(tap, whole)
+                    else:
+                        whole = await asyncio.to_thread(self._whole, tap, whole)
+                    return Relayed(headers=passed_headers(response), tally=tap, body=whole)
                 if response.content_type != "text/event-stream":
                     self._whole(tap, await _read(response, BODY_MAX_BYTES, self._provider))
                     raise BadResponse(f"Backend '{self._provider}' did not stream its answer.")
@@ -92,12 +99,12 @@ class Wire:
         frames = Held(self._frames(response, tap, watch), watch.release)
         return Relayed(headers=passed_headers(response), tally=tap, frames=frames)
 
-    async def get(self, url: URL, headers: Mapping[str, str], timeout_s: float = 10.0) -> bytes:
-        """GET a small document.  Raises GatewayError."""
+    async def get(self, url: URL, headers: Mapping[str, str], timeout_s: float = 10.0, *, method: str = "GET") -> bytes:
+        """A small document, without sending any.  Raises GatewayError."""
         try:
             async with (
                 asyncio.timeout(timeout_s),
-                self._open().get(url, headers=headers, allow_redirects=False) as response,
+                self._open().request(method, url, headers=headers, allow_redirects=False) as response,
             ):
                 if response.status != 200:
                     raise await self._refusal(response)
@@ -139,7 +146,9 @@ class Wire:
         return answer
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> GatewayError:
-        body = await response.content.read(ERROR_MAX_BYTES)
+        body = b""
+        while len(body) < ERROR_MAX_BYTES and (data := await response.content.read(ERROR_MAX_BYTES)):
+            body += data
         return of_status(response.status, self._parse_error(body), response.headers.get("retry-after"), self._provider)
 
     async def _frames(self, response: aiohttp.ClientResponse, tap: Tap, watch: "_Watch") -> AsyncGenerator[bytes, None]:
@@ -175,6 +184,11 @@ class Wire:
                 return
             error = of_exception(e, self._provider)
             raise (error or e) from e
+        except RuntimeError as e:
+            if self._session is not None:
+                raise
+            # aiohttp's way to say that the connection was closed under its reader.
+            raise Unreachable(f"The connection to backend '{self._provider}' was closed.") from e
 
 
 class _Watch:

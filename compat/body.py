@@ -41,13 +41,17 @@ def read_fields(body: bytes) -> dict[str, Raw]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise InvalidRequest("We could not parse the JSON body of your request.") from e
     if not CREDENTIAL_FIELDS.isdisjoint(fields):
-        name = next(name for name in fields if name in CREDENTIAL_FIELDS)
-        raise InvalidRequest(
-            f"Unrecognized request argument supplied: {name}. Where requests go is configured at the gateway.",
-            param=name,
-            code="unknown_parameter",
-        )
+        raise credential(next(name for name in fields if name in CREDENTIAL_FIELDS))
     return fields
+
+
+def credential(name: str) -> InvalidRequest:
+    """The refusal of one of CREDENTIAL_FIELDS."""
+    return InvalidRequest(
+        f"Unrecognized request argument supplied: {name}. Where requests go is configured at the gateway.",
+        param=name,
+        code="unknown_parameter",
+    )
 
 
 def read(body: bytes, decoder: msgspec.json.Decoder[T], at: str = "") -> T:

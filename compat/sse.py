@@ -33,7 +33,7 @@ class Cutter:
         rest = self._rest
         if not rest:
             end = data.rfind(b"\n\n") + 2
-            if end == len(data):
+            if end == len(data) > 1:  # 1 is what stands for "not found"
                 return data
             if end > 1:
                 rest += data[end:]

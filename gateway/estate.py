@@ -1,5 +1,6 @@
 """Builds the estate a configuration describes, taking over the backends that did not change."""
 
+import os
 from collections.abc import Mapping
 from functools import partial
 
@@ -44,6 +45,9 @@ def build(config: Config, old: Estate | None = None) -> Estate:
     )
 
 
+_SECRETIVE = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
+
+
 def retired(old: Estate, new: Estate) -> Mapping[str, Backend]:
     """The backends that only the old estate has, to be closed when its guests are gone."""
     kept = {id(backend) for backend in new.backends.values()}
@@ -51,8 +55,9 @@ def retired(old: Estate, new: Estate) -> Mapping[str, Backend]:
 
 
 def secrets(config: Config) -> list[str]:
-    """Every secret the configuration holds, for the log redactor."""
+    """Every secret the configuration holds, and those that backends may take from the environment."""
     found = [key.key for key in config.auth.keys]
+    found += [value for name, value in os.environ.items() if name.endswith(_SECRETIVE)]
     for entry in config.backends.values():
         settings = entry.settings
         found += [v for v in (getattr(settings, "api_key", None), *getattr(settings, "headers", {}).values()) if v]

@@ -60,6 +60,8 @@ class GatewayError(Exception):
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
+        self.request_id: str | None = None
+        """Set by the house before it renders the error: some dialects name the request in the body."""
         if code is not None:
             self.code = code
 

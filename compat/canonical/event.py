@@ -23,7 +23,10 @@ class Usage(Value, frozen=True):
     output_tokens: int | None = None
     """All that was generated, reasoning included."""
     cached_tokens: int | None = None
+    """Read from a cache of prompts."""
     reasoning_tokens: int | None = None
+    cache_written_tokens: int | None = None
+    """Put into a cache of prompts; some providers charge more for these."""
 
 
 class Started(Tagged, frozen=True):
@@ -74,6 +77,8 @@ class Finished(Tagged, frozen=True):
     reason: Reason
     raw_reason: str | None = None
     """The provider's own word, where it differs."""
+    stop: str | None = None
+    """The client's stop sequence that was met, where the provider says."""
     choice: int = 0
 
 

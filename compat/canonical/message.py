@@ -48,15 +48,25 @@ class ToolCall(Tagged, frozen=True):
     name: str
     arguments: str
     """JSON text exactly as the model wrote it, which may be invalid JSON."""
+    extra: dict[str, Any] = {}
+
+
+class Opaque(Tagged, frozen=True):
+    """A part that only the dialect it was written in understands: a server tool's call, a file's id, …"""
+
+    type: str
+    body: dict[str, Any]
+    """The whole part, decoded, its type included."""
 
 
 class ToolResult(Tagged, frozen=True):
     id: str
-    parts: tuple[Text | Media, ...]
+    parts: tuple[Text | Media | Opaque, ...]
     failed: bool = False
+    extra: dict[str, Any] = {}
 
 
-Part = Text | Media | Reasoning | ToolCall | ToolResult
+Part = Text | Media | Reasoning | ToolCall | ToolResult | Opaque
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 

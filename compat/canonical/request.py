@@ -4,16 +4,16 @@ from typing import Any, Literal
 
 from msgspec import Raw, Struct
 
-from compat.canonical.message import Media, Message, Tagged, Value
+from compat.canonical.message import Media, Message, Opaque, Tagged, Value
 
-Dialect = Literal["chat", "completions", "embeddings", "images", "responses", "messages", "native"]
+Dialect = Literal["chat", "completions", "embeddings", "images", "image_edits", "responses", "messages", "native"]
 """A wire format a client may speak; relaying backends name those they speak themselves."""
 
 
 class Envelope(Struct, kw_only=True, frozen=True):
     """A request peeked at: enough to route it, while its fields stay raw bytes.
 
-    Of two equal keys the last one counts, in `fields` and therefore in everything sent on.
+    Of two equal keys the last one counts, in `fields` and in everything rebuilt from them.
     """
 
     dialect: Dialect
@@ -21,8 +21,11 @@ class Envelope(Struct, kw_only=True, frozen=True):
     """As the client asked for it; empty when the body names none."""
     stream: bool
     fields: dict[str, Raw]
-    """The body's top-level fields in their order, values as the client's own bytes."""
+    """The body's top-level fields in their order, values as the client's own bytes.  Of a form: those
+    that are not files, as JSON strings."""
     body: bytes
+    content_type: str = ""
+    """Of a body that is a form (multipart/form-data), boundary included; empty for JSON."""
     headers: dict[str, str] = {}
     """The client's headers that belong to its dialect (`anthropic-beta`, …), names in lower case."""
     wants_usage: bool = True
@@ -48,6 +51,8 @@ class Tool(Value, frozen=True):
     """JSON Schema, untouched."""
     description: str | None = None
     strict: bool | None = None
+    extra: dict[str, Any] = {}
+    """Fields that the model does not name (`cache_control`, …), decoded, order kept."""
 
 
 class Schema(Value, frozen=True):
@@ -63,7 +68,8 @@ class TextRequest(Tagged, frozen=True):
     model: str
     messages: tuple[Message, ...]
     sampling: Sampling = Sampling()
-    tools: tuple[Tool, ...] = ()
+    tools: tuple[Tool | Opaque, ...] = ()
+    """Opaque ones are the provider's own (web search, …)."""
     tool_choice: str | None = None
     """"auto", "none", "required", or "=" and the name of one tool."""
     parallel_tools: bool | None = None
@@ -73,6 +79,8 @@ class TextRequest(Tagged, frozen=True):
     user: str | None = None
     extra: dict[str, Any] = {}
     """Fields of the client's dialect that the model does not name, decoded, order kept."""
+    dialect: Dialect = "chat"
+    """Whose fields the `extra` here and in the parts are, and whose parts the opaque ones."""
 
 
 class EmbeddingRequest(Tagged, frozen=True):

@@ -25,6 +25,7 @@ from compat.canonical.event import (
     Usage,
 )
 from compat.canonical.message import Reasoning, Text, ToolCall
+from compat.openai.thought import Thoughts, render_thoughts
 from compat.openai.usage import parse_usage, render_usage
 from compat.sse import DONE, data_of, frame, split
 
@@ -42,6 +43,7 @@ async def render_events(events: AsyncGenerator[Event, None], *, include_usage: b
     """Write a stream as SSE frames of `chat.completion.chunk`, [DONE] included."""
     head: dict[str, Any] = {}
     greeted: set[int] = set()
+    thoughts: dict[int, Thoughts] = {}
     usage = Usage()
 
     def chunk(choice: int, delta: dict[str, Any], reason: str | None = None) -> bytes:
@@ -59,11 +61,17 @@ async def render_events(events: AsyncGenerator[Event, None], *, include_usage: b
                 case Started(id=id_, model=model, created=created):
                     head = {"id": id_, "object": "chat.completion.chunk", "created": created, "model": model}
                 case TextDelta(text=text, choice=n):
+                    thoughts.setdefault(n, Thoughts()).note(event)
                     yield chunk(n, {"content": text})
                 case ReasoningDelta(text=text, choice=n):
-                    if text:
-                        yield chunk(n, {"reasoning_content": text})
+                    block = thoughts.setdefault(n, Thoughts()).note(event)
+                    delta: dict[str, Any] = {"reasoning_content": text} if text else {}
+                    if block is not None:
+                        delta["thinking_blocks"] = [block]
+                    if delta:
+                        yield chunk(n, delta)
                 case ToolDelta():
+                    thoughts.setdefault(event.choice, Thoughts()).note(event)
                     yield chunk(event.choice, {"tool_calls": [_render_tool_delta(event)]})
                 case Finished(reason=reason, choice=n):
                     yield chunk(n, {}, reason_out(reason))
@@ -84,6 +92,8 @@ def render_result(result: Result) -> bytes:
         message["refusal"] = None
         if thought := "".join(part.text for part in choice.parts if isinstance(part, Reasoning)):
             message["reasoning_content"] = thought
+        if signed := render_thoughts(choice.parts):
+            message["thinking_blocks"] = signed
         if calls:
             message["tool_calls"] = [
                 {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}} for c in calls
@@ -119,8 +129,16 @@ class _Call(Struct):
     function: _Function = msgspec.field(default_factory=_Function)
 
 
+class _Part(Struct):
+    """A part of a content that comes as a list, as Mistral's reasoning models send it."""
+
+    type: str = "text"
+    text: str | None = None
+    thinking: "list[_Part] | str | None" = None
+
+
 class _Delta(Struct):
-    content: str | None = None
+    content: str | list[_Part] | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
@@ -173,7 +191,17 @@ def _choice_events(choice: _Choice, calls: dict[tuple[int, int], bool]) -> list[
     out: list[Event] = []
     if thought := delta.reasoning_content or delta.reasoning:
         out.append(ReasoningDelta(text=thought, choice=n))
-    if text := delta.content or delta.refusal:
+    if isinstance(delta.content, list):
+        for part in delta.content:
+            thoughts = part.thinking if isinstance(part.thinking, list) else []
+            thought = "".join(t.text or "" for t in thoughts) or (
+                part.thinking if isinstance(part.thinking, str) else ""
+            )
+            if thought:
+                out.append(ReasoningDelta(text=thought, choice=n))
+            if part.text:
+                out.append(TextDelta(text=part.text, choice=n))
+    elif text := delta.content or delta.refusal:
         out.append(TextDelta(text=text, choice=n))
     for position, call in enumerate(delta.tool_calls or ()):
         index = call.index if call.index is not None else position

@@ -74,6 +74,8 @@ class _WireFunction(Struct):
 class _WireTool(Struct):
     function: _WireFunction
     type: str = "function"
+    cache_control: dict[str, Any] | None = None
+    """Anthropic's, which several gateways let OpenAI's clients say."""
 
 
 class _WireSchema(Struct):
@@ -140,6 +142,7 @@ def parse_request(envelope: Envelope) -> TextRequest:
                 parameters=t.function.parameters or {},
                 description=t.function.description,
                 strict=t.function.strict,
+                extra={"cache_control": t.cache_control} if t.cache_control else {},
             )
             for t in body.tools or ()
         ),
@@ -167,7 +170,7 @@ def render_request(request: TextRequest, *, stream: bool, max_tokens_field: str 
         "seed": s.seed,
         "presence_penalty": s.presence_penalty,
         "frequency_penalty": s.frequency_penalty,
-        "tools": [_render_tool(tool) for tool in request.tools] or None,
+        "tools": [_render_tool(tool) for tool in request.tools if isinstance(tool, Tool)] or None,
         "tool_choice": _render_tool_choice(request.tool_choice),
         "parallel_tool_calls": request.parallel_tools,
         "response_format": _render_format(request.schema),

@@ -87,6 +87,9 @@ def parse_request(asked: Envelope) -> TextRequest:
             )
         prompt = prompt[0]
     stop = body.stop
+    extra = {name: msgspec.json.decode(raw) for name, raw in asked.fields.items() if name not in _MODELLED}
+    if extra.get("best_of") == 1:
+        del extra["best_of"]  # the only one is the best
     return TextRequest(
         model=asked.model,
         messages=(Message(role="user", parts=(Text(text=prompt),)),),
@@ -102,7 +105,8 @@ def parse_request(asked: Envelope) -> TextRequest:
         ),
         choices=body.n or 1,
         user=body.user,
-        extra={name: msgspec.json.decode(raw) for name, raw in asked.fields.items() if name not in _MODELLED},
+        extra=extra,
+        dialect="completions",
     )
 
 

@@ -1,10 +1,14 @@
 """What all of OpenAI's generating endpoints share: the model's name, streaming, and asking for usage."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import msgspec
 from msgspec import Raw, Struct
 
 from compat.body import kind_of, read
 from compat.canonical.request import Dialect, Envelope
+from compat.form import read_form
 
 
 class _Options(Struct):
@@ -33,17 +37,31 @@ def envelope(dialect: Dialect, fields: dict[str, Raw], body: bytes) -> Envelope:
     )
 
 
-def upstream_body(envelope: Envelope, model: str, *, asks_usage: bool = True, streams: bool = False) -> bytes:
+def upstream_body(
+    envelope: Envelope,
+    model: str,
+    *,
+    asks_usage: bool = True,
+    streams: bool = False,
+    defaults: Mapping[str, Any] | None = None,
+) -> bytes:
     """The body that goes to a provider: the client's, under the provider's model name.
 
     asks_usage: ask for usage in a stream, so that it can be metered.
     streams: ask for a stream whether the client did or not.
+    defaults: fields, decoded, for where the client says nothing.
     """
+    if envelope.content_type:
+        if model == envelope.model:
+            return envelope.body
+        return read_form(envelope.body, envelope.content_type).with_text("model", model)
     stream = envelope.stream or streams
     asks_usage = asks_usage and stream and (streams or not envelope.wants_usage)
-    if model == envelope.model and not asks_usage and stream == envelope.stream:
+    missing = {name: value for name, value in (defaults or {}).items() if name not in envelope.fields}
+    named_once = envelope.body.count(b'"model"') <= 1  # of two, a provider may take the other one
+    if model == envelope.model and not asks_usage and stream == envelope.stream and not missing and named_once:
         return envelope.body
-    fields = dict(envelope.fields)
+    fields = dict(envelope.fields) | {name: Raw(_write(value)) for name, value in missing.items()}
     fields["model"] = Raw(_write(model))
     if stream != envelope.stream:
         fields["stream"] = Raw(b"true")

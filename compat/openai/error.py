@@ -24,6 +24,8 @@ class Verdict(Struct, frozen=True):
     param: str | None = None
     status: int | None = None
     """An HTTP status found inside the error, as some providers and llama.cpp send one."""
+    retry_after_s: float | None = None
+    """When to come back, where the body says so."""
 
 
 def render_error(error: GatewayError) -> bytes:

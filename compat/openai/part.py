@@ -8,6 +8,7 @@ from typing import Any
 from compat.body import missing
 from compat.canonical.error import InvalidRequest
 from compat.canonical.message import Media, Message, Part, Reasoning, Role, Text, ToolCall, ToolResult
+from compat.openai.thought import parse_thoughts, put
 
 _ROLES: dict[str, Role] = {
     "system": "system",
@@ -17,7 +18,7 @@ _ROLES: dict[str, Role] = {
     "tool": "tool",
     "function": "tool",
 }
-_MESSAGE_FIELDS = frozenset({"role", "content", "tool_calls", "tool_call_id", "reasoning_content"})
+_MESSAGE_FIELDS = frozenset({"role", "content", "tool_calls", "tool_call_id", "reasoning_content", "thinking_blocks"})
 
 
 def parse_message(wire: dict[str, Any], at: str) -> Message:
@@ -35,20 +36,33 @@ def parse_message(wire: dict[str, Any], at: str) -> Message:
             raise missing(f"{at}.tool_call_id")
         return Message(role="tool", parts=(ToolResult(id=id_, parts=content),), extra=extra)
     parts: list[Part] = []
-    if isinstance(thought := wire.get("reasoning_content"), str) and thought:
+    signed = parse_thoughts(wire.get("thinking_blocks"))
+    if not signed and isinstance(thought := wire.get("reasoning_content"), str) and thought:
         parts.append(Reasoning(text=thought))
     parts += content
     for n, call in enumerate(wire.get("tool_calls") or ()):
         parts.append(_parse_call(call, f"{at}.tool_calls[{n}]"))
-    return Message(role=_ROLES[role], parts=tuple(parts), extra=extra)
+    return Message(role=_ROLES[role], parts=tuple(put(signed, parts)), extra=extra)
 
 
 def render_message(message: Message) -> list[dict[str, Any]]:
-    """Write one message; results of several tools become one message each."""
+    """Write one message; results of several tools become one message each.
+
+    Their pictures and files follow in what the user says next, where the message was a user's, as Anthropic
+    has it: OpenAI's tool messages hold text alone.
+    """
     results = [part for part in message.parts if isinstance(part, ToolResult)]
-    rest = [part for part in message.parts if not isinstance(part, ToolResult)]
+    kept = Text if message.role == "user" else (Text, Media)
+    shown: list[Part] = [inner for r in results for inner in r.parts if not isinstance(inner, kept)]
+    rest = shown + [part for part in message.parts if not isinstance(part, ToolResult)]
     out: list[dict[str, Any]] = [
-        {"role": "tool", "tool_call_id": r.id, "content": render_content(r.parts), **message.extra} for r in results
+        {
+            "role": "tool",
+            "tool_call_id": r.id,
+            "content": render_content([part for part in r.parts if isinstance(part, kept)]),
+            **message.extra,
+        }
+        for r in results
     ]
     if rest or not results:
         out.append(_render_spoken(message, rest))
@@ -104,7 +118,7 @@ def _parse_call(call: Any, at: str) -> ToolCall:
 
 def _parse_part(part: Any, at: str) -> Text | Media:
     kind = part.get("type") if isinstance(part, dict) else None
-    if kind is None:
+    if not isinstance(kind, str):
         raise missing(f"{at}.type")
     extra = {name: value for name, value in part.items() if name not in ("type", kind)}
     if kind == "text" and isinstance(part.get("text"), str):

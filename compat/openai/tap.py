@@ -15,11 +15,11 @@ from msgspec import Raw, Struct
 from compat.canonical.event import Usage
 from compat.canonical.request import Envelope
 from compat.openai.error import Verdict, verdict
-from compat.openai.usage import parse_usage
+from compat.openai.usage import parse_usage, render_usage
 from compat.sse import DONE, data_of, frame, split
 
-_notable = re.compile(rb'"usage":\s*\{|"error"|"finish_reason":\s*"|\[DONE\]').search
-_notable_or_null = re.compile(rb'"usage"|"error"|"finish_reason":\s*"|\[DONE\]').search
+_notable = re.compile(rb'"usage"\s*:\s*\{|"error"|"finish_reason"\s*:\s*"|\[DONE\]').search
+_notable_or_null = re.compile(rb'"usage"|"error"|"finish_reason"\s*:\s*"|\[DONE\]').search
 _NULL_USAGE, _WITHOUT = b',"usage":null}\n\n', b"}\n\n"
 """How an event ends whose last field is a null usage: `}` closes the whole chunk, so it is top-level."""
 
@@ -69,13 +69,16 @@ class Tap:
         self.skipped = 0
         """Events that could not be read and were left out."""
         self._hides_usage = not envelope.wants_usage
-        n = envelope.fields.get("n")
-        self._several = n is not None and bytes(n) not in (b"1", b"null")
+        n = bytes(envelope.fields.get("n", b"1"))
+        self._choices = int(n) if n.isdigit() else 1
+        self._several = n not in (b"1", b"null")
         self._open: set[int] = set()
         self._closed: set[int] = set()
 
     def feed(self, events: bytes) -> bytes:
         """Take whole events and return what the client gets of them."""
+        if self.done:
+            return b""
         if self.began and not self._several:
             return self._plainly(events)
         for position, event in enumerate(apart := split(events)):
@@ -128,6 +131,8 @@ class Tap:
             return b""
         if data.strip() == b"[DONE]":
             self.done = True
+            # A provider may not do as many choices as it was asked for.
+            self.finished = bool(self._closed) and self._closed >= self._open
             return DONE
         try:
             chunk = _read_chunk(data)
@@ -150,7 +155,7 @@ class Tap:
             self._open.add(choice.index)
             if choice.finish_reason:
                 self._closed.add(choice.index)
-                self.finished = self._closed >= self._open
+                self.finished = self._closed >= self._open and len(self._closed) >= self._choices
             if not self.began:
                 self.began = choice.finish_reason is not None or _has_content(choice)
 
@@ -159,6 +164,36 @@ class Tap:
             return b""
         fields = _read_fields(data)
         del fields["usage"]
+        return frame(_write(fields))
+
+
+class SummingTap(Tap):
+    """For llama.cpp, which sends a usage for each of several choices: the client gets the sum, once, at the end."""
+
+    def __init__(self, envelope: Envelope) -> None:
+        super().__init__(envelope)
+        self._last: bytes | None = None
+
+    def _event(self, event: bytes) -> bytes:
+        before = self.usage
+        out = super()._event(event)
+        if self.usage is not before:
+            self._last = data_of(event)
+            return b""
+        return self._sum() + out if self.done else out
+
+    def _note(self, chunk: _Chunk) -> None:
+        before = self.usage
+        super()._note(chunk)
+        if before is not None and self.usage is not None and self.usage is not before:
+            # All choices share one prompt.
+            made = (before.output_tokens or 0) + (self.usage.output_tokens or 0)
+            self.usage = msgspec.structs.replace(self.usage, output_tokens=made)
+
+    def _sum(self) -> bytes:
+        if self._last is None or self.usage is None or self._hides_usage:
+            return b""
+        fields = _read_fields(self._last) | {"usage": Raw(_write(render_usage(self.usage)))}
         return frame(_write(fields))
 
 

@@ -18,10 +18,12 @@ from compat.canonical.error import (
     HeadersTooLarge,
     InvalidRequest,
     MethodNotAllowed,
+    ModelLoading,
     Overloaded,
+    QueueFull,
 )
 from compat.canonical.principal import Principal
-from compat.openai.error import render_error
+from gateway.api.shape import render_error
 from gateway.config import LOOPBACK
 from gateway.house import House
 from gateway.visit import Visit, new_id
@@ -84,7 +86,7 @@ class Door:
                 origin = self._admit(scope, raw)
             except GatewayError as e:
                 visit.code = e.word
-                await refuse(e, send_noted)
+                await refuse(e, send_noted, visit)
                 return
             if origin is not None:
                 extra += _cors_headers(origin)
@@ -152,22 +154,25 @@ def _host_name(host: str) -> str:
     return name.lower() if ok else "?"
 
 
-async def refuse(error: GatewayError, send: Send) -> None:
-    """Answer with an error in OpenAI's shape and close."""
-    body = render_error(error)
+async def refuse(error: GatewayError, send: Send, visit: Visit) -> None:
+    """Answer with an error and close."""
+    body = render_error(error, visit)
     headers = [*error_headers(error), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-def error_headers(error: GatewayError) -> list[tuple[bytes, bytes]]:
-    """The headers that go with an error answer."""
+def error_headers(error: GatewayError, *, attempted: bool = False) -> list[tuple[bytes, bytes]]:
+    """The headers that go with an error answer.
+
+    attempted: a backend was asked, so the gateway's own retries are spent and the client's would multiply them.
+    """
     headers = [(b"content-type", b"application/json")]
     if isinstance(error, MethodNotAllowed) and error.allow:
         headers.append((b"allow", error.allow.encode()))
     if error.retry_after_s is not None:
         headers.append((b"retry-after", str(max(1, min(120, round(error.retry_after_s + 0.49)))).encode()))
-    if error.final or (error.retryable and error.status != 503):
-        # Our own retries are spent: the client's would multiply them.
+    waits = isinstance(error, (QueueFull, ModelLoading))  # waiting is up to the client
+    if error.final or (attempted and error.retryable and not waits):
         headers.append((b"x-should-retry", b"false"))
     return headers

@@ -39,12 +39,25 @@ class Errors(Protocol):
 class Reply:
     """One answer on its way to one client."""
 
-    def __init__(self, house: House, visit: Visit, receive: Receive, send: Send, errors: Errors) -> None:
+    def __init__(
+        self,
+        house: House,
+        visit: Visit,
+        receive: Receive,
+        send: Send,
+        errors: Errors,
+        *,
+        keep_alive: bytes = KEEP_ALIVE,
+        id_header: bytes | None = None,
+    ) -> None:
         self._house = house
         self._visit = visit
         self._receive = receive
         self._send = send
-        self._errors = errors
+        self.errors = errors
+        """How this answer's dialect says that something went wrong."""
+        self._keep_alive = keep_alive
+        self._id_header = id_header
         self._started = False
         self._streams = False
         self._ended = False
@@ -110,13 +123,16 @@ class Reply:
     async def _fail(self, error: GatewayError) -> None:
         self._stop_pinging()
         self._visit.code = error.word
+        error.request_id = self._visit.request_id
         if self._ended:
             return
         if self._started:
-            await self._write(self._errors.frame(error), last=True)
+            await self._write(self.errors.frame(error), last=True)
             return
-        body = self._errors.body(error)
-        await self._start(error.status, [*error_headers(error), *self._routed(), _length(body)])
+        body = self.errors.body(error)
+        await self._start(
+            error.status, [*error_headers(error, attempted=self._visit.attempts > 0), *self._routed(), _length(body)]
+        )
         await self._write(body, last=True)
 
     def _routed(self) -> list[Header]:
@@ -136,6 +152,8 @@ class Reply:
 
     async def _start(self, status: int, headers: list[Header]) -> None:
         self._started = True
+        if self._id_header is not None and all(name != self._id_header for name, _ in headers):
+            headers = [*headers, (self._id_header, self._visit.request_id.encode())]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def _write(self, body: bytes, last: bool = False) -> None:
@@ -156,7 +174,7 @@ class Reply:
             # This commits to status 200: from here on, failures are told inside the stream.
             await self._start_stream(())
         if not self._ended:
-            await self._write(KEEP_ALIVE)
+            await self._write(self._keep_alive)
 
     def _stop_pinging(self) -> None:
         if self._pinger is not None:

@@ -7,15 +7,15 @@ Alembic is imported only when there is something to migrate: it is a tenth of th
 import asyncio
 import fcntl
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _ADVISORY_LOCK = 0x706C7567
@@ -49,6 +49,18 @@ async def upgrade(engine: AsyncEngine) -> None:
             await connection.run_sync(_migrate)
 
 
+@asynccontextmanager
+async def durably(engine: AsyncEngine) -> AsyncGenerator[AsyncConnection, None]:
+    """A transaction that survives a power cut once it is over, which others on SQLite may not."""
+    async with engine.connect() as connection:
+        try:
+            await _synchronous(connection, "FULL")
+            async with connection.begin():
+                yield connection
+        finally:
+            await _synchronous(connection, "NORMAL")
+
+
 async def answers(engine: AsyncEngine, within_s: float = 1.0) -> bool:
     """Whether the database can be asked right now."""
     try:
@@ -80,6 +92,12 @@ def _migrate(connection: Connection) -> None:
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+
+
+async def _synchronous(connection: AsyncConnection, level: str) -> None:
+    if connection.dialect.name == "sqlite":
+        await connection.exec_driver_sql(f"PRAGMA synchronous={level}")
+        await connection.commit()  # of nothing: the statement has begun a transaction as far as SQLAlchemy knows
 
 
 def _set_pragmas(connection: Any, record: Any) -> None:  # noqa: ARG001

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from backends.base import Backend, Call, Relayed, Relays, Tally
-from compat.canonical.error import BadResponse, GatewayError, TimedOut, Unreachable
+from compat.canonical.error import BackendError, BadResponse, GatewayError, TimedOut, Unreachable
 from compat.canonical.event import Event, Finished, Metered, Started, Usage
 from compat.canonical.request import Envelope, Request
 from gateway.routing.router import Plan, Route
@@ -54,14 +54,16 @@ class Dispatcher:
         parse: reads the envelope in full, for routes that do not speak its dialect.
         """
         failure: GatewayError | None = None
-        silent: set[str] = set()
+        spent: set[str] = set()
+        """Routes not to be tried again: one may still work on the first copy, another has no account."""
         for attempt in range(len(plan.routes) + plan.retries):
             route = plan.routes[attempt % len(plan.routes)]
-            if route.name in silent:
-                continue  # it may still be working on the first copy
+            if route.name in spent:
+                continue
             if attempt >= len(plan.routes) and failure is not None:
                 await _back_off(attempt - len(plan.routes), failure, call)
             visit.attempts += 1
+            call.dropped.clear()
             visit.backend, visit.model = route.backend.name, route.model
             if visit.handed is None:
                 visit.handed = perf_counter()
@@ -69,11 +71,11 @@ class Dispatcher:
                 answer = await self._attempt(route, envelope, parse, call)
             except GatewayError as e:
                 self._attempts.labels(route.backend.name, e.word).inc()
-                if not e.retryable:
+                if not isinstance(e, BackendError):
                     raise
                 failure = e
-                if isinstance(e, TimedOut):
-                    silent.add(route.name)
+                if isinstance(e, TimedOut) or not e.retryable:
+                    spent.add(route.name)
                 continue
             self._attempts.labels(route.backend.name, "ok").inc()
             visit.first = perf_counter()
@@ -89,7 +91,7 @@ class Dispatcher:
             return await _held(relayed, route)
         request = msgspec.structs.replace(parse(envelope), model=route.model)
         tally = _Counted()
-        events = _counted(route.backend.run(request, call), tally)
+        events = _counted(_timed(route.backend.run(request, call), call, envelope.stream), tally)
         head: list[Event] = []
         async for event in events:
             head.append(event)
@@ -127,6 +129,24 @@ async def _resumed(head: list[T], rest: AsyncGenerator[T, None]) -> AsyncGenerat
             yield piece
         async for piece in rest:
             yield piece
+
+
+async def _timed(events: AsyncGenerator[Event, None], call: Call, streamed: bool) -> AsyncGenerator[Event, None]:
+    """Hold a translated answer to the deadlines.  Each wait has its own, so that no yield happens inside one."""
+    loop = asyncio.get_running_loop()
+    due = min(loop.time() + call.timeouts.first_token_s, call.deadline) if streamed else call.deadline
+    async with aclosing(events):
+        while True:
+            try:
+                async with asyncio.timeout_at(due):
+                    event = await anext(events, None)
+            except TimeoutError as e:
+                raise TimedOut("The backend did not answer in time.") from e
+            if event is None:
+                return
+            if streamed and not isinstance(event, Started):
+                due = min(loop.time() + call.timeouts.idle_s, call.deadline)
+            yield event
 
 
 class _Counted:

@@ -16,7 +16,7 @@ ADMIN_KEY = "admin-key-canary-9a3b"
 UPSTREAM_KEY = "upstream-key-canary-77ab41"
 BODY_LIMIT = 1_000_000
 
-FAILING = ("status:500", "status:503", "status:429", "reset", "html", "error_in_200", "cut", "error_event:0")
+FAILING = ("status:500", "status:503", "status:429", "status:401", "quota", "reset", "html", "error_in_200", "cut", "error_event:0")
 """Scripts after which the next route is tried."""
 
 
@@ -27,6 +27,7 @@ def config(provider_url: str) -> dict[str, Any]:
         "auto": {"routes": ["fake/fake"]},
         "once-*": {"routes": ["up/*"], "retries": 0},
         "again": {"routes": ["up/status:503"], "retries": 2},
+        "no-account": {"routes": ["up/quota"], "retries": 2},
         "limited": {"routes": ["up/status:429:0"], "retries": 2},
         "backing-off": {"routes": ["up/status:429:5"], "retries": 2},
         "quick-silent": {"routes": ["up/silent"], "retries": 0, "timeouts": quick},

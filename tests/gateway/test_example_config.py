@@ -22,7 +22,7 @@ def _tree() -> dict[str, Any]:
 
 def test_the_example_configuration_loads_as_it_is() -> None:
     loaded = config.load(EXAMPLE, {})
-    assert set(loaded.backends) == {"local", "openai", "box2", "fake"}
+    assert set(loaded.backends) == {"local", "openai", "box2", "fake", "hf"}
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_what_no_retry_can_mend_tells_the_sdk_not_to(client: httpx2.Client, scri
     assert client.post(CHAT, json=chat(f"once-{script}")).headers["x-should-retry"] == "false"
 
 
-@pytest.mark.parametrize("script", ["status:500", "status:429:7", "reset", "html"])
+@pytest.mark.parametrize("script", ["status:500", "status:503", "status:429:7", "reset", "html"])
 def test_once_the_gateways_retries_are_spent_the_sdk_is_told_not_to(client: httpx2.Client, script: str) -> None:
     assert client.post(CHAT, json=chat(f"once-{script}")).headers["x-should-retry"] == "false"
 
@@ -184,6 +184,20 @@ def test_x_request_timeout_bounds_a_translated_request(client: httpx2.Client) ->
     )
     assert answer.status_code == 504
     assert error_of(answer)["code"] == "upstream_timeout"
+
+
+@BOTH
+def test_x_request_timeout_bounds_a_backend_that_keeps_no_time_itself(client: httpx2.Client, stream: bool) -> None:
+    answer = client.post(CHAT, json=chat("slow/fake", stream=stream), headers={"x-request-timeout": "0.25"})
+    error = in_band_error(answer.content) if stream else error_of(answer)
+    assert error["code"] == "upstream_timeout"
+
+
+def test_an_account_without_quota_is_not_asked_again(client: httpx2.Client, upstream: Provider) -> None:
+    answer = client.post(CHAT, json=chat("no-account"))
+    assert error_of(answer)["code"] == "upstream_quota_exhausted"
+    assert answer.headers["x-gateway-attempts"] == "1"
+    assert len(upstream.seen) == 1
 
 
 def test_after_a_silent_route_the_next_one_answers(client: httpx2.Client, upstream: Provider) -> None:

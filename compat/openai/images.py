@@ -1,0 +1,238 @@
+"""OpenAI's images: requests to make and to edit them.
+
+Sources: https://platform.openai.com/docs/api-reference/images/create and …/images/createEdit.  An edit
+comes as a form with files, or as JSON whose `images` are data URLs.
+"""
+
+import re
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from compat.body import CREDENTIAL_FIELDS, check_kinds, credential, kind_of, missing, read, read_fields
+from compat.canonical.error import InvalidRequest
+from compat.canonical.message import Media
+from compat.canonical.request import Dialect, Envelope, ImageRequest
+from compat.form import Field, Form, read_form
+from compat.magic import mime_of
+from compat.openai.envelope import envelope
+from compat.openai.part import media_of_url
+
+COUNT_MAX = 10
+"""Pictures in one request, OpenAI's own limit."""
+
+_KINDS: dict[str, tuple[str, ...]] = {
+    "model": ("string",),
+    "prompt": ("string",),
+    "n": ("number",),
+    "size": ("string",),
+    "quality": ("string",),
+    "style": ("string",),
+    "background": ("string",),
+    "moderation": ("string",),
+    "output_format": ("string",),
+    "output_compression": ("number",),
+    "response_format": ("string",),
+    "input_fidelity": ("string",),
+    "stream": ("boolean",),
+    "partial_images": ("number",),
+    "user": ("string",),
+    "images": ("array",),
+}
+_image = re.compile(r"image(\[\d*\])?").fullmatch
+"""`image` once, or `image[]` several times, as OpenAI's SDKs send it; some clients number them."""
+_SINGLE = frozenset(_KINDS) | {"mask"}
+_CARRIED = frozenset({"model", "prompt", "n", "size", "user", "image", "images", "mask", "stream", "partial_images"})
+"""What the internal model says, or what needs no saying: a stream may have no partial images."""
+
+
+class ImagesRequest(Struct):
+    """What is read of a request when it has to be translated."""
+
+    prompt: str
+    model: str | None = None
+    n: int | None = None
+    size: str | None = None
+    quality: str | None = None
+    style: str | None = None
+    background: str | None = None
+    moderation: str | None = None
+    output_format: str | None = None
+    output_compression: int | None = None
+    response_format: str | None = None
+    stream: bool | None = None
+    partial_images: int | None = None
+    user: str | None = None
+
+
+class ImageRef(Struct):
+    """A picture by its place; a data URL is the picture itself."""
+
+    image_url: str | None = None
+    file_id: str | None = None
+
+
+class ImageEditRequest(ImagesRequest):
+    """What is read of an edit that comes as JSON."""
+
+    images: list[ImageRef] | None = None
+    mask: ImageRef | None = None
+    input_fidelity: str | None = None
+
+
+_read_request = msgspec.json.Decoder(ImagesRequest)
+_read_edit = msgspec.json.Decoder(ImageEditRequest)
+_encode = msgspec.json.Encoder().encode
+
+
+def peek(body: bytes) -> Envelope:
+    """Read as much of a request to make pictures as routing needs.  Raises InvalidRequest."""
+    return _peeked("images", body)
+
+
+def peek_edit(body: bytes) -> Envelope:
+    """Read as much of an edit in JSON as routing needs.  Raises InvalidRequest."""
+    found = _peeked("image_edits", body)
+    if not any(name in found.fields for name in ("images", "image")):
+        raise missing("images")
+    return found
+
+
+def peek_edit_form(body: bytes, content_type: str) -> Envelope:
+    """Read as much of an edit in a form as routing needs.  Raises InvalidRequest."""
+    form = read_form(body, content_type)
+    seen: set[str] = set()
+    fields: dict[str, Raw] = {}
+    for field in form.fields:
+        if field.name in CREDENTIAL_FIELDS:
+            raise credential(field.name)
+        if field.name in seen and field.name in _SINGLE:
+            raise InvalidRequest(
+                f"The field '{field.name}' is given more than once.", param=field.name, code="invalid_value"
+            )
+        seen.add(field.name)
+        if field.filename is None and not _image(field.name):
+            fields[field.name] = Raw(_encode(form.text(field)))
+    if not any(_image(name) for name in seen):
+        raise missing("image")
+    if "prompt" not in fields:
+        raise missing("prompt")
+    said = fields.get("stream")
+    return Envelope(
+        dialect="image_edits",
+        model=msgspec.json.decode(fields["model"]) if "model" in fields else "",
+        stream=said is not None and bytes(said).lower() in (b'"true"', b'"1"'),
+        fields=fields,
+        body=body,
+        content_type=content_type,
+    )
+
+
+def parse_request(asked: Envelope) -> ImageRequest:
+    """Read a request to make pictures whole.  Raises InvalidRequest."""
+    body = read(asked.body, _read_request)
+    return _request(asked, body.prompt, body.n, body.size, body.user, _extra(asked))
+
+
+def parse_edit(asked: Envelope) -> ImageRequest:
+    """Read an edit whole, whichever way it came.  Raises InvalidRequest."""
+    if asked.content_type:
+        return _parse_form(asked)
+    body = read(asked.body, _read_edit)
+    images = tuple(_media(one, f"images[{n}]") for n, one in enumerate(body.images or ()))
+    if not images:
+        raise missing("images")
+    mask = _media(body.mask, "mask") if body.mask is not None else None
+    return _request(asked, body.prompt, body.n, body.size, body.user, _extra(asked), images, mask)
+
+
+def count_of(asked: Envelope) -> int:
+    """How many pictures are asked for; 1 where that cannot be read."""
+    raw = bytes(asked.fields.get("n", b"")).strip(b'"')
+    return int(raw) if raw.isdigit() and len(raw) < 4 else 1
+
+
+def _peeked(dialect: Dialect, body: bytes) -> Envelope:
+    fields = read_fields(body)
+    check_kinds(fields, _KINDS)
+    prompt = fields.get("prompt")
+    if prompt is None or kind_of(prompt) == "null":
+        raise missing("prompt")
+    # Usage comes with every answer, and there are no stream_options to ask for it.
+    return msgspec.structs.replace(envelope(dialect, fields, body), wants_usage=True)
+
+
+def _parse_form(asked: Envelope) -> ImageRequest:
+    form = read_form(asked.body, asked.content_type)
+    texts = {name: msgspec.json.decode(raw) for name, raw in asked.fields.items()}
+    images: list[Media] = []
+    mask: Media | None = None
+    extra = _extra(asked)
+    for field in form.fields:
+        if _image(field.name):
+            images.append(_file(form, field))
+        elif field.name == "mask":
+            mask = _file(form, field)
+        elif field.filename is not None:
+            extra[field.name] = field.filename
+    n = texts.get("n")
+    if n is not None and not (n.isascii() and n.isdigit()):
+        raise InvalidRequest("Invalid type for 'n': expected an integer.", param="n", code="invalid_type")
+    count = int(n) if n is not None else None
+    return _request(asked, texts["prompt"], count, texts.get("size"), texts.get("user"), extra, tuple(images), mask)
+
+
+def _request(
+    asked: Envelope,
+    prompt: str,
+    n: int | None,
+    size: str | None,
+    user: str | None,
+    extra: dict[str, Any],
+    images: tuple[Media, ...] = (),
+    mask: Media | None = None,
+) -> ImageRequest:
+    if n is not None and not 1 <= n <= COUNT_MAX:
+        raise InvalidRequest(
+            f"Invalid value for 'n': expected a number from 1 to {COUNT_MAX}.", param="n", code="invalid_value"
+        )
+    return ImageRequest(
+        model=asked.model,
+        prompt=prompt,
+        images=images,
+        mask=mask,
+        count=n or 1,
+        size=None if size == "auto" else size,
+        user=user or None,
+        extra=extra,
+    )
+
+
+def _extra(asked: Envelope) -> dict[str, Any]:
+    """Fields for the backend to carry over or to name as dropped: not those that say what happens anyway."""
+    out = {}
+    for name, raw in asked.fields.items():
+        if name in _CARRIED:
+            continue
+        value = msgspec.json.decode(raw)
+        if value in (None, "auto") or (name == "response_format" and value == "b64_json"):
+            continue
+        out[name] = value
+    return out
+
+
+def _media(ref: ImageRef, at: str) -> Media:
+    if ref.image_url is None:
+        raise InvalidRequest(
+            f"Invalid value for '{at}': this model's provider takes pictures as 'image_url' only.",
+            param=at,
+            code="unsupported_value",
+        )
+    return media_of_url(ref.image_url, f"{at}.image_url", "image/*", {})
+
+
+def _file(form: Form, field: Field) -> Media:
+    data = form.value(field)
+    said = field.mime if field.mime and field.mime.startswith("image/") else None
+    return Media(mime=mime_of(data) or said or "application/octet-stream", data=data, name=field.filename)

@@ -1,0 +1,345 @@
+"""OpenAI's Responses API: requests.  Source: https://platform.openai.com/docs/api-reference/responses/create
+
+`peek` serves the relay lane and keeps every byte; `parse_request` serves the translated lane, and
+`render_settings` says in the answer what was asked, as OpenAI does.
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from compat.body import check_kinds, kind_of, missing, read, read_fields
+from compat.canonical.error import InvalidRequest
+from compat.canonical.message import Message, Opaque, Text
+from compat.canonical.request import Envelope, Sampling, Schema, TextRequest, Tool
+from compat.openai.envelope import envelope
+from compat.openai.responses_item import Item, is_sealed_here, normalized, parse_items
+
+_KINDS: dict[str, tuple[str, ...]] = {
+    "model": ("string",),
+    "input": ("string", "array"),
+    "instructions": ("string",),
+    "previous_response_id": ("string",),
+    "conversation": ("string", "object"),
+    "prompt": ("object",),
+    "stream": ("boolean",),
+    "stream_options": ("object",),
+    "store": ("boolean",),
+    "background": ("boolean",),
+    "include": ("array",),
+    "metadata": ("object",),
+    "max_output_tokens": ("number",),
+    "max_tool_calls": ("number",),
+    "temperature": ("number",),
+    "top_p": ("number",),
+    "top_logprobs": ("number",),
+    "tools": ("array",),
+    "tool_choice": ("string", "object"),
+    "parallel_tool_calls": ("boolean",),
+    "text": ("object",),
+    "reasoning": ("object",),
+    "truncation": ("string",),
+    "user": ("string",),
+}
+_STARTS = ("input", "previous_response_id", "prompt", "conversation")
+"""One of these says what to answer."""
+
+_write = msgspec.json.Encoder().encode
+
+
+class _Format(Struct):
+    type: str
+    name: str | None = None
+    schema: dict[str, Any] | None = None
+    strict: bool | None = None
+    description: str | None = None
+
+
+class _Texting(Struct):
+    format: _Format | None = None
+    verbosity: str | None = None
+
+
+class _Thinking(Struct):
+    effort: str | None = None
+    summary: str | None = None
+    generate_summary: str | None = None
+
+
+class ResponsesRequest(Struct):
+    """What is read of a request when it has to be translated."""
+
+    input: str | list[dict[str, Any]] | None = None
+    model: str | None = None
+    instructions: str | None = None
+    previous_response_id: str | None = None
+    conversation: str | dict[str, Any] | None = None
+    prompt: dict[str, Any] | None = None
+    store: bool | None = None
+    stream: bool | None = None
+    stream_options: dict[str, Any] | None = None
+    background: bool | None = None
+    include: list[str] | None = None
+    metadata: dict[str, str] | None = None
+    max_output_tokens: int | None = None
+    max_tool_calls: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    top_logprobs: int | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    text: _Texting | None = None
+    reasoning: _Thinking | None = None
+    truncation: str | None = None
+    service_tier: str | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+
+
+_MODELLED = frozenset(ResponsesRequest.__struct_encode_fields__)
+_read_request = msgspec.json.Decoder(ResponsesRequest)
+_read_input = msgspec.json.Decoder(str | list[dict[str, Any]] | None)
+_read_id = msgspec.json.Decoder(str | None)
+
+
+def peek(body: bytes) -> Envelope:
+    """Read as much of a request as routing needs.  Raises InvalidRequest."""
+    fields = read_fields(body)
+    check_kinds(fields, _KINDS)
+    if all(_absent(fields.get(name)) for name in _STARTS):
+        raise missing("input")
+    # Usage is always in the last event here: nothing is to be asked for, or hidden.
+    return msgspec.structs.replace(envelope("responses", fields, body), wants_usage=True)
+
+
+def read_request(asked: Envelope) -> ResponsesRequest:
+    """Every field that the gateway knows.  Raises InvalidRequest."""
+    return read(asked.body, _read_request)
+
+
+def previous_of(asked: Envelope) -> str | None:
+    """The response that a request goes on from."""
+    raw = asked.fields.get("previous_response_id")
+    return (_read_id.decode(raw) or None) if raw is not None else None
+
+
+def references_of(asked: Envelope) -> list[str]:
+    """The ids of the items that a request means without repeating them."""
+    raw = asked.fields.get("input")
+    if raw is None or kind_of(raw) != "array" or b'"id"' not in bytes(raw):
+        return []
+    items = read(bytes(raw), _read_input, "input")
+    return [str(item["id"]) for item in items if _is_reference(item)] if isinstance(items, list) else []
+
+
+def resolved(given: str | list[Item] | None, known: dict[str, Item]) -> list[Item]:
+    """An `input` as a list, with the items it refers to in their places; a reference to any other stays."""
+    if isinstance(given, str):
+        return [{"role": "user", "content": given}]
+    return [known.get(item["id"], item) if _is_reference(item) else item for item in given or ()]
+
+
+def expanded(asked: Envelope, history: list[Item] | None, known: dict[str, Item], *, relayed: bool) -> Envelope:
+    """The request with what it refers to written out.
+
+    history: what came before, which makes it the first of its conversation; None leaves that be.
+    relayed: for a provider that speaks this dialect itself, to which our ids and seals mean nothing.
+    """
+    raw = asked.fields.get("input")
+    own = resolved(read(bytes(raw), _read_input, "input") if raw is not None else None, known)
+    before = history or []
+    if relayed:
+        before = [_foreign(item) for item in before if not is_sealed_here(item)]
+        own = [_foreign(item) if item.get("id") in known else item for item in own if not _seals(item, known)]
+    fields = dict(asked.fields)
+    if history is not None:
+        del fields["previous_response_id"]
+    fields["input"] = Raw(_write([*before, *own]))
+    return msgspec.structs.replace(asked, fields=fields, body=_write(fields))
+
+
+def parse_request(asked: Envelope) -> TextRequest:
+    """Read a request whole, what came before already written out in it.  Raises InvalidRequest."""
+    body = read_request(asked)
+    for name in ("conversation", "prompt"):
+        if getattr(body, name) is not None:
+            raise InvalidRequest(
+                f"'{name}' is not supported by this model's provider.", param=name, code="unsupported_parameter"
+            )
+    messages = parse_items(normalized(body.input, lambda prefix: prefix))
+    if body.instructions:
+        messages = (Message(role="system", parts=(Text(text=body.instructions),)), *messages)
+    tools, choice = _parse_tools(body.tools or [], body.tool_choice)
+    stop = body.stop
+    return TextRequest(
+        model=asked.model,
+        messages=messages,
+        sampling=Sampling(
+            temperature=body.temperature,
+            top_p=body.top_p,
+            top_k=body.top_k,
+            max_tokens=body.max_output_tokens,
+            stop=() if stop is None else (stop,) if isinstance(stop, str) else tuple(stop),
+            seed=body.seed,
+            presence_penalty=body.presence_penalty,
+            frequency_penalty=body.frequency_penalty,
+        ),
+        tools=tools,
+        tool_choice=choice,
+        parallel_tools=body.parallel_tool_calls if tools else None,
+        schema=_parse_format(body.text.format if body.text else None),
+        effort=body.reasoning.effort if body.reasoning else None,
+        user=body.user,
+        extra=_unheard(body, asked),
+        dialect="responses",
+    )
+
+
+def render_settings(body: ResponsesRequest) -> dict[str, Any]:
+    """What an answer says of its request; where nothing was asked, OpenAI's defaults."""
+    format_ = body.text.format if body.text else None
+    return {
+        "instructions": body.instructions,
+        "max_output_tokens": body.max_output_tokens,
+        "max_tool_calls": body.max_tool_calls,
+        "parallel_tool_calls": body.parallel_tool_calls is not False,
+        "previous_response_id": body.previous_response_id,
+        "prompt_cache_key": body.prompt_cache_key,
+        "reasoning": {
+            "effort": body.reasoning.effort if body.reasoning else None,
+            "summary": _summary_asked(body),
+        },
+        "safety_identifier": body.safety_identifier,
+        "service_tier": "default",
+        "store": body.store is not False,
+        "temperature": body.temperature,
+        "text": {"format": {"type": "text"} if format_ is None else _render_format(format_), "verbosity": "medium"},
+        "tool_choice": "auto" if body.tool_choice is None or _is_hosted(body.tool_choice) else body.tool_choice,
+        "tools": [
+            {"type": "function", "description": None, "parameters": None, "strict": None} | tool
+            for tool in body.tools or ()
+            if tool.get("type") == "function"
+        ],
+        "top_logprobs": 0,
+        "top_p": body.top_p,
+        "truncation": "disabled",
+        "user": body.user,
+        "metadata": body.metadata or {},
+    }
+
+
+def summarizes(body: ResponsesRequest) -> bool:
+    """Whether reasoning is wanted as a summary; otherwise it comes as the text that it is."""
+    return _summary_asked(body) is not None
+
+
+def _absent(raw: Raw | None) -> bool:
+    return raw is None or bytes(raw) == b"null"
+
+
+def _is_reference(item: Item) -> bool:
+    return "id" in item and (item.get("type") == "item_reference" or ("type" not in item and "role" not in item))
+
+
+def _foreign(item: Item) -> Item:
+    return {name: value for name, value in item.items() if name not in ("id", "status")}
+
+
+def _seals(item: Item, known: dict[str, Item]) -> bool:
+    return item.get("id") in known and is_sealed_here(item)
+
+
+def _summary_asked(body: ResponsesRequest) -> str | None:
+    return (body.reasoning.summary or body.reasoning.generate_summary) if body.reasoning else None
+
+
+def _parse_tools(
+    given: list[dict[str, Any]], choice: str | dict[str, Any] | None
+) -> tuple[tuple[Tool | Opaque, ...], str | None]:
+    tools = tuple(_parse_tool(tool, f"tools[{n}]") for n, tool in enumerate(given))
+    if not isinstance(choice, dict):
+        return tools, choice
+    match choice.get("type"):
+        case "function":
+            if not isinstance(choice.get("name"), str):
+                raise missing("tool_choice.name")
+            return tools, f"={choice['name']}"
+        case "allowed_tools":
+            allowed = {t.get("name") for t in choice.get("tools") or () if isinstance(t, dict)}
+            return tuple(t for t in tools if isinstance(t, Tool) and t.name in allowed), choice.get("mode")
+    return tools, None
+
+
+def _parse_tool(tool: dict[str, Any], at: str) -> Tool | Opaque:
+    kind = tool.get("type")
+    if not isinstance(kind, str):
+        raise missing(f"{at}.type")
+    if kind != "function":
+        return Opaque(type=kind, body=tool)
+    if not isinstance(tool.get("name"), str):
+        raise missing(f"{at}.name")
+    parameters, strict, description = tool.get("parameters"), tool.get("strict"), tool.get("description")
+    return Tool(
+        name=tool["name"],
+        parameters=parameters if isinstance(parameters, dict) else {},
+        description=description if isinstance(description, str) else None,
+        strict=strict if isinstance(strict, bool) else None,
+    )
+
+
+def _is_hosted(choice: str | dict[str, Any]) -> bool:
+    return isinstance(choice, dict) and choice.get("type") not in ("function", "allowed_tools")
+
+
+def _parse_format(format_: _Format | None) -> Schema | None:
+    if format_ is None or format_.type == "text":
+        return None
+    if format_.type == "json_object":
+        return Schema(name="json_object", schema=None)
+    if format_.type != "json_schema":
+        raise InvalidRequest(
+            f"Invalid value for 'text.format.type': '{format_.type}'.", param="text.format.type", code="invalid_value"
+        )
+    if format_.schema is None:
+        raise missing("text.format.schema")
+    return Schema(name=format_.name or "answer", schema=format_.schema, strict=format_.strict)
+
+
+def _render_format(format_: _Format) -> dict[str, Any]:
+    if format_.type != "json_schema":
+        return {"type": format_.type}
+    return {
+        "type": "json_schema",
+        "description": format_.description,
+        "name": format_.name or "answer",
+        "schema": format_.schema or {},
+        "strict": format_.strict,
+    }
+
+
+def _unheard(body: ResponsesRequest, asked: Envelope) -> dict[str, Any]:
+    """What the request asks for beyond the internal model: a backend names these, or refuses."""
+    unheard = {name: msgspec.json.decode(raw) for name, raw in asked.fields.items() if name not in _MODELLED}
+    unheard |= {
+        "background": body.background,
+        "include": [name for name in body.include or () if name == "message.output_text.logprobs"],
+        "top_logprobs": body.top_logprobs or None,
+        "truncation": body.truncation if body.truncation != "disabled" else None,
+        "service_tier": body.service_tier if body.service_tier not in ("auto", "default") else None,
+        "safety_identifier": body.safety_identifier,
+        "prompt_cache_key": body.prompt_cache_key,
+        "prompt_cache_retention": body.prompt_cache_retention,
+        "text.verbosity": body.text.verbosity if body.text else None,
+        "text.format.description": body.text.format.description if body.text and body.text.format else None,
+        "tool_choice": body.tool_choice if body.tool_choice and _is_hosted(body.tool_choice) else None,
+    }
+    return {name: value for name, value in unheard.items() if value not in (None, False, [])}

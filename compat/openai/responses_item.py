@@ -1,0 +1,224 @@
+"""The items of OpenAI's Responses API: what a model is given and what it gives, in one kind of list.
+
+Items are held as decoded JSON: they are stored, listed and handed on whole, unknown fields included.
+`normalized` gives each the fields that OpenAI's lists show; `parse_items` reads them as messages.
+Source: https://platform.openai.com/docs/api-reference/responses/create#responses-create-input
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from compat.body import missing
+from compat.canonical.error import InvalidRequest
+from compat.canonical.message import Media, Message, Opaque, Part, Reasoning, Role, Text, ToolCall, ToolResult
+from compat.openai.part import media_of_url
+
+Item = dict[str, Any]
+NewId = Callable[[str], str]
+"""Prefix → a fresh id."""
+
+_ROLES: dict[str, Role] = {"user": "user", "system": "system", "developer": "developer", "assistant": "assistant"}
+_TEXTS = frozenset({"input_text", "output_text", "text"})
+_PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
+_ALSO: dict[str, Item] = {"output_text": {"annotations": []}, "input_image": {"detail": "auto"}}
+"""What OpenAI shows of these parts whether it was given or not."""
+_QUIET = frozenset({"type", "text", "annotations", "logprobs"})
+_MODELS_OWN = frozenset({"mcp_list_tools", "mcp_approval_request", "compaction", "program"})
+"""Besides the calls, what a model or its provider wrote; everything else of a foreign kind was for it to read."""
+
+_SIGNED, _REDACTED = "pluggably.s.", "pluggably.r."
+"""How a signature, or a redacted block, of another dialect stands in `encrypted_content`: a client brings
+back what it was given, and what another provider encrypted must not pass for a signature."""
+
+
+def seal(signature: str | None, redacted: str | None) -> str | None:
+    """The `encrypted_content` of a reasoning item; None when there is nothing to prove."""
+    if redacted is not None:
+        return _REDACTED + redacted
+    return None if signature is None else _SIGNED + signature
+
+
+def is_sealed_here(item: Item) -> bool:
+    """Whether a reasoning item means nothing to OpenAI, since it was made by another dialect's provider."""
+    sealed = item.get("encrypted_content")
+    return item.get("type") == "reasoning" and (not isinstance(sealed, str) or sealed.startswith((_SIGNED, _REDACTED)))
+
+
+def unsealed(item: Item, include: Iterable[str]) -> Item:
+    """An item as a client sees it, which gets `encrypted_content` only if it asked."""
+    if "encrypted_content" not in item or "reasoning.encrypted_content" in include:
+        return item
+    return {name: value for name, value in item.items() if name != "encrypted_content"}
+
+
+def normalized(given: str | list[Item] | None, new_id: NewId) -> list[Item]:
+    """The items of an `input`, whole as OpenAI would list them.  Raises InvalidRequest."""
+    if given is None:
+        return []
+    if isinstance(given, str):
+        given = [{"role": "user", "content": given}]
+    return [_normalized(item, f"input[{n}]", new_id) for n, item in enumerate(given)]
+
+
+def parse_items(items: Iterable[Item]) -> tuple[Message, ...]:
+    """Read normalized items as messages.  Raises InvalidRequest.
+
+    What a model said in one go is one message: the chat dialect wants a turn's calls together, and
+    Anthropic wants its thinking before them.
+    """
+    messages: list[Message] = []
+    said: list[Part] = []
+
+    def close() -> None:
+        if said:
+            messages.append(Message(role="assistant", parts=tuple(said)))
+            said.clear()
+
+    for n, item in enumerate(items):
+        at, kind = f"input[{n}]", item["type"]
+        if kind == "message" and item["role"] != "assistant":
+            close()
+            parts = tuple(_parse_part(part, f"{at}.content[{i}]") for i, part in enumerate(item["content"]))
+            messages.append(Message(role=item["role"], parts=parts))
+        elif kind == "message":
+            if said and isinstance(said[-1], Text):
+                close()
+            said += [_parse_part(part, f"{at}.content[{i}]") for i, part in enumerate(item["content"])]
+        elif kind == "reasoning":
+            said.append(parse_thought(item))
+        elif kind == "function_call":
+            said.append(ToolCall(id=item["call_id"], name=item["name"], arguments=item["arguments"]))
+        elif kind == "function_call_output":
+            close()
+            messages.append(Message(role="tool", parts=(_parse_output(item, at),)))
+        elif kind == "item_reference":
+            raise InvalidRequest(f"Item with id '{item['id']}' not found.", param="input", code=None)
+        elif kind.endswith("_call") or kind in _MODELS_OWN:
+            said.append(Opaque(type=kind, body=item))
+        else:
+            close()
+            messages.append(Message(role="user", parts=(Opaque(type=kind, body=item),)))
+    close()
+    return tuple(messages)
+
+
+def _normalized(item: Item, at: str, new_id: NewId) -> Item:
+    kind = item.get("type", "message" if "role" in item else "item_reference" if "id" in item else None)
+    if kind is None:
+        raise missing(f"{at}.type")
+    if not isinstance(kind, str):
+        raise _wrong(f"{at}.type", "a string")
+    if kind == "item_reference":
+        return {"type": kind, "id": _text(item, "id", at)}
+    given = item.get("id")
+    whole: Item = {"id": given if isinstance(given, str) and given else new_id(_PREFIXES.get(kind, "item"))}
+    whole |= {name: value for name, value in item.items() if name != "id"} | {"type": kind}
+    if kind == "message":
+        role = item.get("role")
+        if role is None:
+            raise missing(f"{at}.role")
+        if role not in _ROLES:
+            raise _refused(f"{at}.role", role)
+        whole["content"] = _normalized_content(item.get("content"), f"{at}.content", spoken=role == "assistant")
+    elif kind == "function_call":
+        for name in ("call_id", "name", "arguments"):
+            _text(item, name, at)
+    elif kind == "function_call_output":
+        _text(item, "call_id", at)
+        output = item.get("output")
+        if output is None:
+            raise missing(f"{at}.output")
+        if not isinstance(output, str):
+            whole["output"] = _normalized_content(output, f"{at}.output", spoken=False)
+    elif kind == "reasoning":
+        whole["summary"] = item.get("summary") or []
+        return whole
+    whole["status"] = item.get("status") or "completed"
+    return whole
+
+
+def _normalized_content(content: Any, at: str, *, spoken: bool) -> list[Item]:
+    if content is None:
+        raise missing(at)
+    if isinstance(content, str):
+        content = [{"type": "output_text" if spoken else "input_text", "text": content}]
+    if not isinstance(content, list):
+        raise _wrong(at, "a string or an array")
+    parts = []
+    for n, part in enumerate(content):
+        if not isinstance(part, dict):
+            raise _wrong(f"{at}[{n}]", "an object")
+        kind = part.get("type")
+        if not isinstance(kind, str):
+            raise missing(f"{at}[{n}].type")
+        if kind in _TEXTS:
+            _text(part, "text", f"{at}[{n}]")
+        parts.append(_ALSO.get(kind, {}) | part)
+    return parts
+
+
+def _parse_part(part: Item, at: str) -> Text | Media | Opaque:
+    kind = part["type"]
+    if kind in _TEXTS:
+        return Text(text=part["text"], extra={k: v for k, v in part.items() if k not in _QUIET})
+    if kind == "refusal":
+        return Text(text=_text(part, "refusal", at))
+    if kind == "input_image" and isinstance(part.get("image_url"), str):
+        detail = {} if part.get("detail") in (None, "auto") else {"detail": part["detail"]}
+        return media_of_url(part["image_url"], f"{at}.image_url", "image/*", detail)
+    if kind == "input_file":
+        return _parse_file(part, at)
+    audio = part.get("input_audio")
+    if kind == "input_audio" and isinstance(audio, dict):
+        mime, data = f"audio/{audio.get('format', 'wav')}", _text(audio, "data", f"{at}.input_audio")
+        return media_of_url(f"data:{mime};base64,{data}", f"{at}.input_audio.data", mime, {})
+    return Opaque(type=kind, body=part)
+
+
+def _parse_file(part: Item, at: str) -> Media | Opaque:
+    data, url, name = part.get("file_data"), part.get("file_url"), part.get("filename")
+    name = name if isinstance(name, str) else None
+    if isinstance(data, str):
+        if not data.startswith("data:"):
+            data = f"data:application/octet-stream;base64,{data}"
+        media = media_of_url(data, f"{at}.file_data", "application/octet-stream", {})
+        return Media(mime=media.mime, data=media.data, name=name)
+    if isinstance(url, str):
+        return Media(mime="application/pdf", url=url, name=name)
+    return Opaque(type="input_file", body=part)
+
+
+def parse_thought(item: Item) -> Reasoning:
+    """Read a reasoning item: its text or summary, and what was sealed here."""
+    sealed = item.get("encrypted_content")
+    sealed = sealed if isinstance(sealed, str) else ""
+    if sealed.startswith(_REDACTED):
+        return Reasoning(text="", redacted=sealed.removeprefix(_REDACTED))
+    pieces = [part.get("text", "") for part in item.get("content") or item["summary"] if isinstance(part, dict)]
+    signature = sealed.removeprefix(_SIGNED) if sealed.startswith(_SIGNED) else None
+    return Reasoning(text="\n\n".join(str(piece) for piece in pieces), signature=signature)
+
+
+def _parse_output(item: Item, at: str) -> ToolResult:
+    output = item["output"]
+    if isinstance(output, str):
+        return ToolResult(id=item["call_id"], parts=(Text(text=output),))
+    parts = tuple(_parse_part(part, f"{at}.output[{n}]") for n, part in enumerate(output))
+    return ToolResult(id=item["call_id"], parts=parts)
+
+
+def _text(item: Item, name: str, at: str) -> str:
+    value = item.get(name)
+    if value is None:
+        raise missing(f"{at}.{name}")
+    if not isinstance(value, str):
+        raise _wrong(f"{at}.{name}", "a string")
+    return value
+
+
+def _wrong(at: str, expected: str) -> InvalidRequest:
+    return InvalidRequest(f"Invalid type for '{at}': expected {expected}.", param=at, code="invalid_type")
+
+
+def _refused(at: str, value: Any) -> InvalidRequest:
+    return InvalidRequest(f"Invalid value for '{at}': {value!r}.", param=at, code="invalid_value")

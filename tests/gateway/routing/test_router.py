@@ -1,0 +1,108 @@
+"""A name → routes: what goes before what."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+from msgspec.structs import replace
+
+from backends.base import Backend, Local, Ports
+from backends.fake import FakeBackend, Settings
+from compat.canonical.error import ModelNotFound
+from compat.canonical.model import Model
+from gateway.config import ModelEntry, Target
+from gateway.registry import Registry
+from gateway.routing.router import Router
+
+
+class Listing(FakeBackend):
+    """Lists the models it is told of; and counts how often it is asked."""
+
+    def __init__(self, name: str, listed: Sequence[str] = ()) -> None:
+        super().__init__(name, Settings())
+        self.listed = listed
+        self.asked = 0
+
+    async def models(self) -> Sequence[Model]:
+        self.asked += 1
+        return [Model(name=name, backend=self.name) for name in self.listed]
+
+
+UP = Listing("up", ["gpt-x", "shared", "org/model"])
+HERE = Listing("here")
+FILES = {
+    name: Local(name=name, path="x", model=Model(name=name, backend="here", status="ready"))
+    for name in ("small", "shared")
+}
+ENTRIES = {
+    "smart": ModelEntry(routes=("up/gpt-x", "here/small"), retries=1),
+    "gpt-x": ModelEntry(routes=("here/small",)),
+    "gpt-*": ModelEntry(routes=(Target(to="up/*"), "up/prefix-*")),
+    "*-mini": ModelEntry(routes=("here/small",)),
+    "auto": ModelEntry(routes=("here/small",)),
+}
+
+
+@pytest.fixture
+def router() -> Router:
+    backends: dict[str, Backend] = {"up": UP, "here": HERE}
+    return Router(ENTRIES, backends, Registry(backends, {"here": FILES}))
+
+
+@pytest.mark.parametrize(
+    ("name", "routes", "reason"),
+    [
+        ("smart", ["up/gpt-x", "here/small"], "configured as 'smart'"),
+        ("gpt-x", ["here/small"], "configured as 'gpt-x'"),
+        ("gpt-y", ["up/gpt-y", "up/prefix-gpt-y"], "configured as 'gpt-*'"),
+        ("gpt-y-mini", ["up/gpt-y-mini", "up/prefix-gpt-y-mini"], "configured as 'gpt-*'"),
+        ("x-mini", ["here/small"], "configured as '*-mini'"),
+        ("up/anything", ["up/anything"], "addressed as BACKEND/MODEL"),
+        ("up/with/slash", ["up/with/slash"], "addressed as BACKEND/MODEL"),
+        ("here/small", ["here/small"], "addressed as BACKEND/MODEL"),
+        ("small", ["here/small"], "a local model"),
+        ("shared", ["here/shared"], "a local model"),
+        ("org/model", ["up/org/model"], "listed by backend 'up'"),
+        ("", ["here/small"], "configured as 'auto'"),
+    ],
+)
+async def test_a_name_leads_to_its_routes(router: Router, name: str, routes: list[str], reason: str) -> None:
+    plan = await router.plan(name)
+    assert [route.name for route in plan.routes] == routes
+    assert plan.reason == reason
+
+
+@pytest.mark.parametrize("name", ["nothing", "here/absent", "up/", "/x", "nowhere/x", "x" * 10_000])
+async def test_a_name_that_leads_nowhere_is_not_found(router: Router, name: str) -> None:
+    with pytest.raises(ModelNotFound) as missing:
+        await router.plan(name)
+    assert len(missing.value.message) < 400
+
+
+async def test_the_weights_draw_the_first_route_and_the_rest_stay_for_fallback() -> None:
+    entry = ModelEntry(routes=(Target(to="up/a", weight=3), Target(to="up/b", weight=1)), strategy="weighted")
+    backends: dict[str, Backend] = {"up": UP}
+    router = Router({"mixed": entry, "m-*": replace(entry, routes=("up/*",))}, backends, Registry(backends, {}))
+    drawn: Counter[str] = Counter()
+    for _ in range(2000):
+        plan = await router.plan("mixed")
+        assert sorted(route.model for route in plan.routes) == ["a", "b"]
+        drawn[plan.routes[0].model] += 1
+    assert 1350 < drawn["a"] < 1650
+    assert [route.model for route in (await router.plan("m-1")).routes] == ["m-1"]
+
+
+async def test_a_list_is_asked_for_once_by_many(router: Router) -> None:
+    lister = Listing("up", ["late"])
+    backends: dict[str, Backend] = {"up": lister}
+    registry = Registry(backends, {})
+    found = await asyncio.gather(*(registry.find("late") for _ in range(10)))
+    assert lister.asked == 1
+    assert {model.id for model in found if model} == {"up/late"}
+    await registry.find("nothing")
+    assert lister.asked == 1
+
+
+def test_ports_have_no_models_unless_lent() -> None:
+    assert Ports().catalogue() == {}
