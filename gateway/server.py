@@ -8,6 +8,7 @@ import asyncio
 import gc
 import signal
 import socket
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -50,8 +51,35 @@ class _Corked:
 
 
 class _Protocol(HttpToolsProtocol):
+    """uvicorn's protocol, which also tells whoever answers when the client has gone.
+
+    ASGI has only `receive` for that, which takes a task for each request.
+    """
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._gone = False
+        self._watchers: list[Callable[[], None]] = []
         super().connection_made(_Corked(transport, self.loop))  # type: ignore[arg-type]
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self.scope["presence"] = self  # type: ignore[typeddict-unknown-key]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._gone = True
+        for watcher in self._watchers:
+            watcher()
+
+    def watch(self, on_leaving: Callable[[], None]) -> None:
+        # A large body may have paused reading, and what is not read cannot be seen to end.
+        self.flow.resume_reading()
+        self._watchers.append(on_leaving)
+        if self._gone:
+            self.loop.call_soon(on_leaving)
+
+    def unwatch(self, on_leaving: Callable[[], None]) -> None:
+        self._watchers.remove(on_leaving)
 
 
 class Server(uvicorn.Server):

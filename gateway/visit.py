@@ -2,12 +2,21 @@
 
 import random
 import time
+from collections.abc import Callable
+from typing import Protocol
 
 from msgspec import Struct, field
 
 from backends.base import Wait
 from compat.canonical.event import Usage
 from compat.canonical.principal import Principal
+
+
+class Presence(Protocol):
+    """Tells when the client has gone."""
+
+    def watch(self, on_leaving: Callable[[], None]) -> None: ...
+    def unwatch(self, on_leaving: Callable[[], None]) -> None: ...
 
 
 class Visit(Struct, kw_only=True):
@@ -21,6 +30,8 @@ class Visit(Struct, kw_only=True):
     at: float = 0.0
     route: str = ""
     """Path template of the endpoint; empty for unknown paths."""
+    presence: Presence | None = None
+    """Where the server offers it; ASGI's `receive` tells the same at the price of a task."""
     principal: Principal | None = None
     status: int = 0
     code: str | None = None

@@ -66,6 +66,7 @@ class Door:
         visit = Visit(request_id=request_id, method=scope["method"], path=scope["path"], began=perf_counter())
         extra = [(b"x-request-id", request_id.encode())]
         estate = house.estate
+        visit.presence = scope.get("presence")  # type: ignore[assignment]
         scope["visit"] = visit  # type: ignore[typeddict-unknown-key]
         scope["estate"] = estate  # type: ignore[typeddict-unknown-key]
 

@@ -62,14 +62,20 @@ class Reply:
         self._streams = False
         self._ended = False
         self._gone = False
+        self._me: asyncio.Task[None] | None = None
         self._wrote = perf_counter()
         self._pinger: asyncio.TimerHandle | None = None
         self._ping: asyncio.Task[None] | None = None
 
     async def attend(self, work: Awaitable[None]) -> None:
         """Do the work of answering while the client is there.  Renders every GatewayError."""
-        me = asyncio.current_task()
-        watcher = asyncio.create_task(self._watch(me))
+        me = self._me = asyncio.current_task()
+        presence = self._visit.presence
+        watcher = None
+        if presence is not None:
+            presence.watch(self._leave)
+        else:
+            watcher = asyncio.create_task(self._watch())
         try:
             await work
         except asyncio.CancelledError:
@@ -87,7 +93,10 @@ class Reply:
             logger().exception("request_failed", request_id=self._visit.request_id)
             await self._fail(InternalError("The gateway failed to handle this request."))
         finally:
-            watcher.cancel()
+            if presence is not None:
+                presence.unwatch(self._leave)
+            elif watcher is not None:
+                watcher.cancel()
             self._stop_pinging()
 
     async def refuse(self, error: GatewayError) -> None:
@@ -113,12 +122,16 @@ class Reply:
                 await self._write(piece)
             await self._write(b"", last=True)
 
-    async def _watch(self, me: "asyncio.Task[None] | None") -> None:
+    async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        if not self._ended and me is not None:
+        self._leave()
+
+    def _leave(self) -> None:
+        """The client has gone: end the work."""
+        if not self._ended and self._me is not None:
             self._gone = True
-            me.cancel()
+            self._me.cancel()
 
     async def _fail(self, error: GatewayError) -> None:
         self._stop_pinging()

@@ -122,7 +122,8 @@ class Ledger:
             await self._flush(rows)
 
     async def _flush(self, rows: Rows) -> None:
-        while self._rows:
+        # What is queued now, not what comes meanwhile: under load that would be one row at a time.
+        for _ in range(-(-len(self._rows) // BATCH)):
             batch = [self._rows.popleft() for _ in range(min(BATCH, len(self._rows)))]
             try:
                 await rows.add(batch)
