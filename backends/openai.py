@@ -4,6 +4,7 @@ The SDK knows the provider (address, authentication); answers take the relay, be
 per chunk costs a hundred times what its bytes do.
 """
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -83,10 +84,13 @@ class OpenAIBackend:
         self._wire = Wire(name)
 
     async def relay(self, envelope: Envelope, model: str, call: Call) -> Relayed:
-        body = upstream_body(envelope, model, asks_usage=self._asks_usage and envelope.dialect != "responses")
-        headers = self._headers
+        asks_usage, headers = self._asks_usage and envelope.dialect != "responses", self._headers
         if envelope.content_type:
+            # A form may hold megabytes of pictures.
+            body = await asyncio.to_thread(upstream_body, envelope, model)
             headers = headers | {"content-type": envelope.content_type}
+        else:
+            body = upstream_body(envelope, model, asks_usage=asks_usage)
         return await self._wire.send(
             self._urls[envelope.dialect], headers, body, tap(envelope), call, stream=envelope.stream
         )

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 
+from compat.anthropic.tap import Tap as MessagesTap
 from compat.canonical.request import Dialect, Envelope
 from compat.openai.embeddings import EmbeddingsTap
+from compat.openai.picture import ImagesTap
+from compat.openai.responses_tap import ResponsesTap
 from compat.openai.tap import Tap
 
-AnyTap = Tap | EmbeddingsTap
+AnyTap = Tap | EmbeddingsTap | ImagesTap | MessagesTap | ResponsesTap
 
 
 def tap(envelope: Envelope) -> AnyTap:
@@ -14,4 +17,12 @@ def tap(envelope: Envelope) -> AnyTap:
     return _TAPS[envelope.dialect](envelope)
 
 
-_TAPS: dict[Dialect, Callable[[Envelope], AnyTap]] = {"chat": Tap, "completions": Tap, "embeddings": EmbeddingsTap}
+_TAPS: dict[Dialect, Callable[[Envelope], AnyTap]] = {
+    "chat": Tap,
+    "completions": Tap,
+    "embeddings": EmbeddingsTap,
+    "images": ImagesTap,
+    "image_edits": ImagesTap,
+    "responses": ResponsesTap,
+    "messages": MessagesTap,
+}

@@ -10,12 +10,26 @@ from litestar import Litestar
 from litestar.types import ASGIApp
 
 from backends.base import Backend
-from gateway.api import chat, completions, document, embeddings, errors, generate, health, models
+from gateway.api import (
+    chat,
+    completions,
+    document,
+    embeddings,
+    errors,
+    generate,
+    health,
+    images,
+    messages,
+    models,
+    responses,
+    responses_kept,
+)
 from gateway.api.door import Door, Paths
 from gateway.auth.guard import guard
 from gateway.config import Config, ConfigError, load
 from gateway.db import engine as database
 from gateway.db.models import ModelRows
+from gateway.db.responses import ResponseRows
 from gateway.db.usage import UsageRows
 from gateway.estate import build, retired, secrets
 from gateway.house import House
@@ -25,8 +39,8 @@ from gateway.visit import Visit
 RELOAD_S = 1.0
 """How often the configuration file is looked at."""
 
-GENERATING = (chat, completions, embeddings, generate)
-RESOURCES = (models, health, document)
+GENERATING = (chat, completions, embeddings, images, messages, responses, generate)
+RESOURCES = (models, responses_kept, health, document)
 
 
 class Application:
@@ -84,6 +98,7 @@ class Application:
             await database.upgrade(engine)
             await ModelRows(engine).put(found for models in house.estate.local.values() for found in models.values())
             house.database_answers = partial(database.answers, engine)
+            house.turns = ResponseRows(engine)
             tasks.append(asyncio.create_task(house.ledger.write_to(UsageRows(engine))))
             if self._path is not None:
                 tasks.append(asyncio.create_task(self._watch(self._path)))
@@ -93,6 +108,8 @@ class Application:
                 task.cancel()
             await asyncio.gather(*tasks, *self._retiring, return_exceptions=True)
             await asyncio.gather(*(b.aclose() for b in house.estate.backends.values()), return_exceptions=True)
+            if house.turns is not None:
+                await house.turns.settle()
             await engine.dispose()
 
     async def _watch(self, path: Path) -> None:

@@ -121,7 +121,9 @@ class _Building:
                 last.pieces.append(text)
             case ReasoningDelta(text=text, signature=signature, redacted=redacted):
                 # A signature closes its block, and a redacted block is whole.
-                if last is None or last.kind != "thought" or last.proof is not None or redacted is not None:
+                # A signature closes its block, and a redacted block is whole.
+                closed = last is not None and (last.proof is not None or last.redacted is not None)
+                if last is None or last.kind != "thought" or closed or redacted is not None:
                     self._open.append(last := _Open("thought"))
                 last.pieces.append(text)
                 last.proof = signature

@@ -15,10 +15,13 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.params import FromPath
 
 from compat import native
+from compat.anthropic.messages import MessagesRequest
 from compat.canonical.error import NotFound
 from compat.openai.chat import ChatRequest
 from compat.openai.completions import CompletionRequest
 from compat.openai.embeddings import EmbeddingsRequest
+from compat.openai.images import ImageEditRequest, ImagesRequest
+from compat.openai.responses import ResponsesRequest
 from gateway.auth.apikey import PUBLIC
 from gateway.house import House
 
@@ -42,6 +45,35 @@ _ERROR = {
             },
         }
     },
+}
+_ANTHROPIC_ERROR = {
+    "type": "object",
+    "required": ["type", "error", "request_id"],
+    "properties": {
+        "type": {"const": "error"},
+        "error": {
+            "type": "object",
+            "required": ["type", "message"],
+            "properties": {"type": {"type": "string"}, "message": {"type": "string"}},
+        },
+        "request_id": {"type": ["string", "null"]},
+    },
+}
+_COUNT = {"type": "object", "required": ["input_tokens"], "properties": {"input_tokens": {"type": "integer"}}}
+_FILE = {"type": "string", "format": "binary"}
+_EDIT_FORM = {
+    "type": "object",
+    "required": ["image", "prompt"],
+    "properties": {
+        "image": {"description": "One file; several are sent as `image[]`.", "type": "array", "items": _FILE},
+        "mask": _FILE,
+        "prompt": {"type": "string"},
+        "model": {"type": "string"},
+        "n": {"type": "integer"},
+        "size": {"type": "string"},
+        "stream": {"type": "boolean"},
+    },
+    "additionalProperties": True,
 }
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -95,15 +127,40 @@ def config() -> OpenAPIConfig:
 def document(app: Litestar) -> dict[str, Any]:
     """The whole OpenAPI 3.1 document."""
     base = app.openapi_schema.to_schema()
-    structs = [ChatRequest, CompletionRequest, EmbeddingsRequest, native.Generate, native.Generation]
+    structs = [
+        ChatRequest,
+        CompletionRequest,
+        EmbeddingsRequest,
+        ResponsesRequest,
+        ImagesRequest,
+        ImageEditRequest,
+        MessagesRequest,
+        native.Generate,
+        native.Generation,
+    ]
     _, components = msgspec.json.schema_components(structs, ref_template=_REFS)
     known = base.setdefault("components", {}).setdefault("schemas", {})
     known.update(components)
-    for name in ("ChatRequest", "CompletionRequest", "EmbeddingsRequest"):
+    for name in (
+        "ChatRequest",
+        "CompletionRequest",
+        "EmbeddingsRequest",
+        "ResponsesRequest",
+        "ImagesRequest",
+        "ImageEditRequest",
+    ):
         known[name]["additionalProperties"] = True
         known[name]["description"] = "OpenAI's request.  Fields not listed here reach the provider as they are."
-    for name in ("ChatCompletion", "Completion", "Embeddings"):
+    for name in ("ChatCompletion", "Completion", "Embeddings", "Response", "Images"):
         known[name] = {"type": "object", "description": "OpenAI's answer.", "additionalProperties": True}
+    known["MessagesRequest"] |= {
+        "required": ["messages", "max_tokens"],
+        "additionalProperties": True,
+        "description": "Anthropic's request.  Fields not listed here reach an Anthropic provider as they are.",
+    }
+    known["Message"] = {"type": "object", "description": "Anthropic's answer.", "additionalProperties": True}
+    known["TokenCount"] = _COUNT
+    known["AnthropicError"] = _ANTHROPIC_ERROR
     known["Error"] = _ERROR
     base["paths"] |= {
         "/v1/chat/completions": _generating(
@@ -112,17 +169,35 @@ def document(app: Litestar) -> dict[str, Any]:
         "/v1/completions": _generating(
             "Create a completion", "OpenAI's legacy completions.", "CompletionRequest", "Completion"
         ),
+        "/v1/responses": _generating("Create a response", "OpenAI's Responses API.", "ResponsesRequest", "Response"),
         "/v1/embeddings": _generating("Create embeddings", "OpenAI's embeddings.", "EmbeddingsRequest", "Embeddings"),
+        "/v1/images/generations": _generating("Create images", "OpenAI's images.", "ImagesRequest", "Images"),
+        "/v1/images/edits": _generating(
+            "Edit images", "OpenAI's image edits.", "ImageEditRequest", "Images", _EDIT_FORM
+        ),
+        "/v1/messages": _generating("Create a message", "Anthropic's Messages.", "MessagesRequest", "Message"),
+        "/v1/messages/count_tokens": _generating(
+            "Count tokens",
+            "How long a prompt is, as the model's own provider or engine counts it.",
+            "MessagesRequest",
+            "TokenCount",
+        ),
         "/v1/generate": _generating("Generate", "The gateway's own dialect.", "Generate", "Generation"),
     }
     base["paths"] = dict(sorted(base["paths"].items()))
-    for operations in base["paths"].values():
+    for path, operations in base["paths"].items():
+        error = "AnthropicError" if path.startswith("/v1/messages") else "Error"
         for operation in operations.values():
-            operation["responses"].setdefault("default", _response("An error.", "Error"))
+            operation["responses"].setdefault("default", _response("An error.", error))
     return base
 
 
-def _generating(summary: str, description: str, request: str, answer: str) -> dict[str, Any]:
+def _generating(
+    summary: str, description: str, request: str, answer: str, form: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    bodies: dict[str, Any] = {"application/json": {"schema": {"$ref": _REFS.format(name=request)}}}
+    if form is not None:
+        bodies["multipart/form-data"] = {"schema": form}
     ok = _response("The answer; a stream of server-sent events when `stream` is true.", answer)
     ok["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     return {
@@ -139,10 +214,7 @@ def _generating(summary: str, description: str, request: str, answer: str) -> di
                     "schema": {"type": "number", "exclusiveMinimum": 0},
                 }
             ],
-            "requestBody": {
-                "required": True,
-                "content": {"application/json": {"schema": {"$ref": _REFS.format(name=request)}}},
-            },
+            "requestBody": {"required": True, "content": bodies},
             "responses": {"200": ok},
         }
     }

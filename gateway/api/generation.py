@@ -4,7 +4,7 @@ An endpoint is a `Language`: how its dialect is read and written.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -16,7 +16,8 @@ from backends.base import Call
 from compat.canonical.error import GatewayError, InvalidRequest
 from compat.canonical.event import Result, fold
 from compat.canonical.request import Envelope, Request
-from gateway.api.reading import Disconnected, read_json, require_method
+from compat.sse import KEEP_ALIVE
+from gateway.api.reading import Disconnected, form_type, read_json, require_method
 from gateway.api.reply import CLIENT_GONE, Errors, Reply
 from gateway.auth.guard import admit
 from gateway.house import Estate, House
@@ -35,35 +36,78 @@ class Context(Struct, kw_only=True):
 
 class Language(Struct, frozen=True, kw_only=True):
     peek: Callable[[bytes], Envelope]
+    peek_form: Callable[[bytes, str], Envelope] | None = None
+    """Read a form, given its Content-Type header; None where only JSON is taken."""
     parse: Callable[[Envelope], Request]
     whole: Callable[[Result, Context], bytes]
     """Write a translated answer as one body."""
     stream: Callable[[AsyncGenerator[Any, None], Context], AsyncGenerator[bytes, None]] | None
     """Write a translated answer's events as SSE frames, closing them; None where nothing is streamed."""
     errors: Errors
+    prepare: "Callable[[House, Visit, Envelope, Plan], Awaitable[Prepared]] | None" = None
+    """Look up what a request refers to, once it has routes and before any is taken."""
+    keep: Callable[[Answer, bytes], Awaitable[None]] | None = None
+    """Take note of a whole answer, translated or relayed, before the client has it."""
+    watch: Callable[[Answer], AsyncGenerator[bytes, None]] | None = None
+    """The frames of a relayed stream on their way; closes them."""
+    keep_alive: bytes = KEEP_ALIVE
+    """What keeps a waiting stream awake."""
+    id_header: bytes | None = None
+    """Names the request to this dialect's clients, besides `x-request-id`."""
+
+
+class Prepared(Struct, frozen=True):
+    """What a request goes on with, once what it refers to has been looked up."""
+
+    language: Language
+    """This one request's own."""
+    envelope: Envelope
+    plan: Plan
 
 
 _DIALECT_HEADERS = frozenset({b"anthropic-beta", b"anthropic-version", b"openai-beta"})
+LARGE_BYTES = 4 * 1024 * 1024
+"""From here on a form is read in a thread, not to hold up the loop."""
 SCOPE = "inference"
 """What every generating endpoint requires."""
 
 
-def endpoint(house: House, path: str, language: Language) -> ASGIApp:
-    """The ASGI application of a generating endpoint."""
+Work = Callable[[House, Estate, Language, Envelope, Visit, Reply, float | None, bool], Awaitable[None]]
+"""What an endpoint does once the request is read: its time limit in seconds and whether it is strict come last."""
+
+
+def endpoint(house: House, path: str, language: Language, work: Work | None = None) -> ASGIApp:
+    """The ASGI application of a generating endpoint; `work` does something else than answer."""
+    do = work or _answer
 
     async def generate(scope: Scope, receive: Receive, send: Send) -> None:
         visit: Visit = scope["visit"]  # type: ignore[typeddict-item]
         estate: Estate = scope["estate"]  # type: ignore[typeddict-item]
         visit.route = path
-        reply = Reply(house, visit, receive, send, language.errors)
+        reply = Reply(
+            house,
+            visit,
+            receive,
+            send,
+            language.errors,
+            keep_alive=language.keep_alive,
+            id_header=language.id_header,
+        )
         http = cast(HTTPScope, scope)
         try:
             admit(scope, SCOPE)
             require_method(http, "POST")
-            body = await read_json(http, receive, estate.config.server.body_limit_bytes)
+            limit = estate.config.server.body_limit_bytes
+            body = await read_json(http, receive, limit, or_form=language.peek_form is not None)
             timeout_s = _timeout(http)
             strict = _header(http, b"x-gateway-strict").lower() == b"true"
-            envelope = language.peek(body)
+            if language.peek_form is not None and (form := form_type(http)):
+                if len(body) < LARGE_BYTES:
+                    envelope = language.peek_form(body, form)
+                else:
+                    envelope = await asyncio.to_thread(language.peek_form, body, form)
+            else:
+                envelope = language.peek(body)
             if spoken := {n.decode(): v.decode("latin-1") for n, v in http["headers"] if n in _DIALECT_HEADERS}:
                 envelope = msgspec.structs.replace(envelope, headers=spoken)
         except GatewayError as e:
@@ -73,7 +117,7 @@ def endpoint(house: House, path: str, language: Language) -> ASGIApp:
             visit.status = CLIENT_GONE
             return
         visit.requested, visit.streamed = envelope.model or "auto", envelope.stream
-        await reply.attend(_answer(house, estate, language, envelope, visit, reply, timeout_s, strict))
+        await reply.attend(do(house, estate, language, envelope, visit, reply, timeout_s, strict))
 
     return generate
 
@@ -88,6 +132,47 @@ async def _answer(
     timeout_s: float | None,
     strict: bool,
 ) -> None:
+    plan, call = await planned(estate, envelope, visit, timeout_s, strict)
+    if language.prepare is not None:
+        ready = await language.prepare(house, visit, envelope, plan)
+        language, envelope, plan = ready.language, ready.envelope, ready.plan
+        reply.errors = language.errors
+    if envelope.stream:
+        reply.ping_while_waiting()
+    answer = await house.dispatcher.answer(plan, envelope, language.parse, call, visit)
+    try:
+        headers = _headers(answer, visit)
+        if call.dropped:
+            headers.append((b"x-gateway-dropped", header_text(", ".join(call.dropped))))
+        if answer.body is not None:
+            if language.keep is not None:
+                await language.keep(answer, answer.body)
+            await reply.whole(headers, answer.body)
+        elif answer.frames is not None:
+            await reply.stream(headers, answer.frames if language.watch is None else language.watch(answer))
+        elif answer.events is not None:
+            context = Context(visit=visit, plan=plan, envelope=envelope)
+            if envelope.stream and language.stream is not None:
+                await reply.stream(headers, language.stream(answer.events, context))
+            else:
+                async with aclosing(answer.events) as events:
+                    result = await fold(events)
+                visit.usage = result.usage
+                if result.vectors or result.produced:  # megabytes to encode
+                    body = await asyncio.to_thread(language.whole, result, context)
+                else:
+                    body = language.whole(result, context)
+                if language.keep is not None:
+                    await language.keep(answer, body)
+                await reply.whole(headers, body)
+    finally:
+        visit.usage = answer.tally.usage or visit.usage
+
+
+async def planned(
+    estate: Estate, envelope: Envelope, visit: Visit, timeout_s: float | None, strict: bool
+) -> tuple[Plan, Call]:
+    """The routes of a request, and what surrounds it.  Raises ModelNotFound."""
     plan = await estate.router.plan(envelope.model)
     visit.reason = plan.reason
     total_s = plan.timeouts.total_s if timeout_s is None else min(timeout_s, plan.timeouts.total_s)
@@ -101,35 +186,14 @@ async def _answer(
         wait=visit.wait,
         strict=strict,
     )
-    if envelope.stream:
-        reply.ping_while_waiting()
-    answer = await house.dispatcher.answer(plan, envelope, language.parse, call, visit)
-    try:
-        headers = _headers(answer, visit)
-        if call.dropped:
-            headers.append((b"x-gateway-dropped", _header_text(", ".join(call.dropped))))
-        if answer.body is not None:
-            await reply.whole(headers, answer.body)
-        elif answer.frames is not None:
-            await reply.stream(headers, answer.frames)
-        elif answer.events is not None:
-            context = Context(visit=visit, plan=plan, envelope=envelope)
-            if envelope.stream and language.stream is not None:
-                await reply.stream(headers, language.stream(answer.events, context))
-            else:
-                async with aclosing(answer.events) as events:
-                    result = await fold(events)
-                visit.usage = result.usage
-                await reply.whole(headers, language.whole(result, context))
-    finally:
-        visit.usage = answer.tally.usage or visit.usage
+    return plan, call
 
 
 def _headers(answer: Answer, visit: Visit) -> list[tuple[bytes, bytes]]:
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
     headers += (
         (b"x-gateway-backend", answer.route.backend.name.encode()),
-        (b"x-gateway-model", _header_text(answer.route.name)),
+        (b"x-gateway-model", header_text(answer.route.name)),
         (b"x-gateway-attempts", b"%d" % visit.attempts),
     )
     if visit.wait.queue_s > 0 and visit.wait.queue_position is not None:
@@ -137,7 +201,7 @@ def _headers(answer: Answer, visit: Visit) -> list[tuple[bytes, bytes]]:
     return headers
 
 
-def _header_text(text: str) -> bytes:
+def header_text(text: str) -> bytes:
     """A client's own words may come back in a header: printable ASCII only."""
     if text.isascii() and text.isprintable():
         return text.encode()

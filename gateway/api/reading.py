@@ -1,4 +1,4 @@
-"""Reading a request's body: whole, within its limit, JSON by its own word."""
+"""Reading a request's body: whole, within its limit, JSON (or a form, where that is taken) by its own word."""
 
 from typing import cast
 
@@ -17,16 +17,29 @@ def require_method(scope: HTTPScope, method: str) -> None:
         raise MethodNotAllowed(f"Method {scope['method']} is not allowed here; use {method}.", allow=method)
 
 
-async def read_json(scope: HTTPScope, receive: Receive, limit: int) -> bytes:
+def form_type(scope: HTTPScope) -> str:
+    """The Content-Type header of a request whose body is a form; empty for any other."""
+    for name, value in scope["headers"]:
+        if name == b"content-type" and _is_form(value):
+            return value.decode("latin-1")
+    return ""
+
+
+async def read_json(scope: HTTPScope, receive: Receive, limit: int, *, or_form: bool = False) -> bytes:
     """The body of a request that says it is JSON.
 
+    or_form: take multipart/form-data as well.
     Raises UnsupportedMedia, TooLarge (as soon as it is known), InvalidRequest or Disconnected.
     """
     for name, value in scope["headers"]:
         if name == b"content-type":
             media = value.split(b";")[0].strip().lower()
-            if media != b"application/json" and not media.endswith(b"+json"):
-                raise UnsupportedMedia("The body must be JSON: send 'content-type: application/json'.")
+            if media != b"application/json" and not media.endswith(b"+json") and not (or_form and _is_form(value)):
+                raise UnsupportedMedia(
+                    "The body must be JSON or a form: send 'content-type: multipart/form-data; boundary=…'."
+                    if or_form
+                    else "The body must be JSON: send 'content-type: application/json'."
+                )
         elif name == b"content-encoding" and value.strip().lower() != b"identity":
             raise UnsupportedMedia("Compressed request bodies are not accepted.", code="unsupported_content_encoding")
         elif name == b"content-length":
@@ -53,6 +66,10 @@ async def read_json(scope: HTTPScope, receive: Receive, limit: int) -> bytes:
             raise _too_large(limit)
         pieces.append(piece)
     return b"".join(pieces)
+
+
+def _is_form(content_type: bytes) -> bool:
+    return content_type.split(b";")[0].strip().lower() == b"multipart/form-data"
 
 
 def _too_large(limit: int) -> TooLarge:

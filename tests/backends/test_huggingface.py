@@ -2,18 +2,18 @@
 
 import asyncio
 import base64
-import json
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
+import httpx2
+import openai
 import pytest
-from huggingface_hub import constants
 
 from backends.base import Ports
-from backends.huggingface import HuggingFaceBackend, Settings, connect
+from backends.huggingface import Settings, connect
 from compat.canonical.error import (
     AuthFailed,
     BadResponse,
@@ -25,89 +25,29 @@ from compat.canonical.error import (
     TimedOut,
 )
 from compat.canonical.event import fold
-from compat.canonical.message import Media
-from compat.canonical.request import EmbeddingRequest, ImageRequest
+from compat.canonical.request import EmbeddingRequest
 from compat.openai.chat import peek
 from tests import wire
 from tests.backends.contract import CHECKS, Check, Subject, body, call
-from tests.exchange import Exchange, Script
+from tests.backends.hub import DRAW, EMBED, HUB, JPEG, PNG, TOKEN, Hub, Make
+from tests.exchange import Exchange
 from tests.http import until
+from tests.process import gateway
 from tests.provider import Provider
 from tests.scripts import BODY_CANARY, SCRIPTS
 
-TOKEN = "hf_token_canary_4410"
-PNG = b"\x89PNG\r\n\x1a\n picture"
-JPEG = b"\xff\xd8\xff picture"
-HUB = "/api/models/"
 ROUTER = "https://router.huggingface.co"
-Make = Callable[..., HuggingFaceBackend]
-
-
-class Hub:
-    """What the stand-in answers, by path; it says who serves which model."""
-
-    def __init__(self, upstream: Provider) -> None:
-        self.upstream = upstream
-        self.scripts: dict[str, Script] = {}
-        self.serving: dict[str, dict[str, Any]] = {}
-
-    async def play(self, x: Exchange) -> None:
-        path = x.path.partition("?")[0]
-        if path.startswith(HUB):
-            mapping = self.serving.get(path.removeprefix(HUB))
-            if mapping is None:
-                x.answer(b'{"error":"Repository not found"}', "404 Not Found")
-            else:
-                x.answer(wire.dump({"id": path.removeprefix(HUB), "inferenceProviderMapping": mapping}))
-            return
-        await self.scripts[path](x)
-
-    def serve(self, model: str, task: str, provider: str = "hf-inference", name: str | None = None) -> None:
-        row = {"status": "live", "providerId": name or model, "task": task}
-        self.serving.setdefault(model, {})[provider] = row
-
-    def answer(self, path: str, body: bytes, status: str = "200 OK", **headers: str) -> None:
-        async def script(x: Exchange) -> None:
-            x.answer(body, status, **headers)
-
-        self.scripts[path] = script
-
-    def asked(self, path: str) -> list[Exchange]:
-        return [x for x in self.upstream.seen if x.path.partition("?")[0] == path]
-
-
-@pytest.fixture
-def hub(upstream: Provider, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    hub = Hub(upstream)
-    for name in ("", "together-name"):
-        upstream.scripts[name] = hub.play
-    monkeypatch.setattr(constants, "ENDPOINT", upstream.url.removesuffix("/v1"))
-    return hub
-
-
-@pytest.fixture
-async def make(upstream: Provider) -> AsyncIterator[Make]:
-    made: list[HuggingFaceBackend] = []
-
-    def connected(**settings: Any) -> HuggingFaceBackend:
-        given = {"base_url": upstream.url, "api_key": TOKEN} | settings
-        made.append(connect("hf", Settings(**given), Ports()))
-        return made[-1]
-
-    yield connected
-    for backend in made:
-        await backend.aclose()
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-async def test_it_keeps_the_contract(check: Check, make: Make, upstream: Provider) -> None:
+async def test_it_keeps_the_contract(check: Check, make_hf: Make, upstream: Provider) -> None:
     def idle() -> bool:
         return all(x.over.is_set() for x in upstream.seen)
 
     failing = ("status:401", "status:402", "status:429", "status:500", "status:503", "html", "error_in_200", "redirect")
     secrets = (TOKEN, BODY_CANARY, upstream.url)
     subject = Subject(
-        backend=make(), model="answer", endless="events:1000:0.02", failing=failing, secrets=secrets, idle=idle
+        backend=make_hf(), model="answer", endless="events:1000:0.02", failing=failing, secrets=secrets, idle=idle
     )
     await check(subject)
 
@@ -115,8 +55,8 @@ async def test_it_keeps_the_contract(check: Check, make: Make, upstream: Provide
 # --- Text ---
 
 
-async def test_text_is_relayed_with_the_token_and_who_pays(make: Make, upstream: Provider) -> None:
-    backend = make(bill_to="acme", headers={"X-Extra": "1"})
+async def test_text_is_relayed_with_the_token_and_who_pays(make_hf: Make, upstream: Provider) -> None:
+    backend = make_hf(bill_to="acme", headers={"X-Extra": "1"})
     relayed = await backend.relay(peek(body("any", stream=False)), "answer", call())
     assert relayed.body == wire.completion("word0 word1 word2 ")
     sent = upstream.asked()
@@ -127,24 +67,22 @@ async def test_text_is_relayed_with_the_token_and_who_pays(make: Make, upstream:
 
 
 @pytest.mark.parametrize(("model", "sent"), [("answer", "answer:groq"), ("answer:fastest", "answer:fastest")])
-async def test_a_provider_is_named_behind_the_model(make: Make, upstream: Provider, model: str, sent: str) -> None:
+async def test_a_provider_is_named_behind_the_model(make_hf: Make, upstream: Provider, model: str, sent: str) -> None:
 
     async def answer(x: Exchange, *_: str) -> None:
         await SCRIPTS["answer"](x)
 
     upstream.scripts[sent] = answer
-    backend = make(provider="groq")
+    backend = make_hf(provider="groq")
     await backend.relay(peek(body("any", stream=False)), model, call())
     assert upstream.asked().json["model"] == sent
 
 
-async def test_its_models_are_the_routers(make: Make) -> None:
-    assert "answer" in {model.name for model in await make().models()}
+async def test_its_models_are_the_routers(make_hf: Make) -> None:
+    assert "answer" in {model.name for model in await make_hf().models()}
 
 
 # --- Embeddings ---
-
-EMBED = "/hf-inference/models/org/embedder/pipeline/feature-extraction"
 
 
 def texts(*inputs: str | tuple[int, ...], model: str = "org/embedder", **fields: Any) -> EmbeddingRequest:
@@ -158,8 +96,8 @@ def embedder(hub: Hub) -> Hub:
     return hub
 
 
-async def test_texts_become_vectors(make: Make, embedder: Hub) -> None:
-    result = await fold(make().run(texts("a", "b"), call()))
+async def test_texts_become_vectors(make_hf: Make, embedder: Hub) -> None:
+    result = await fold(make_hf().run(texts("a", "b"), call()))
     assert result.vectors == ((0.5, -1.0), (2.0, 3.0))
     assert result.started.model == "org/embedder"
     assert [x.path.partition("?")[0] for x in embedder.upstream.seen] == [HUB + "org/embedder", EMBED]
@@ -169,29 +107,29 @@ async def test_texts_become_vectors(make: Make, embedder: Hub) -> None:
     assert sent.headers["user-agent"] == "pluggably"
 
 
-async def test_who_serves_a_model_is_asked_once(make: Make, embedder: Hub) -> None:
-    backend = make()
+async def test_who_serves_a_model_is_asked_once(make_hf: Make, embedder: Hub) -> None:
+    backend = make_hf()
     for _ in range(3):
         await fold(backend.run(texts(), call()))
     [asked] = embedder.asked(HUB + "org/embedder")
     assert asked.headers["authorization"] == f"Bearer {TOKEN}"
 
 
-async def test_a_named_provider_of_its_own_needs_no_lookup(make: Make, embedder: Hub) -> None:
+async def test_a_named_provider_of_its_own_needs_no_lookup(make_hf: Make, embedder: Hub) -> None:
     embedder.serving.clear()
-    await fold(make(provider="hf-inference").run(texts(), call()))
-    await fold(make().run(texts(model="org/embedder:hf-inference"), call()))
+    await fold(make_hf(provider="hf-inference").run(texts(), call()))
+    await fold(make_hf().run(texts(model="org/embedder:hf-inference"), call()))
     assert len(embedder.asked(EMBED)) == 2
 
 
-async def test_another_provider_gets_its_own_format_and_name(make: Make, hub: Hub) -> None:
+async def test_another_provider_gets_its_own_format_and_name(make_hf: Make, hub: Hub) -> None:
     hub.serve("org/embedder", "feature-extraction", "together", "together-name")
     answer = {
         "data": [{"index": 1, "embedding": [3, 4]}, {"index": 0, "embedding": [1, 2]}],
         "usage": {"prompt_tokens": 7, "total_tokens": 7},
     }
     hub.answer("/together/v1/embeddings", wire.dump(answer))
-    result = await fold(make().run(texts("a", "b", dimensions=2), call()))
+    result = await fold(make_hf().run(texts("a", "b", dimensions=2), call()))
     assert result.vectors == ((1.0, 2.0), (3.0, 4.0))
     assert result.usage.input_tokens == 7
     [sent] = hub.asked("/together/v1/embeddings")
@@ -207,37 +145,37 @@ async def test_another_provider_gets_its_own_format_and_name(make: Make, hub: Hu
         ([[[[1, 2], [3, 4]]], [[[5, 6]]]], ((2.0, 3.0), (5.0, 6.0))),
     ],
 )
-async def test_vectors_of_tokens_are_averaged(make: Make, embedder: Hub, answer: Any, vectors: Any) -> None:
+async def test_vectors_of_tokens_are_averaged(make_hf: Make, embedder: Hub, answer: Any, vectors: Any) -> None:
     embedder.answer(EMBED, wire.dump(answer))
-    assert (await fold(make().run(texts("a", "b"), call()))).vectors == vectors
+    assert (await fold(make_hf().run(texts("a", "b"), call()))).vectors == vectors
 
 
 @pytest.mark.parametrize("answer", [[1, 2], [[1, 2]], [[1, 1], [1, 3]], [[[1, 2]]]])
-async def test_one_text_may_come_back_without_its_list(make: Make, embedder: Hub, answer: Any) -> None:
+async def test_one_text_may_come_back_without_its_list(make_hf: Make, embedder: Hub, answer: Any) -> None:
     embedder.answer(EMBED, wire.dump(answer))
-    assert (await fold(make().run(texts("a"), call()))).vectors == ((1.0, 2.0),)
+    assert (await fold(make_hf().run(texts("a"), call()))).vectors == ((1.0, 2.0),)
 
 
 @pytest.mark.parametrize(
     "answer",
     [b"[]", b"{}", b"[[1],[2],[3]]", b"[[1,2],[3]]", b'[["a"],["b"]]', b"[null,null]", b"<html>", b"[[],[]]", b"\xff"],
 )
-async def test_what_is_not_a_vector_for_each_text_is_an_error(make: Make, embedder: Hub, answer: bytes) -> None:
+async def test_what_is_not_a_vector_for_each_text_is_an_error(make_hf: Make, embedder: Hub, answer: bytes) -> None:
     embedder.answer(EMBED, answer)
     with pytest.raises(BadResponse):
-        await fold(make().run(texts("a", "b"), call()))
+        await fold(make_hf().run(texts("a", "b"), call()))
 
 
-async def test_dimensions_a_model_does_not_have_are_named(make: Make, embedder: Hub) -> None:
+async def test_dimensions_a_model_does_not_have_are_named(make_hf: Make, embedder: Hub) -> None:
     asking = call()
-    await fold(make().run(texts("a", "b", dimensions=1, user="u", extra={"x": 1}), asking))
+    await fold(make_hf().run(texts("a", "b", dimensions=1, user="u", extra={"x": 1}), asking))
     assert asking.dropped == ["x", "user", "dimensions"]
     assert embedder.asked(EMBED)[0].json["dimensions"] == 1
 
 
-async def test_token_ids_are_refused(make: Make, embedder: Hub) -> None:
+async def test_token_ids_are_refused(make_hf: Make, embedder: Hub) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        await fold(make().run(texts((1, 2)), call()))
+        await fold(make_hf().run(texts((1, 2)), call()))
     assert refused.value.param == "input"
     assert embedder.upstream.seen == []
 
@@ -245,33 +183,33 @@ async def test_token_ids_are_refused(make: Make, embedder: Hub) -> None:
 @pytest.mark.parametrize(
     "model", ["http://127.0.0.1:9/x", "../x", "a/b/c", "a/../b", "", "a b", "https://x", "./a", "a:b/c"]
 )
-async def test_a_model_name_is_never_an_address(make: Make, hub: Hub, model: str) -> None:
-    for backend in (make(), make(provider="hf-inference")):
+async def test_a_model_name_is_never_an_address(make_hf: Make, hub: Hub, model: str) -> None:
+    for backend in (make_hf(), make_hf(provider="hf-inference")):
         with pytest.raises(ModelNotFound):
             await fold(backend.run(texts(model=model), call()))
     assert hub.upstream.seen == []
 
 
-async def test_a_model_nobody_knows_is_not_found(make: Make, hub: Hub) -> None:
+async def test_a_model_nobody_knows_is_not_found(make_hf: Make, hub: Hub) -> None:
     with pytest.raises(ModelNotFound):
-        await fold(make().run(texts(), call()))
+        await fold(make_hf().run(texts(), call()))
 
 
-async def test_a_model_that_does_something_else_is_refused(make: Make, hub: Hub) -> None:
+async def test_a_model_that_does_something_else_is_refused(make_hf: Make, hub: Hub) -> None:
     hub.serve("org/embedder", "text-to-image")
     with pytest.raises(InvalidRequest) as refused:
-        await fold(make().run(texts(), call()))
+        await fold(make_hf().run(texts(), call()))
     assert refused.value.param == "model"
 
 
 # --- Trouble ---
 
 
-async def test_a_model_being_loaded_says_when_to_come_back(make: Make, embedder: Hub) -> None:
+async def test_a_model_being_loaded_says_when_to_come_back(make_hf: Make, embedder: Hub) -> None:
     loading = b'{"error":"Model org/embedder is currently loading","estimated_time":20.5}'
     embedder.answer(EMBED, loading, "503 Service Unavailable")
     with pytest.raises(ModelLoading) as trouble:
-        await fold(make().run(texts(), call()))
+        await fold(make_hf().run(texts(), call()))
     assert trouble.value.retry_after_s == 20.5
     assert trouble.value.code == "model_loading"
 
@@ -286,20 +224,20 @@ async def test_a_model_being_loaded_says_when_to_come_back(make: Make, embedder:
     ],
 )
 async def test_trouble_is_told_in_our_words(
-    make: Make, embedder: Hub, status: str, answer: bytes, error: type[GatewayError]
+    make_hf: Make, embedder: Hub, status: str, answer: bytes, error: type[GatewayError]
 ) -> None:
     embedder.answer(EMBED, answer, status, location="http://127.0.0.1:9/elsewhere")
     with pytest.raises(error) as trouble:
-        await fold(make().run(texts(), call()))
+        await fold(make_hf().run(texts(), call()))
     assert TOKEN not in trouble.value.message
     assert "credits" not in trouble.value.message
     assert len(embedder.asked(EMBED)) == 1
 
 
-async def test_a_refusal_of_the_request_is_quoted(make: Make, embedder: Hub) -> None:
+async def test_a_refusal_of_the_request_is_quoted(make_hf: Make, embedder: Hub) -> None:
     embedder.answer(EMBED, b'{"error":["inputs: too long","really"]}', "400 Bad Request")
     with pytest.raises(GatewayError) as trouble:
-        await fold(make().run(texts(), call()))
+        await fold(make_hf().run(texts(), call()))
     assert (trouble.value.status, trouble.value.message) == (400, "inputs: too long; really")
 
 
@@ -308,22 +246,22 @@ async def silent(x: Exchange) -> None:
 
 
 @pytest.mark.parametrize("path", [EMBED, HUB + "org/embedder"])
-async def test_the_deadline_ends_a_silent_request(make: Make, embedder: Hub, path: str) -> None:
+async def test_the_deadline_ends_a_silent_request(make_hf: Make, embedder: Hub, path: str) -> None:
     if path == EMBED:
         embedder.scripts[EMBED] = silent
     else:
         embedder.upstream.scripts[""] = silent
     began = time.monotonic()
     with pytest.raises(TimedOut):
-        await fold(make().run(texts(), call(0.4)))
+        await fold(make_hf().run(texts(), call(0.4)))
     assert time.monotonic() - began < 2
     left = await asyncio.to_thread(embedder.upstream.seen[-1].left_within, 1.0, began + 0.4)
     assert left
 
 
-async def test_cancelling_closes_the_request_within_a_second(make: Make, embedder: Hub) -> None:
+async def test_cancelling_closes_the_request_within_a_second(make_hf: Make, embedder: Hub) -> None:
     embedder.scripts[EMBED] = silent
-    asking = asyncio.create_task(fold(make().run(texts(), call())))
+    asking = asyncio.create_task(fold(make_hf().run(texts(), call())))
     await asyncio.to_thread(until, lambda: embedder.asked(EMBED))
     began = time.monotonic()
     asking.cancel()
@@ -331,108 +269,6 @@ async def test_cancelling_closes_the_request_within_a_second(make: Make, embedde
         await asking
     left = await asyncio.to_thread(embedder.asked(EMBED)[0].left_within, 1.0, began)
     assert left
-
-
-# --- Pictures ---
-
-DRAW = "/hf-inference/models/org/painter"
-
-
-def prompt(**fields: Any) -> ImageRequest:
-    return ImageRequest(model="org/painter", prompt="a heron", **fields)
-
-
-@pytest.fixture
-def painter(hub: Hub) -> Hub:
-    hub.serve("org/painter", "text-to-image")
-    hub.answer(DRAW, JPEG, content_type="image/jpeg")
-    return hub
-
-
-async def test_a_prompt_becomes_pictures(make: Make, painter: Hub) -> None:
-    asking = call()
-    extra = {"seed": 7, "quality": "high", "response_format": "url"}
-    result = await fold(make().run(prompt(count=2, size="640x480", extra=extra), asking))
-    assert [(one.index, one.media) for one in result.produced] == [
-        (n, Media(mime="image/jpeg", data=JPEG)) for n in range(2)
-    ]
-    assert asking.dropped == ["quality", "response_format"]
-    sent = painter.asked(DRAW)
-    assert len(sent) == 2
-    assert sent[0].json == {"inputs": "a heron", "parameters": {"seed": 7, "width": 640, "height": 480}}
-    assert sent[0].headers["accept"] == "image/png"
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        {"data": [{"b64_json": base64.b64encode(PNG).decode()}]},
-        {"images": [{"url": "data:image/png;base64," + base64.b64encode(PNG).decode()}]},
-        {"images": [{"url": "{root}/cdn/a.png"}]},
-        {"output": ["{root}/cdn/a.png"]},
-        {"output": "{root}/cdn/a.png"},
-    ],
-)
-async def test_a_picture_may_come_in_many_ways(make: Make, painter: Hub, answer: dict[str, Any]) -> None:
-    root = painter.upstream.url.removesuffix("/v1")
-    painter.answer(DRAW, json.dumps(answer).replace("{root}", root).encode())
-    painter.answer("/cdn/a.png", PNG)
-    result = await fold(make().run(prompt(), call()))
-    assert result.produced[0].media == Media(mime="image/png", data=PNG)
-    for fetched in painter.asked("/cdn/a.png"):
-        assert TOKEN not in fetched.head.decode()
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"<html>",
-        b"{}",
-        b'{"images":[]}',
-        b'{"output":["http://169.254.169.254/x"]}',
-        b'{"output":["file:///etc/passwd"]}',
-        b'{"data":[{"b64_json":"AAAA"}]}',
-    ],
-)
-async def test_what_is_not_a_picture_is_an_error(make: Make, painter: Hub, answer: bytes) -> None:
-    painter.answer(DRAW, answer)
-    with pytest.raises(BadResponse):
-        await fold(make().run(prompt(), call()))
-
-
-async def test_a_picture_is_changed(make: Make, hub: Hub) -> None:
-    hub.serve("org/painter", "image-to-image")
-    hub.answer(DRAW, PNG)
-    big = PNG + bytes(2_000_000)
-    result = await fold(make().run(prompt(images=(Media(mime="image/png", data=big),), size="64x32"), call()))
-    assert result.produced[0].media.data == PNG
-    sent = hub.asked(DRAW)[0].json
-    assert base64.b64decode(sent["inputs"]) == big
-    assert sent["parameters"] == {"prompt": "a heron", "target_size": {"width": 64, "height": 32}}
-
-
-@pytest.mark.parametrize(
-    ("fields", "param"),
-    [
-        ({"mask": Media(mime="image/png", data=PNG), "images": (Media(mime="image/png", data=PNG),)}, "mask"),
-        ({"images": (Media(mime="image/png", data=PNG),) * 2}, "image"),
-        ({"images": (Media(mime="image/*", url="https://x/y.png"),)}, "image"),
-    ],
-)
-async def test_an_edit_nobody_there_can_make_is_refused(
-    make: Make, hub: Hub, fields: dict[str, Any], param: str
-) -> None:
-    with pytest.raises(InvalidRequest) as refused:
-        await fold(make().run(prompt(**fields), call()))
-    assert refused.value.param == param
-    assert hub.upstream.seen == []
-
-
-async def test_a_provider_that_only_queues_is_not_asked(make: Make, hub: Hub) -> None:
-    hub.serve("org/painter", "image-to-image", "fal-ai")
-    with pytest.raises(InvalidRequest):
-        await fold(make().run(prompt(images=(Media(mime="image/png", data=PNG),)), call()))
-    assert [x.path.partition("?")[0] for x in hub.upstream.seen] == [HUB + "org/painter"]
 
 
 # --- Settings ---
@@ -450,10 +286,10 @@ def test_settings_name_the_field_and_the_cure(monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_the_token_of_the_environment_is_the_default(
-    make: Make, upstream: Provider, monkeypatch: pytest.MonkeyPatch
+    make_hf: Make, upstream: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_of_the_environment")
-    await make(api_key=None).relay(peek(body("answer", stream=False)), "answer", call())
+    await make_hf(api_key=None).relay(peek(body("answer", stream=False)), "answer", call())
     assert upstream.asked().headers["authorization"] == "Bearer hf_of_the_environment"
 
 
@@ -478,3 +314,34 @@ def _served(provider: str, task: str) -> Any:
 def test_the_sdk_is_imported_only_on_connect() -> None:
     program = "import sys, backends.huggingface; sys.exit('huggingface_hub' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
+
+
+def test_the_gateway_serves_it_to_openais_clients(hub: Hub, tmp_path: Path) -> None:
+    hub.serve("org/embedder", "feature-extraction")
+    hub.serve("org/painter", "text-to-image")
+    hub.answer(EMBED, b"[[0.5, -1], [2, 3]]")
+    hub.answer(DRAW, JPEG)
+    hub.answer("/hf-inference/models/org/waking", b'{"error":"loading","estimated_time":3}', "503 No")
+    config = {
+        "backends": {"hf": {"kind": "huggingface", "api_key": TOKEN, "base_url": hub.upstream.url}},
+        "models": {
+            "auto": {"routes": ["hf/answer"]},
+            "waking": {"routes": ["hf/org/waking:hf-inference"], "retries": 0},
+        },
+    }
+    environ = {"HF_ENDPOINT": hub.upstream.url.removesuffix("/v1")}
+    with gateway(tmp_path, config, environ) as running, httpx2.Client(verify=False, timeout=30) as http:
+        sdk = openai.OpenAI(base_url=f"{running.url}/v1", api_key="x", max_retries=0, http_client=http)
+        said = sdk.chat.completions.create(model="auto", messages=[{"role": "user", "content": "hi"}])
+        assert said.choices[0].message.content == "word0 word1 word2 "
+        embedded = sdk.embeddings.create(model="hf/org/embedder", input=["a", "b"])
+        assert [one.embedding for one in embedded.data] == [[0.5, -1.0], [2.0, 3.0]]
+        drawn = sdk.images.generate(model="hf/org/painter", prompt="a heron").data
+        assert drawn is not None
+        assert base64.b64decode(drawn[0].b64_json or "") == JPEG
+        with pytest.raises(openai.APIStatusError) as waking:
+            sdk.images.generate(model="waking", prompt="a heron")
+        assert waking.value.status_code == 503
+        assert waking.value.code == "model_loading"
+        assert waking.value.response.headers["retry-after"] == "3"
+        assert TOKEN not in "".join(running.lines)

@@ -22,7 +22,7 @@ def _tree() -> dict[str, Any]:
 
 def test_the_example_configuration_loads_as_it_is() -> None:
     loaded = config.load(EXAMPLE, {})
-    assert set(loaded.backends) == {"local", "openai", "box2", "fake", "hf"}
+    assert set(loaded.backends) == {"local", "openai", "box2", "claude", "fake", "hf"}
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -12,7 +13,9 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from tests.claude import Claude, claude, events, fixture
+from compat.anthropic.answer import PING
+from tests.claude import Claude, claude, events, fixture, frames, send
+from tests.exchange import Exchange
 from tests.gateway.conftest import APP_KEY, AUTH, READER_KEY, UPSTREAM_KEY
 from tests.http import error_of, usage_row
 from tests.process import Gateway, gateway
@@ -215,6 +218,52 @@ async def test_the_async_client_streams(house: Gateway) -> None:
         assert (await raw.parse()).stop_reason == "end_turn"
     assert kinds[0] == "message_start"
     assert kinds[-1] == "message_stop"
+
+
+def test_the_sdks_tool_runner_goes_round(sdk: anthropic.Anthropic, claudes: Claude) -> None:
+    async def weather(exchange: Exchange) -> None:
+        answer = json.loads(fixture("text.json"))
+        if len(exchange.json["messages"]) == 1:
+            call = {"type": "tool_use", "id": "toolu_1", "name": "get_weather", "input": {"city": "Paris"}}
+            answer |= {"content": [call], "stop_reason": "tool_use"}
+        exchange.answer(json.dumps(answer).encode())
+
+    @anthropic.beta_tool
+    def get_weather(city: str) -> str:
+        """The weather of a city."""
+        return f"Sunny in {city}."
+
+    claudes.scripts["weather"] = weather
+    runner = sdk.beta.messages.tool_runner(model="claude/weather", max_tokens=9, messages=HELLO, tools=[get_weather])
+    assert runner.until_done().content[0].type == "text"
+    result = claudes.asked(count=2).json["messages"][2]["content"][0]
+    assert (result["type"], result["tool_use_id"]) == ("tool_result", "toolu_1")
+    assert "Sunny in Paris." in json.dumps(result)
+
+
+def test_a_silent_stream_is_kept_awake_with_pings(
+    running_claude: Claude, sdk_http: httpx2.Client, tmp_path: Path
+) -> None:
+    async def slow(exchange: Exchange) -> None:
+        await asyncio.sleep(0.5)
+        await send(exchange, frames("text.sse"))
+        exchange.end()
+
+    running_claude.forget()
+    running_claude.scripts["slow"] = slow
+    config = {
+        "backends": {"claude": {"kind": "anthropic", "base_url": running_claude.url}},
+        "models": {"auto": {"routes": ["claude/slow"]}},
+    }
+    prelude = "import gateway.api.reply; gateway.api.reply.KEEP_ALIVE_S = 0.1"
+    with gateway(tmp_path, config, prelude=prelude) as house:
+        body = {"model": "auto", "max_tokens": 9, "messages": HELLO, "stream": True}
+        stream = sdk_http.post(f"{house.url}/v1/messages", json=body).content
+        assert stream.startswith(PING)
+        assert stream.removeprefix(PING).replace(PING, b"").endswith(fixture("text.sse").replace(PING, b""))
+        client = anthropic.Anthropic(base_url=house.url, api_key="x", max_retries=0, http_client=sdk_http)
+        with client.messages.stream(model="auto", max_tokens=9, messages=HELLO) as helper:
+            assert helper.get_final_text() == "Hello! How can I help you today?"
 
 
 def test_usage_is_metered_once(raw: httpx2.Client, house: Gateway) -> None:

@@ -1,0 +1,1 @@
+"""Anthropic's wire formats.  Source: https://platform.claude.com/docs/en/api/messages"""

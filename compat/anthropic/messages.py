@@ -1,0 +1,284 @@
+"""Anthropic's Messages: requests, both directions, for the translated lane.
+
+`parse_request` and `render_request` are inverse where a request was written in this dialect; one that
+comes from another is put in Anthropic's terms, and what has none is named.
+Source: https://platform.claude.com/docs/en/api/messages/create
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from compat.anthropic.abilities import Abilities, Thought, abilities, effort_of, thought
+from compat.anthropic.part import Blocks, Content, parse_content
+from compat.body import missing, read
+from compat.canonical.error import InvalidRequest
+from compat.canonical.message import Message, Opaque, Part, Role
+from compat.canonical.plain import telling
+from compat.canonical.request import Envelope, Sampling, Schema, TextRequest, Tool
+
+_ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system"}
+_TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+_CHOICES_OUT = {"auto": "auto", "required": "any", "none": "none"}
+
+
+class _WireMessage(Struct):
+    role: str
+    content: Content
+
+
+class MessagesRequest(Struct):
+    """What is read of a request when it has to be translated."""
+
+    messages: list[_WireMessage]
+    max_tokens: int | None = None
+    model: str | None = None
+    system: Content | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    stop_sequences: list[str] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: dict[str, Any] | None = None
+    thinking: dict[str, Any] | None = None
+    output_config: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
+    stream: bool | None = None
+
+
+_MODELLED = frozenset(MessagesRequest.__struct_encode_fields__)
+_read_request = msgspec.json.Decoder(MessagesRequest)
+
+
+def parse_request(envelope: Envelope) -> TextRequest:
+    """Read a request whole.  Raises InvalidRequest."""
+    body = read(envelope.body, _read_request)
+    messages = [_parse_message(m, f"messages[{n}]") for n, m in enumerate(body.messages)]
+    if system := parse_content(body.system, "system"):
+        messages.insert(0, Message(role="system", parts=system))
+    extra = {name: msgspec.json.decode(raw) for name, raw in envelope.fields.items() if name not in _MODELLED}
+    choice, parallel = _parse_choice(body.tool_choice)
+    config = dict(body.output_config or {})
+    schema = _parse_format(config)
+    effort = effort_of(body.thinking, config)
+    config.pop("effort", None)
+    # The rest of these objects is this dialect's own: it is kept, to be written back or named as left out.
+    if body.thinking is not None and (effort is None or body.thinking.get("type") not in ("enabled", "adaptive")):
+        extra["thinking"] = body.thinking
+    if config:
+        extra["output_config"] = config
+    metadata = dict(body.metadata or {})
+    user = metadata.pop("user_id", None)
+    if metadata:
+        extra["metadata"] = metadata
+    return TextRequest(
+        model=envelope.model,
+        messages=tuple(messages),
+        sampling=Sampling(
+            temperature=body.temperature,
+            top_p=body.top_p,
+            top_k=body.top_k,
+            max_tokens=body.max_tokens,
+            stop=tuple(body.stop_sequences or ()),
+        ),
+        tools=tuple(_parse_tool(tool, f"tools[{n}]") for n, tool in enumerate(body.tools or ())),
+        tool_choice=choice,
+        parallel_tools=parallel,
+        schema=schema,
+        effort=effort,
+        user=user if isinstance(user, str) else None,
+        extra=extra,
+        dialect="messages",
+    )
+
+
+def render_request(request: TextRequest, *, stream: bool) -> tuple[bytes, tuple[str, ...]]:
+    """Write a request, and name what of it has no place there.
+
+    Raises InvalidRequest for content that the model was to read and cannot be written.
+    """
+    able = abilities(request.model)
+    blocks = Blocks(request.dialect)
+    system, messages = _render_messages(request, blocks)
+    s = request.sampling
+    lost = blocks.lost
+    forced = request.tool_choice is not None and request.tool_choice not in ("auto", "none")
+    asked = thought(request.effort, s.max_tokens, able, forced=forced)
+    if not asked.carried:
+        lost["reasoning_effort"] = None
+    # Anthropic's own compatible endpoint takes its field from OpenAI's clients too.
+    thinking = request.extra.get("thinking", asked.thinking)
+    body: dict[str, Any] = {
+        "model": request.model,
+        "max_tokens": asked.max_tokens,
+        "system": system,
+        "messages": messages,
+        **_samplers(s, able, thinking, lost),
+        "stop_sequences": [stop for stop in s.stop if stop] or None,
+        "tools": [_render_tool(tool, blocks, able) for tool in request.tools] or None,
+        "tool_choice": _render_choice(request),
+        "thinking": thinking,
+        "output_config": _render_config(request, able, asked, lost),
+        "metadata": _render_metadata(request),
+    }
+    body = {name: value for name, value in body.items() if value is not None}
+    for name in ("seed", "presence_penalty", "frequency_penalty"):
+        if getattr(s, name):
+            lost[name] = None
+    if request.choices > 1:
+        lost["n"] = None
+    if request.dialect == "messages":
+        body |= {name: value for name, value in request.extra.items() if name not in body}
+    else:
+        lost |= dict.fromkeys(name for name in telling(request.extra) if name != "thinking")
+    if stream:
+        body["stream"] = True
+    return msgspec.json.encode(body), tuple(lost)
+
+
+def _parse_message(wire: _WireMessage, at: str) -> Message:
+    if wire.role not in _ROLES:
+        raise InvalidRequest(f'Unexpected role "{wire.role[:40]}"', param=f"{at}.role", code="invalid_value")
+    return Message(role=_ROLES[wire.role], parts=parse_content(wire.content, f"{at}.content"))
+
+
+def _render_messages(
+    request: TextRequest, blocks: Blocks
+) -> tuple[str | list[dict[str, Any]] | None, list[dict[str, Any]]]:
+    """The system prompt, and the turns: those of one role in a row are one, as are the results of parallel calls."""
+    native = request.dialect == "messages"
+    system: list[Part] = []
+    turns: list[tuple[str, list[Part]]] = []
+    for message in request.messages:
+        blocks.lost |= dict.fromkeys(telling(message.extra))
+        if message.role in ("system", "developer"):
+            if turns and native:
+                turns.append(("system", list(message.parts)))
+            else:
+                system += message.parts
+            continue
+        role = "assistant" if message.role == "assistant" else "user"
+        if turns and turns[-1][0] == role and not native:
+            turns[-1][1].extend(message.parts)
+        else:
+            turns.append((role, list(message.parts)))
+    written = [{"role": role, "content": blocks.content(parts)} for role, parts in turns]
+    return blocks.content(system) or None, [turn for turn in written if turn["content"] or native]
+
+
+def _samplers(s: Sampling, able: Abilities, thinking: Any, lost: dict[str, None]) -> dict[str, Any]:
+    given = {"temperature": s.temperature, "top_p": s.top_p, "top_k": s.top_k}
+    asked = {name: value for name, value in given.items() if value is not None}
+    thinks = isinstance(thinking, dict) and thinking.get("type") != "disabled"
+    if not able.samples or thinks:
+        lost |= dict.fromkeys(asked)
+        return {}
+    if able.one_sampler and "temperature" in asked and "top_p" in asked:
+        del asked["top_p"]
+        lost["top_p"] = None
+    if asked.get("temperature", 0) > 1:  # OpenAI's goes to 2, Anthropic's to 1
+        asked["temperature"] = 1.0
+        lost["temperature"] = None
+    return asked
+
+
+def _parse_tool(wire: dict[str, Any], at: str) -> Tool | Opaque:
+    type_ = wire.get("type")
+    if isinstance(type_, str) and type_ != "custom":
+        return Opaque(type=type_, body=wire)
+    name, schema = wire.get("name"), wire.get("input_schema")
+    if not isinstance(name, str):
+        raise missing(f"{at}.name")
+    if not isinstance(schema, dict):
+        raise missing(f"{at}.input_schema")
+    description, strict = wire.get("description"), wire.get("strict")
+    modelled = ("name", "input_schema", "description", "strict")
+    return Tool(
+        name=name,
+        parameters=schema,
+        description=description if isinstance(description, str) else None,
+        strict=strict if isinstance(strict, bool) else None,
+        extra={key: value for key, value in wire.items() if key not in modelled},
+    )
+
+
+def _render_tool(tool: Tool | Opaque, blocks: Blocks, able: Abilities) -> dict[str, Any]:
+    if isinstance(tool, Opaque):
+        return tool.body
+    wire: dict[str, Any] = {"name": tool.name}
+    if tool.description is not None:
+        wire["description"] = tool.description
+    # OpenAI's clients may leave out what Anthropic requires: a tool without arguments has no schema there.
+    wire["input_schema"] = tool.parameters if "type" in tool.parameters else {"type": "object"} | tool.parameters
+    if tool.strict is not None:
+        if able.schema:
+            wire["strict"] = tool.strict
+        elif tool.strict:
+            blocks.lost["tools.strict"] = None
+    return wire | blocks.others(tool.extra)
+
+
+def _parse_choice(choice: dict[str, Any] | None) -> tuple[str | None, bool | None]:
+    if choice is None:
+        return None, None
+    kind, disabled = choice.get("type"), choice.get("disable_parallel_tool_use")
+    parallel = not disabled if isinstance(disabled, bool) else None
+    if kind == "tool":
+        if not isinstance(choice.get("name"), str):
+            raise missing("tool_choice.name")
+        return f"={choice['name']}", parallel
+    if kind not in _TOOL_CHOICES:
+        raise InvalidRequest(
+            "tool_choice: Input tag should be one of 'auto', 'any', 'tool', 'none'",
+            param="tool_choice",
+            code="invalid_value",
+        )
+    return _TOOL_CHOICES[kind], parallel
+
+
+def _render_choice(request: TextRequest) -> dict[str, Any] | None:
+    choice, parallel = request.tool_choice, request.parallel_tools
+    if not request.tools or (choice is None and parallel is None):
+        return None
+    wire: dict[str, Any] = {"type": "auto"}
+    if choice is not None and choice.startswith("="):
+        wire = {"type": "tool", "name": choice[1:]}
+    elif choice is not None:
+        if choice not in _CHOICES_OUT:
+            raise InvalidRequest(f"Invalid value for 'tool_choice': '{choice}'.", param="tool_choice")
+        wire = {"type": _CHOICES_OUT[choice]}
+    if parallel is not None and choice != "none":
+        wire["disable_parallel_tool_use"] = not parallel
+    return wire
+
+
+def _render_metadata(request: TextRequest) -> dict[str, Any] | None:
+    rest = request.extra.get("metadata") if request.dialect == "messages" else None
+    return {**(rest or {}), **({"user_id": request.user} if request.user else {})} or None
+
+
+def _parse_format(config: dict[str, Any]) -> Schema | None:
+    """Take the schema out of an `output_config`."""
+    match config.get("format"):
+        case {"type": "json_schema", "schema": dict(schema)}:
+            del config["format"]
+            return Schema(name="answer", schema=schema)
+    return None
+
+
+def _render_config(
+    request: TextRequest, able: Abilities, asked: Thought, lost: dict[str, None]
+) -> dict[str, Any] | None:
+    config: dict[str, Any] = {}
+    if asked.effort is not None:
+        config["effort"] = asked.effort
+    if request.schema is not None:
+        if able.schema and request.schema.schema is not None:
+            config["format"] = {"type": "json_schema", "schema": request.schema.schema}
+        else:
+            # There is no mode for "any JSON object", and models before 4.5 have none at all.
+            lost["response_format"] = None
+    if request.dialect == "messages" and isinstance(request.extra.get("output_config"), dict):
+        config = request.extra["output_config"] | config
+    return config or None

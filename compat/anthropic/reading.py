@@ -1,0 +1,138 @@
+"""Anthropic's Messages: streamed answers read as events.
+
+Source: https://platform.claude.com/docs/en/build-with-claude/streaming
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from compat.anthropic.answer import REASONS
+from compat.anthropic.usage import Meter
+from compat.canonical.error import BadResponse
+from compat.canonical.event import Event, Finished, Metered, ReasoningDelta, Started, TextDelta, ToolDelta
+from compat.sse import data_of, split
+
+
+class _Message(Struct):
+    id: str = ""
+    model: str = ""
+    usage: Raw = Raw()
+
+
+class _Block(Struct):
+    type: str = ""
+    id: str = ""
+    name: str = ""
+    text: str = ""
+    thinking: str = ""
+    data: str = ""
+    input: Any = None
+
+
+class _Delta(Struct):
+    type: str = ""
+    text: str = ""
+    thinking: str = ""
+    signature: str = ""
+    partial_json: str = ""
+    stop_reason: str | None = None
+    stop_sequence: str | None = None
+
+
+class _Event(Struct):
+    type: str = ""
+    index: int = 0
+    message: _Message | None = None
+    content_block: _Block | None = None
+    delta: _Delta | None = None
+    usage: Raw = Raw()
+
+
+_read = msgspec.json.Decoder(_Event).decode
+_write = msgspec.json.Encoder().encode
+
+
+async def parse_events(frames: AsyncGenerator[bytes, None], *, created: int) -> AsyncGenerator[Event, None]:
+    """Read a relayed stream, already tapped, as events: no errors, no truncation, sound JSON.
+
+    created: seconds since 1970, which the dialect does not tell.
+    """
+    reader = _Reader(created)
+    async with aclosing(frames):
+        async for events in frames:
+            for event in split(events):
+                if not (data := data_of(event)):
+                    continue
+                try:
+                    wire = _read(data)
+                except msgspec.ValidationError as e:
+                    raise BadResponse("The backend's answer has a shape that cannot be translated.") from e
+                for parsed in reader.take(wire):
+                    yield parsed
+
+
+class _Reader:
+    def __init__(self, created: int) -> None:
+        self._created = created
+        self._meter = Meter()
+        self._calls: dict[int, int] = {}
+        """Number of the tool call in each block that is one; the provider's own tools are not the client's."""
+        self._silent: set[int] = set()
+        """Blocks of calls that no argument has come for."""
+
+    def take(self, wire: _Event) -> list[Event]:
+        match wire.type:
+            case "message_start" if wire.message is not None:
+                self._meter.note(wire.message.usage)
+                return [Started(id=wire.message.id, model=wire.message.model, created=self._created)]
+            case "content_block_start" if wire.content_block is not None:
+                return self._start(wire.index, wire.content_block)
+            case "content_block_delta" if wire.delta is not None:
+                return self._piece(wire.index, wire.delta)
+            case "content_block_stop" if wire.index in self._silent:
+                # Clients of other dialects parse the text, and an empty one is no JSON.
+                self._silent.discard(wire.index)
+                return [ToolDelta(call=self._calls[wire.index], arguments="{}")]
+            case "message_delta":
+                self._meter.note(wire.usage)
+                if wire.delta is None or wire.delta.stop_reason is None:
+                    return []
+                word = wire.delta.stop_reason
+                reason = REASONS.get(word, "other")
+                return [Finished(reason=reason, raw_reason=word, stop=wire.delta.stop_sequence)]
+            case "message_stop" if self._meter.usage is not None:
+                return [Metered(usage=self._meter.usage)]
+        return []
+
+    def _start(self, index: int, block: _Block) -> list[Event]:
+        match block.type:
+            case "text" if block.text:
+                return [TextDelta(text=block.text)]
+            case "thinking" if block.thinking:
+                return [ReasoningDelta(text=block.thinking)]
+            case "redacted_thinking":
+                return [ReasoningDelta(redacted=block.data)]
+            case "tool_use":
+                self._calls[index] = call = len(self._calls)
+                given = _write(block.input).decode() if block.input else ""
+                if not given:
+                    self._silent.add(index)
+                return [ToolDelta(call=call, id=block.id, name=block.name, arguments=given)]
+        return []
+
+    def _piece(self, index: int, delta: _Delta) -> list[Event]:
+        match delta.type:
+            case "text_delta" if delta.text:
+                return [TextDelta(text=delta.text)]
+            case "thinking_delta" if delta.thinking:
+                return [ReasoningDelta(text=delta.thinking)]
+            case "signature_delta":
+                return [ReasoningDelta(signature=delta.signature)]
+            case "input_json_delta" if index in self._calls and delta.partial_json:
+                self._silent.discard(index)
+                return [ToolDelta(call=self._calls[index], arguments=delta.partial_json)]
+        return []
