@@ -80,7 +80,14 @@ def of_status(status: int, verdict: Verdict, retry_after: str | None, provider: 
         return ContextTooLong(message, param=verdict.param or "messages")
     if words & FILTER_CODES:
         return ContentFiltered(message, status=status, type=verdict.type, code=verdict.code, param=verdict.param)
-    return Rejected(message, status=status, type=verdict.type, code=verdict.code, param=verdict.param)
+    return Rejected(
+        message,
+        status=status,
+        type=verdict.type,
+        code=verdict.code,
+        param=verdict.param,
+        details=verdict.details,
+    )
 
 
 def of_stream(verdict: Verdict, provider: str) -> GatewayError:

@@ -4,11 +4,17 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.config import Config, ConfigError, load, schema
+
+if TYPE_CHECKING:
+    from compat.canonical.model import Model
+    from gateway.house import Estate
+    from gateway.routing.router import Plan
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,11 +85,13 @@ def _check(asked: argparse.Namespace) -> int:
 
 def _explain(asked: argparse.Namespace) -> int:
     from compat.canonical.error import GatewayError
-    from gateway.estate import build
 
-    estate = build(load(asked.config))
+    async def plan_of(model: str) -> "Plan":
+        async with _estate(asked.config) as estate:
+            return await estate.router.plan(model)
+
     try:
-        plan = asyncio.run(estate.router.plan(asked.model))
+        plan = asyncio.run(plan_of(asked.model))
     except GatewayError as e:
         print(f"pluggably: {e.message}", file=sys.stderr)
         return 1
@@ -100,9 +108,12 @@ def _explain(asked: argparse.Namespace) -> int:
 
 def _list_models(asked: argparse.Namespace) -> int:
     from compat.openai.models import render_model
-    from gateway.estate import build
 
-    models = asyncio.run(build(load(asked.config)).registry.all())
+    async def listed() -> "list[Model]":
+        async with _estate(asked.config) as estate:
+            return await estate.registry.all()
+
+    models = asyncio.run(listed())
     if asked.json:
         print(json.dumps([render_model(model) for model in models]))
         return 0
@@ -121,6 +132,24 @@ def _openapi(asked: argparse.Namespace) -> int:
 
     print(json.dumps(document(Application(load(asked.config)).litestar), indent=2))
     return 0
+
+
+@asynccontextmanager
+async def _estate(path: Path | None) -> "AsyncGenerator[Estate, None]":
+    """What a configuration describes, for one look at it; log lines go to standard error."""
+    from gateway.estate import build, secrets
+    from gateway.telemetry.logging import Redactor, configure
+
+    config = load(path)
+    redactor = Redactor()
+    redactor.learn(secrets(config))
+    configure("warning", config.telemetry.log_format, redactor)
+    estate = build(config)
+    try:
+        yield estate
+    finally:
+        for backend in estate.backends.values():
+            await backend.aclose()
 
 
 def _loaded(asked: argparse.Namespace, server: dict[str, Any]) -> Config:

@@ -208,7 +208,7 @@ def _backend(name: str, fields: dict[str, Any]) -> BackendEntry:
         text = str(e)
         unknown = re.match(r"Object contains unknown field `([^`]+)`", text)
         if unknown:
-            known = settings_of(kind, {}).__struct_fields__ if kind != "fake" else ()
+            known = settings_of(kind, {}).__struct_fields__
             raise ConfigError(f"{at}.{unknown[1]}: unknown key{_nearest(unknown[1], known)}") from e
         raise ConfigError(f"{at}{_tail(text)}") from e
 
@@ -247,7 +247,8 @@ def _check(config: Config) -> None:
 
 def _interpolate(value: Any, environ: Mapping[str, str], at: str) -> Any:
     if isinstance(value, dict):
-        return {k: _interpolate(v, environ, f"{at}.{k}" if at else str(k)) for k, v in value.items()}
+        # A name that looks like a number is one to YAML.
+        return {str(k): _interpolate(v, environ, f"{at}.{k}" if at else str(k)) for k, v in value.items()}
     if isinstance(value, list):
         return [_interpolate(v, environ, f"{at}[{n}]") for n, v in enumerate(value)]
     if not isinstance(value, str):

@@ -26,7 +26,7 @@ from backends.local.worker import Failed, Spec, Worker
 from backends.relay import Wire
 from compat.anthropic.messages import parse_request
 from compat.anthropic.tap import CountTap
-from compat.canonical.error import BadResponse, GatewayError, InvalidRequest, Unreachable, WorkerCrashed
+from compat.canonical.error import BadResponse, GatewayError, InvalidRequest, ModelNotFound, Unreachable, WorkerCrashed
 from compat.canonical.event import Event
 from compat.canonical.model import Model
 from compat.canonical.plain import plain
@@ -95,7 +95,9 @@ class LocalBackend:
 
     async def relay(self, envelope: Envelope, model: str, call: Call) -> Relayed:
         self._check(envelope.dialect, model)
-        local = self._catalogue()[model]
+        local = self._catalogue().get(model)
+        if local is None:
+            raise ModelNotFound(f"The model '{model[:200]}' is not on this machine.")
         if "tools" in envelope.fields and "tools" not in local.model.capabilities:
             # The model's chat template has no place for them, so the engine would leave them out silently.
             call.drop(*(name for name in ("tools", "tool_choice") if name in envelope.fields))

@@ -31,8 +31,8 @@ _WORDS = {"missing_required_parameter": "Field required", "unknown_parameter": "
 def render_error(error: GatewayError) -> bytes:
     """The body of an error answer; a message about a field begins with its path, dots between."""
     said: dict[str, Any] = {"type": _type(error), "message": _message(error)}
-    if isinstance(error, Rejected) and error.code is not None and error.code != type(error).code:
-        said["details"] = {"error_code": error.code}  # the provider's own: parse_error took it from here
+    if isinstance(error, Rejected) and error.details is not None:
+        said["details"] = error.details
     return msgspec.json.encode({"type": "error", "error": said, "request_id": error.request_id})
 
 
@@ -56,13 +56,14 @@ def verdict(error: Any) -> Verdict:
         return Verdict(message=error[:MESSAGE_MAX])
     if not isinstance(error, dict):
         return Verdict()
-    details = error.get("details")
-    code = details.get("error_code") if isinstance(details, dict) else None
+    details = error.get("details") if isinstance(error.get("details"), dict) else None
+    code = details.get("error_code") if details is not None else None
     message, type_ = error.get("message"), error.get("type")
     return Verdict(
         message=message[:MESSAGE_MAX] if isinstance(message, str) else "",
         type=type_[:MESSAGE_MAX] if isinstance(type_, str) else None,
         code=code[:MESSAGE_MAX] if isinstance(code, str) else None,
+        details=details,
     )
 
 

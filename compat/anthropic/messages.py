@@ -13,13 +13,15 @@ from msgspec import Struct
 from compat.anthropic.abilities import Abilities, Thought, abilities, effort_of, thought
 from compat.anthropic.part import Blocks, Content, parse_content
 from compat.body import missing, read
-from compat.canonical.error import InvalidRequest
+from compat.canonical.error import InvalidRequest, Rejected
 from compat.canonical.message import Message, Opaque, Part, Role
 from compat.canonical.plain import telling
 from compat.canonical.request import Envelope, Sampling, Schema, TextRequest, Tool
 
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system"}
 _TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+_NO_THREADS: dict[str, Any] = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+"""What clients that would have the provider keep their conversation take as the hint not to."""
 _CHOICES_OUT = {"auto": "auto", "required": "any", "none": "none"}
 
 
@@ -43,7 +45,10 @@ class MessagesRequest(Struct):
     tool_choice: dict[str, Any] | None = None
     thinking: dict[str, Any] | None = None
     output_config: dict[str, Any] | None = None
+    output_format: dict[str, Any] | None = None
+    """Where `output_config.format` was before."""
     metadata: dict[str, Any] | None = None
+    thread: dict[str, Any] | None = None
     stream: bool | None = None
 
 
@@ -54,12 +59,20 @@ _read_request = msgspec.json.Decoder(MessagesRequest)
 def parse_request(envelope: Envelope) -> TextRequest:
     """Read a request whole.  Raises InvalidRequest."""
     body = read(envelope.body, _read_request)
+    if body.thread is not None:
+        # The provider would keep the conversation, and the next request bring only what is new of it.
+        raise Rejected(
+            "thread: this model's provider keeps no threads; send the whole conversation.",
+            type="invalid_request_error",
+            code=_NO_THREADS["error_code"],
+            details=_NO_THREADS,
+        )
     messages = [_parse_message(m, f"messages[{n}]") for n, m in enumerate(body.messages)]
     if system := parse_content(body.system, "system"):
         messages.insert(0, Message(role="system", parts=system))
     extra = {name: msgspec.json.decode(raw) for name, raw in envelope.fields.items() if name not in _MODELLED}
     choice, parallel = _parse_choice(body.tool_choice)
-    config = dict(body.output_config or {})
+    config = ({} if body.output_format is None else {"format": body.output_format}) | (body.output_config or {})
     schema = _parse_format(config)
     effort = effort_of(body.thinking, config)
     config.pop("effort", None)
@@ -116,7 +129,7 @@ def render_request(request: TextRequest, *, stream: bool) -> tuple[bytes, tuple[
         "messages": messages,
         **_samplers(s, able, thinking, lost),
         "stop_sequences": [stop for stop in s.stop if stop] or None,
-        "tools": [_render_tool(tool, blocks, able) for tool in request.tools] or None,
+        "tools": [_render_tool(tool, blocks, able) for tool in _tools(request, lost)] or None,
         "tool_choice": _render_choice(request),
         "thinking": thinking,
         "output_config": _render_config(request, able, asked, lost),
@@ -201,6 +214,13 @@ def _parse_tool(wire: dict[str, Any], at: str) -> Tool | Opaque:
         strict=strict if isinstance(strict, bool) else None,
         extra={key: value for key, value in wire.items() if key not in modelled},
     )
+
+
+def _tools(request: TextRequest, lost: dict[str, None]) -> list[Tool | Opaque]:
+    """Those that can be written: another provider's own tools mean nothing here."""
+    foreign = [t for t in request.tools if isinstance(t, Opaque)] if request.dialect != "messages" else []
+    lost |= dict.fromkeys(f"tools.{tool.type}" for tool in foreign)
+    return [tool for tool in request.tools if tool not in foreign]
 
 
 def _render_tool(tool: Tool | Opaque, blocks: Blocks, able: Abilities) -> dict[str, Any]:

@@ -34,7 +34,7 @@ Our errors:
 Messages are for clients: they carry no provider body, path, address or secret.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class GatewayError(Exception):
@@ -139,9 +139,12 @@ class Rejected(RequestError):
         type: str | None = None,  # noqa: A002  OpenAI's name for it
         code: str | None = None,
         param: str | None = None,
+        details: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(message, param=param, code=code)
         self.status = status
+        self.details = details
+        """The cause for programs, for dialects that tell it."""
         if type:
             self.type = type
 

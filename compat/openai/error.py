@@ -26,6 +26,8 @@ class Verdict(Struct, frozen=True):
     """An HTTP status found inside the error, as some providers and llama.cpp send one."""
     retry_after_s: float | None = None
     """When to come back, where the body says so."""
+    details: dict[str, Any] | None = None
+    """The cause for programs, as Anthropic's errors have it; passed on whole to its own clients."""
 
 
 def render_error(error: GatewayError) -> bytes:

@@ -179,6 +179,7 @@ def parse_request(asked: Envelope) -> TextRequest:
     if body.instructions:
         messages = (Message(role="system", parts=(Text(text=body.instructions),)), *messages)
     tools, choice = _parse_tools(body.tools or [], body.tool_choice)
+    callable_ = any(isinstance(tool, Tool) for tool in tools)
     stop = body.stop
     return TextRequest(
         model=asked.model,
@@ -194,8 +195,9 @@ def parse_request(asked: Envelope) -> TextRequest:
             frequency_penalty=body.frequency_penalty,
         ),
         tools=tools,
-        tool_choice=choice,
-        parallel_tools=body.parallel_tool_calls if tools else None,
+        # Where there is nothing to choose from, providers refuse a choice.
+        tool_choice=choice if callable_ else None,
+        parallel_tools=body.parallel_tool_calls if callable_ else None,
         schema=_parse_format(body.text.format if body.text else None),
         effort=body.reasoning.effort if body.reasoning else None,
         user=body.user,

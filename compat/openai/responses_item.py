@@ -83,7 +83,7 @@ def parse_items(items: Iterable[Item]) -> tuple[Message, ...]:
         elif kind == "message":
             if said and isinstance(said[-1], Text):
                 close()
-            said += [_parse_part(part, f"{at}.content[{i}]") for i, part in enumerate(item["content"])]
+            said += [_parse_spoken(part, f"{at}.content[{i}]") for i, part in enumerate(item["content"])]
         elif kind == "reasoning":
             said.append(parse_thought(item))
         elif kind == "function_call":
@@ -96,8 +96,7 @@ def parse_items(items: Iterable[Item]) -> tuple[Message, ...]:
         elif kind.endswith("_call") or kind in _MODELS_OWN:
             said.append(Opaque(type=kind, body=item))
         else:
-            close()
-            messages.append(Message(role="user", parts=(Opaque(type=kind, body=item),)))
+            raise _unreadable(f"{at}.type", kind)
     close()
     return tuple(messages)
 
@@ -157,7 +156,13 @@ def _normalized_content(content: Any, at: str, *, spoken: bool) -> list[Item]:
     return parts
 
 
-def _parse_part(part: Item, at: str) -> Text | Media | Opaque:
+def _parse_spoken(part: Item, at: str) -> Text | Media | Opaque:
+    if part["type"] in _TEXTS or part["type"] == "refusal":
+        return _parse_part(part, at)
+    return Opaque(type=part["type"], body=part)
+
+
+def _parse_part(part: Item, at: str) -> Text | Media:
     kind = part["type"]
     if kind in _TEXTS:
         return Text(text=part["text"], extra={k: v for k, v in part.items() if k not in _QUIET})
@@ -172,10 +177,10 @@ def _parse_part(part: Item, at: str) -> Text | Media | Opaque:
     if kind == "input_audio" and isinstance(audio, dict):
         mime, data = f"audio/{audio.get('format', 'wav')}", _text(audio, "data", f"{at}.input_audio")
         return media_of_url(f"data:{mime};base64,{data}", f"{at}.input_audio.data", mime, {})
-    return Opaque(type=kind, body=part)
+    raise _unreadable(f"{at}.type", kind)
 
 
-def _parse_file(part: Item, at: str) -> Media | Opaque:
+def _parse_file(part: Item, at: str) -> Media:
     data, url, name = part.get("file_data"), part.get("file_url"), part.get("filename")
     name = name if isinstance(name, str) else None
     if isinstance(data, str):
@@ -185,7 +190,7 @@ def _parse_file(part: Item, at: str) -> Media | Opaque:
         return Media(mime=media.mime, data=media.data, name=name)
     if isinstance(url, str):
         return Media(mime="application/pdf", url=url, name=name)
-    return Opaque(type="input_file", body=part)
+    raise _unreadable(f"{at}.type", "input_file")
 
 
 def parse_thought(item: Item) -> Reasoning:
@@ -218,6 +223,15 @@ def _text(item: Item, name: str, at: str) -> str:
 
 def _wrong(at: str, expected: str) -> InvalidRequest:
     return InvalidRequest(f"Invalid type for '{at}': expected {expected}.", param=at, code="invalid_type")
+
+
+def _unreadable(at: str, kind: str) -> InvalidRequest:
+    """The refusal of what the model was to read: to leave it out would change what it is asked."""
+    return InvalidRequest(
+        f"Invalid value for '{at}': '{kind[:100]}' cannot be carried over to this model's provider.",
+        param=at,
+        code="invalid_value",
+    )
 
 
 def _refused(at: str, value: Any) -> InvalidRequest:

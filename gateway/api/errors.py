@@ -1,4 +1,4 @@
-"""Errors outside the generating endpoints, in OpenAI's shape: Litestar's own bodies are not."""
+"""Errors outside the generating endpoints, in the shape of the path's dialect: Litestar's own are in none."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFou
 from litestar.types import ExceptionHandlersMap
 
 from compat.canonical.error import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, NotFound
-from compat.openai.error import render_error
 from gateway.api.door import error_headers
+from gateway.api.shape import render_error
 from gateway.telemetry.logging import logger
 from gateway.visit import Visit
 
@@ -17,7 +17,7 @@ def of_gateway(request: Request[Any, Any, Any], error: GatewayError) -> Response
     visit: Visit = request.scope["visit"]  # type: ignore[typeddict-item]
     visit.code = error.word
     headers = {name.decode(): value.decode() for name, value in error_headers(error)}
-    return Response(render_error(error), status_code=error.status, headers=headers, media_type=MediaType.JSON)
+    return Response(render_error(error, visit), status_code=error.status, headers=headers, media_type=MediaType.JSON)
 
 
 def of_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:

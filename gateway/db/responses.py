@@ -5,7 +5,7 @@ told of an answer finds it again after a power cut.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -54,11 +54,11 @@ class Known(Struct, frozen=True):
 class ResponseRows:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        self._writing: set[asyncio.Task[None]] = set()
 
     async def put(self, principal: Principal, turn: Turn) -> None:
         """Keep a turn; one of the same id is replaced, as providers that count from one need."""
-        # Shielded: a client that leaves meanwhile must not leave a connection in the middle of its work.
-        await asyncio.shield(asyncio.ensure_future(self._put(principal, turn)))
+        await self._finished(self._put(principal, turn))
 
     async def get(self, tenant: str, id_: str) -> Turn | None:
         """A turn with its output, but without what was given."""
@@ -109,7 +109,18 @@ class ResponseRows:
         return {row.id: Known({}, row.backend) if row.remote else Known(_item(row)) for row in rows}
 
     async def delete(self, tenant: str, id_: str) -> None:
-        await asyncio.shield(asyncio.ensure_future(self._delete(tenant, id_)))
+        await self._finished(self._delete(tenant, id_))
+
+    async def settle(self) -> None:
+        """Return when every write that was begun is over."""
+        await asyncio.gather(*self._writing, return_exceptions=True)
+
+    async def _finished(self, write: Coroutine[Any, Any, None]) -> None:
+        # Shielded: a client that leaves meanwhile must not leave a connection in the middle of its work.
+        task = asyncio.ensure_future(write)
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+        await asyncio.shield(task)
 
     async def _put(self, principal: Principal, turn: Turn) -> None:
         tenant, owner, usage = principal.tenant, principal.id, turn.usage

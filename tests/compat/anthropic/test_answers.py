@@ -361,8 +361,8 @@ def test_errors_have_anthropics_types(error: Any, type_: str) -> None:
 def test_a_providers_verdict_is_read_and_passed_on() -> None:
     verdict = parse_error(fixture("error_400.json"))
     assert (verdict.type, verdict.code) == ("invalid_request_error", "compaction_signature_invalid")
-    passed = json.loads(render_error(Rejected(verdict.message, type=verdict.type, code=verdict.code)))["error"]
-    assert passed["details"] == {"error_code": "compaction_signature_invalid"}
+    refusal = Rejected(verdict.message, type=verdict.type, code=verdict.code, details=verdict.details)
+    assert json.loads(render_error(refusal))["error"] == json.loads(fixture("error_400.json"))["error"]
     assert parse_error(b"<html>").message == ""
 
 

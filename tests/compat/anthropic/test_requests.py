@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from compat.anthropic.envelope import peek, peek_count, upstream_body
 from compat.anthropic.error import render_error
 from compat.anthropic.messages import parse_request, render_request
-from compat.canonical.error import InvalidRequest
+from compat.canonical.error import InvalidRequest, Rejected
 from compat.canonical.message import Media, Message, Opaque, Reasoning, Text, ToolCall, ToolResult
 from compat.canonical.plain import plain
-from compat.canonical.request import Sampling, TextRequest, Tool
+from compat.canonical.request import Sampling, Schema, TextRequest, Tool
 from compat.openai import chat
 from tests.claude import fixture
 
@@ -228,6 +228,19 @@ def test_refusals_of_content(content: Any, words: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse_request(peek(json.dumps(HELLO | {"messages": [{"role": "user", "content": content}]}).encode()))
     assert json.loads(render_error(caught.value))["error"]["message"] == words
+
+
+def test_a_thread_that_the_provider_would_keep_is_refused_so_that_clients_send_it_all() -> None:
+    with pytest.raises(Rejected) as caught:
+        parse_request(peek(json.dumps(HELLO | {"thread": {"type": "create"}}).encode()))
+    details = json.loads(render_error(caught.value))["error"]["details"]
+    assert details == {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+
+
+def test_the_old_place_of_a_structure_is_known() -> None:
+    format_ = {"type": "json_schema", "schema": {"type": "object"}}
+    request = parse_request(peek(json.dumps(HELLO | {"output_format": format_}).encode()))
+    assert request.schema == Schema(name="answer", schema={"type": "object"})
 
 
 def test_counting_needs_no_max_tokens() -> None:

@@ -14,6 +14,7 @@ import pytest
 from pydantic import BaseModel
 
 from compat.anthropic.answer import PING
+from tests import wire
 from tests.claude import Claude, claude, events, fixture, frames, send
 from tests.exchange import Exchange
 from tests.gateway.conftest import APP_KEY, AUTH, READER_KEY, UPSTREAM_KEY
@@ -220,25 +221,51 @@ async def test_the_async_client_streams(house: Gateway) -> None:
     assert kinds[-1] == "message_stop"
 
 
-def test_the_sdks_tool_runner_goes_round(sdk: anthropic.Anthropic, claudes: Claude) -> None:
+@anthropic.beta_tool
+def get_weather(city: str) -> str:
+    """The weather of a city."""
+    return f"Sunny in {city}."
+
+
+def test_the_sdks_tool_runner_goes_round_in_a_thread_the_provider_keeps(
+    sdk: anthropic.Anthropic, claudes: Claude
+) -> None:
     async def weather(exchange: Exchange) -> None:
         answer = json.loads(fixture("text.json"))
-        if len(exchange.json["messages"]) == 1:
+        if exchange.json["thread"]["type"] == "create":
             call = {"type": "tool_use", "id": "toolu_1", "name": "get_weather", "input": {"city": "Paris"}}
             answer |= {"content": [call], "stop_reason": "tool_use"}
         exchange.answer(json.dumps(answer).encode())
 
-    @anthropic.beta_tool
-    def get_weather(city: str) -> str:
-        """The weather of a city."""
-        return f"Sunny in {city}."
-
     claudes.scripts["weather"] = weather
     runner = sdk.beta.messages.tool_runner(model="claude/weather", max_tokens=9, messages=HELLO, tools=[get_weather])
     assert runner.until_done().content[0].type == "text"
-    result = claudes.asked(count=2).json["messages"][2]["content"][0]
-    assert (result["type"], result["tool_use_id"]) == ("tool_result", "toolu_1")
-    assert "Sunny in Paris." in json.dumps(result)
+    sent = claudes.asked(count=2).json
+    assert sent["thread"] == {"type": "continue", "previous_message_id": "msg_01XFDUDYJgAACzvnptvVoYEL"}
+    [result] = sent["messages"][-1]["content"]
+    assert (result["type"], result["tool_use_id"], result["content"]) == ("tool_result", "toolu_1", "Sunny in Paris.")
+
+
+def test_the_sdks_tool_runner_goes_round_without_a_thread_where_nobody_keeps_one(
+    sdk: anthropic.Anthropic, upstream: Provider
+) -> None:
+    async def weather(exchange: Exchange) -> None:
+        frames = wire.tool_call(include_usage=True)[:4] + wire.tool_call(include_usage=True)[6:]
+        exchange.begin()
+        if exchange.json["messages"][-1]["role"] == "tool":
+            frames = wire.stream(["Sunny."], include_usage=True)
+        for frame in frames:
+            exchange.send(frame)
+        exchange.end()
+
+    upstream.scripts["weather"] = weather
+    runner = sdk.beta.messages.tool_runner(model="up/weather", max_tokens=9, messages=HELLO, tools=[get_weather])
+    [block] = runner.until_done().content
+    assert block.type == "text"
+    assert block.text == "Sunny."
+    sent = upstream.asked(count=2).json["messages"]
+    assert [message["role"] for message in sent] == ["user", "assistant", "tool"]
+    assert sent[2]["content"] == "Sunny in Paris."
 
 
 def test_a_silent_stream_is_kept_awake_with_pings(

@@ -1,0 +1,87 @@
+"""POST /v1/messages and /v1/messages/count_tokens: Anthropic's dialect."""
+
+from collections.abc import AsyncGenerator
+
+import msgspec
+from litestar.types import ASGIApp
+
+from backends.base import CountsTokens
+from compat.anthropic.answer import PING, render_events, render_result
+from compat.anthropic.envelope import peek, peek_count
+from compat.anthropic.error import render_error, render_error_frame
+from compat.anthropic.messages import parse_request
+from compat.canonical.error import GatewayError, InvalidRequest
+from compat.canonical.event import Event, Result
+from compat.canonical.request import Envelope
+from gateway.api.generation import Context, Language, endpoint, header_text, planned
+from gateway.api.reply import Reply
+from gateway.house import Estate, House
+from gateway.visit import Visit
+
+
+class AnthropicErrors:
+    def body(self, error: GatewayError) -> bytes:
+        return render_error(error)
+
+    def frame(self, error: GatewayError) -> bytes:
+        return render_error_frame(error)
+
+
+def _thinks(envelope: Envelope) -> bool:
+    """Whether the client asked for thinking: one that did not may take the first block for the answer."""
+    raw = envelope.fields.get("thinking")
+    thinking = msgspec.json.decode(raw) if raw is not None else None
+    return isinstance(thinking, dict) and thinking.get("type") in ("enabled", "adaptive")
+
+
+def _stream(events: AsyncGenerator[Event, None], context: Context) -> AsyncGenerator[bytes, None]:
+    return render_events(events, thinking=_thinks(context.envelope))
+
+
+def _whole(result: Result, context: Context) -> bytes:
+    return render_result(result, thinking=_thinks(context.envelope))
+
+
+async def _count(
+    house: House,  # noqa: ARG001  all endpoints' work is called alike
+    estate: Estate,
+    language: Language,  # noqa: ARG001
+    envelope: Envelope,
+    visit: Visit,
+    reply: Reply,
+    timeout_s: float | None,
+    strict: bool,
+) -> None:
+    """Count with the model that would answer first; another's tokens are not its own."""
+    plan, call = await planned(estate, envelope, visit, timeout_s, strict)
+    route = plan.routes[0]
+    visit.backend, visit.model = route.backend.name, route.model
+    if not isinstance(route.backend, CountsTokens):
+        raise InvalidRequest(
+            f"Backend '{route.backend.name}' cannot count tokens; Anthropic's and local models can.",
+            param="model",
+            code="unsupported_value",
+        )
+    visit.attempts = 1
+    count = await route.backend.count_tokens(envelope, route.model, call)
+    headers = [(b"x-gateway-backend", route.backend.name.encode()), (b"x-gateway-model", header_text(route.name))]
+    if call.dropped:
+        headers.append((b"x-gateway-dropped", header_text(", ".join(call.dropped))))
+    await reply.whole(headers, msgspec.json.encode({"input_tokens": count}))
+
+
+LANGUAGE = Language(
+    peek=peek,
+    parse=parse_request,
+    whole=_whole,
+    stream=_stream,
+    errors=AnthropicErrors(),
+    keep_alive=PING,
+    id_header=b"request-id",
+)
+
+
+def endpoints(house: House) -> dict[str, ASGIApp]:
+    path, count = "/v1/messages", "/v1/messages/count_tokens"
+    counting = msgspec.structs.replace(LANGUAGE, peek=peek_count)
+    return {path: endpoint(house, path, LANGUAGE), count: endpoint(house, count, counting, _count)}

@@ -1,0 +1,283 @@
+"""/v1/responses: OpenAI's Responses API.
+
+A provider that speaks it keeps its own responses: the gateway only remembers whose they are and which
+backend to ask.  For every other backend the request is translated, and the turn is kept here.
+Invariant: a client that has been told of a response which is stored can ask for it again.
+"""
+
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+from litestar.types import ASGIApp
+
+from compat.canonical.error import GatewayError, InvalidRequest, NotFound
+from compat.canonical.event import Event, Result, Usage
+from compat.canonical.request import Envelope, TextRequest
+from compat.openai.error import render_error
+from compat.openai.responses import (
+    ResponsesRequest,
+    expanded,
+    parse_request,
+    peek,
+    previous_of,
+    read_request,
+    references_of,
+    render_settings,
+    resolved,
+    summarizes,
+)
+from compat.openai.responses_answer import Writer, render_failure, render_response, unfold
+from compat.openai.responses_item import Item, normalized
+from compat.openai.responses_tap import ResponsesTap
+from gateway.api.generation import Context, Language, Prepared, endpoint
+from gateway.db.responses import ResponseRows, Turn
+from gateway.house import House
+from gateway.routing.dispatch import Answer, relays
+from gateway.routing.router import Plan
+from gateway.visit import Visit, new_id
+
+
+class _Exchange:
+    """One request on its way, and what is kept of its answer.  It speaks its dialect's errors, too."""
+
+    def __init__(self, rows: ResponseRows, visit: Visit, asked: Envelope, known: dict[str, Item]) -> None:
+        self._rows = rows
+        self._visit = visit
+        self._asked = asked
+        self._known = known
+        self._began_at = time.time()
+        self._request = ResponsesRequest()
+        self._given: Sequence[Item] = ()
+        self._writer = self._fresh_writer()
+        self._tap: ResponsesTap | None = None
+        self._last_words: bytes | None = None
+
+    def parse(self, envelope: Envelope) -> TextRequest:
+        self._request = read_request(self._asked)
+        self._given = normalized(resolved(self._request.input, self._known), new_id)
+        self._writer = self._fresh_writer()
+        return parse_request(envelope)
+
+    def whole(self, result: Result, context: Context) -> bytes:  # noqa: ARG002
+        for event in unfold(result):
+            self._writer.feed(event)
+        return render_response(self._writer.response())
+
+    async def stream(self, events: AsyncGenerator[Event, None], context: Context) -> AsyncGenerator[bytes, None]:  # noqa: ARG002
+        writer = self._writer
+        async with aclosing(events):
+            try:
+                async for event in events:
+                    if out := writer.feed(event):
+                        yield out
+                last = writer.end()
+            except GatewayError as e:
+                self._last_words = writer.fail(e)
+                await self._store()
+                raise
+        await self._store()
+        yield last
+
+    async def keep(self, answer: Answer, body: bytes) -> None:  # noqa: ARG002
+        if isinstance(answer.tally, ResponsesTap):
+            await self._remember(answer.tally)
+        else:
+            await self._store()
+
+    async def watch(self, answer: Answer) -> AsyncGenerator[bytes, None]:
+        assert answer.frames is not None
+        assert isinstance(answer.tally, ResponsesTap)
+        self._tap = tap = answer.tally
+        early = bytes(self._asked.fields.get("background", b"")) == b"true"  # it can be asked for while it runs
+        remembered = False
+        async with aclosing(answer.frames) as frames:
+            async for piece in frames:
+                if not remembered and (tap.done or early):
+                    remembered = await self._remember(tap)
+                yield piece
+
+    def body(self, error: GatewayError) -> bytes:
+        return render_error(error)
+
+    def frame(self, error: GatewayError) -> bytes:
+        if self._last_words is not None:
+            return self._last_words
+        tap = self._tap
+        if tap is not None and tap.told:
+            return b""
+        if tap is not None and (head := tap.head) is not None:
+            return render_failure(head, tap.count, error)
+        return self._writer.fail(error)
+
+    def _fresh_writer(self) -> Writer:
+        request = self._request
+        return Writer(
+            new_id("resp"),
+            render_settings(request),
+            model=self._asked.model or "auto",
+            created_at=int(self._began_at),
+            new_id=new_id,
+            clock=time.time,
+            summary=summarizes(request),
+            include=request.include or (),
+        )
+
+    async def _store(self) -> None:
+        """Keep a translated turn, contents and all."""
+        if self._request.store is False:
+            return
+        writer = self._writer
+        await self._put(
+            Turn(
+                id=writer.id,
+                created_at=self._began_at,
+                backend=self._visit.backend or "",
+                model=self._visit.model or "",
+                status=writer.status,
+                previous_id=self._request.previous_response_id,
+                body=writer.response() | {"output": []},
+                usage=writer.usage or Usage(),
+                given=self._given,
+                output=writer.output,
+            )
+        )
+
+    async def _remember(self, tap: ResponsesTap) -> bool:
+        """Keep in mind who may ask which backend for a relayed turn; whether there was anything to."""
+        seen = tap.response
+        if seen is None or seen.id is None:
+            return False
+        if seen.store is False or bytes(self._asked.fields.get("store", b"")) == b"false":
+            return True
+        await self._put(
+            Turn(
+                id=seen.id,
+                created_at=self._began_at,
+                backend=self._visit.backend or "",
+                model=self._visit.model or "",
+                status=seen.status or "",
+                previous_id=previous_of(self._asked),
+                remote=True,
+                usage=tap.usage or Usage(),
+                output=[{"id": item.id, "type": item.type} for item in seen.output if item.id],
+            )
+        )
+        return True
+
+    async def _put(self, turn: Turn) -> None:
+        assert self._visit.principal is not None, "the guard lets nobody in without one"
+        await self._rows.put(self._visit.principal, turn)
+
+
+async def _prepare(house: House, visit: Visit, asked: Envelope, plan: Plan) -> Prepared:
+    rows, tenant = turns_of(house), tenant_of(visit)
+    if bytes(asked.fields.get("conversation", b"null")) != b"null":
+        # A provider's conversations have no tenant: whoever names one could read it.
+        raise InvalidRequest(
+            "Conversations are not kept by this gateway; use 'previous_response_id'.",
+            param="conversation",
+            code="unsupported_parameter",
+        )
+    previous = previous_of(asked)
+    chain = await _chain(rows, tenant, previous) if previous is not None else []
+    known, keepers = await _references(rows, tenant, references_of(asked))
+    history: list[Item] | None = None
+    if chain and chain[-1].remote:
+        keepers.add(chain[-1].backend)
+    elif chain:
+        history = [item for turn in chain for item in (*turn.given, *turn.output)]
+    if keepers:
+        plan = _pinned(plan, asked, keepers)
+    envelope = asked
+    if history is not None or known:
+        relayed = any(relays(route.backend, asked) for route in plan.routes)
+        envelope = expanded(asked, history, known, relayed=relayed)
+    turn = _Exchange(rows, visit, asked, known)
+    language = Language(
+        peek=peek,
+        parse=turn.parse,
+        whole=turn.whole,
+        stream=turn.stream,
+        errors=turn,
+        keep=turn.keep,
+        watch=turn.watch,
+    )
+    return Prepared(language, envelope, plan)
+
+
+async def _chain(rows: ResponseRows, tenant: str, previous: str) -> list[Turn]:
+    chain = await rows.chain(tenant, previous) if could_be_id(previous) else []
+    lost = previous if not chain else None if chain[-1].remote else chain[0].previous_id
+    if lost is not None:
+        raise InvalidRequest(
+            f"Previous response with id '{lost}' not found.",
+            param="previous_response_id",
+            code="previous_response_not_found",
+        )
+    return chain
+
+
+async def _references(rows: ResponseRows, tenant: str, ids: list[str]) -> tuple[dict[str, Item], set[str]]:
+    """The items that a request refers to, as far as they are kept here, and who keeps the others."""
+    if not ids:
+        return {}, set()
+    found = await rows.known(tenant, filter(could_be_id, ids))
+    for id_ in ids:
+        if id_ not in found:
+            raise NotFound(f"Item with id '{id_}' not found.", param="input")
+    here = {id_: known.item for id_, known in found.items() if known.remote_backend is None}
+    return here, {known.remote_backend for known in found.values() if known.remote_backend is not None}
+
+
+def _pinned(plan: Plan, asked: Envelope, keepers: set[str]) -> Plan:
+    """The plan with only those routes that know what the request refers to."""
+    routes = tuple(r for r in plan.routes if {r.backend.name} == keepers and relays(r.backend, asked))
+    if not routes:
+        raise InvalidRequest(
+            "The previous response was made by another provider than the one of this model, which keeps it.",
+            param="previous_response_id",
+            code="previous_response_not_found",
+        )
+    return msgspec.structs.replace(plan, routes=routes)
+
+
+class _Plainly:
+    """The errors of a request that has not been prepared yet."""
+
+    def body(self, error: GatewayError) -> bytes:
+        return render_error(error)
+
+    def frame(self, error: GatewayError) -> bytes:
+        raise AssertionError("nothing streams before it is prepared") from error
+
+
+def _unprepared(*_: Any) -> Any:
+    raise AssertionError("a request is prepared before it is answered")
+
+
+LANGUAGE = Language(
+    peek=peek, parse=_unprepared, whole=_unprepared, stream=_unprepared, errors=_Plainly(), prepare=_prepare
+)
+
+
+def endpoints(house: House) -> dict[str, ASGIApp]:
+    path = "/v1/responses"
+    return {path: endpoint(house, path, LANGUAGE)}
+
+
+def turns_of(house: House) -> ResponseRows:
+    assert house.turns is not None, "the database is open while the application runs"
+    return house.turns
+
+
+def tenant_of(visit: Visit) -> str:
+    assert visit.principal is not None, "the guard lets nobody in without one"
+    return visit.principal.tenant
+
+
+def could_be_id(id_: str) -> bool:
+    """Whether it could be an id: what PostgreSQL would refuse, or cannot be one, is not looked for."""
+    return 0 < len(id_) <= 200 and id_.isprintable()

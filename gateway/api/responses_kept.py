@@ -1,0 +1,151 @@
+"""/v1/responses/{id} and what hangs from it: the responses that are kept, here or by a provider."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from litestar import MediaType, Request, Response, delete, get, post
+from litestar.params import FromPath
+
+from backends.base import KeepsResponses
+from compat.canonical.error import InvalidRequest, NotFound
+from compat.openai.responses_answer import render_response, replay
+from compat.openai.responses_item import Item, unsealed
+from compat.sse import split
+from gateway.api.generation import SCOPE
+from gateway.api.responses import could_be_id, tenant_of, turns_of
+from gateway.db.responses import Turn
+from gateway.house import Estate, House
+
+PAGE, PAGE_MAX = 20, 100
+"""Items a page: unless the client says, and at most."""
+
+
+def routes(house: House) -> list[Any]:
+    @get(
+        "/v1/responses/{response_id:str}",
+        opt={"scope": SCOPE},
+        summary="Get a response",
+        description="A stored response; with `stream=true` as events, unless a provider keeps it.",
+    )
+    async def get_response(request: Request[Any, Any, Any], response_id: FromPath[str]) -> Response[bytes]:
+        turn = await _found(house, request, response_id)
+        query = request.query_params
+        streams = query.get("stream") == "true"
+        if turn.remote:
+            if streams:
+                raise InvalidRequest(
+                    "The provider keeps this response; it cannot be streamed again.", param="stream", code=None
+                )
+            return _json(await _ask(request, turn, "GET"))
+        response = turn.body | {"output": turn.output}
+        if streams:
+            events = split(replay(response, _include(request)))[_number(request, "starting_after", -1, 2**31) + 1 :]
+            return Response(b"".join(event + b"\n\n" for event in events), media_type="text/event-stream")
+        return _json(render_response(response | {"output": _shown(turn.output, request)}))
+
+    @delete(
+        "/v1/responses/{response_id:str}",
+        opt={"scope": SCOPE},
+        status_code=200,
+        summary="Delete a response",
+        description="Delete a stored response; those that went on from it cannot be gone on from any more.",
+    )
+    async def delete_response(request: Request[Any, Any, Any], response_id: FromPath[str]) -> Response[bytes]:
+        turn = await _found(house, request, response_id)
+        body = render_response({"id": turn.id, "object": "response", "deleted": True})
+        if turn.remote:
+            body = await _ask(request, turn, "DELETE")
+        await turns_of(house).delete(tenant_of(request.scope["visit"]), turn.id)  # type: ignore[typeddict-item]
+        return _json(body)
+
+    @get(
+        "/v1/responses/{response_id:str}/input_items",
+        opt={"scope": SCOPE},
+        summary="List a response's input items",
+        description="What the model was given, what came before included; newest first unless `order=asc`.",
+    )
+    async def list_input_items(request: Request[Any, Any, Any], response_id: FromPath[str]) -> Response[bytes]:
+        turn = await _found(house, request, response_id)
+        if turn.remote:
+            return _json(await _ask(request, turn, "GET", "/input_items"))
+        chain = await turns_of(house).chain(tenant_of(request.scope["visit"]), turn.id)  # type: ignore[typeddict-item]
+        given = [item for before in chain[:-1] for item in (*before.given, *before.output)] + list(chain[-1].given)
+        return _json(render_response(_page(_shown(given, request), request)))
+
+    @post(
+        "/v1/responses/{response_id:str}/cancel",
+        opt={"scope": SCOPE},
+        status_code=200,
+        summary="Cancel a response",
+        description="Cancel a response that a provider makes in the background.",
+    )
+    async def cancel_response(request: Request[Any, Any, Any], response_id: FromPath[str]) -> Response[bytes]:
+        turn = await _found(house, request, response_id)
+        if not turn.remote:
+            raise InvalidRequest("Cannot cancel a synchronous response.")
+        return _json(await _ask(request, turn, "POST", "/cancel"))
+
+    return [get_response, delete_response, list_input_items, cancel_response]
+
+
+async def _found(house: House, request: Request[Any, Any, Any], id_: str) -> Turn:
+    tenant = tenant_of(request.scope["visit"])  # type: ignore[typeddict-item]
+    turn = await turns_of(house).get(tenant, id_) if could_be_id(id_) else None
+    if turn is None:
+        raise NotFound(f"Response with id '{id_[:200]}' not found.")
+    return turn
+
+
+async def _ask(
+    request: Request[Any, Any, Any], turn: Turn, method: Literal["GET", "POST", "DELETE"], part: str = ""
+) -> bytes:
+    estate: Estate = request.scope["estate"]  # type: ignore[typeddict-item]
+    backend: object = estate.backends.get(turn.backend)
+    if not isinstance(backend, KeepsResponses):
+        raise NotFound(f"Response with id '{turn.id}' is kept by backend '{turn.backend}', which is not here any more.")
+    return await backend.kept_response(method, turn.id, part, request.url.query)
+
+
+def _page(items: list[Item], request: Request[Any, Any, Any]) -> dict[str, Any]:
+    order, after = request.query_params.get("order", "desc"), request.query_params.get("after")
+    if order not in ("asc", "desc"):
+        raise InvalidRequest(f"Invalid value for 'order': '{order[:50]}'.", param="order", code="invalid_value")
+    limit = _number(request, "limit", PAGE, PAGE_MAX, least=1)
+    items = items if order == "asc" else items[::-1]
+    if after is not None:
+        begin = next((n + 1 for n, item in enumerate(items) if item["id"] == after), None)
+        if begin is None:
+            raise NotFound(f"Item with id '{after[:200]}' not found.", param="after")
+        items = items[begin:]
+    data = items[:limit]
+    return {
+        "object": "list",
+        "data": data,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+        "has_more": len(items) > limit,
+    }
+
+
+def _number(request: Request[Any, Any, Any], name: str, default: int, most: int, *, least: int = 0) -> int:
+    given = request.query_params.get(name)
+    if given is None:
+        return default
+    if not (given.isascii() and given.isdigit() and least <= int(given[:12]) <= most):
+        raise InvalidRequest(
+            f"Invalid value for '{name}': expected {least} to {most}.", param=name, code="invalid_value"
+        )
+    return int(given)
+
+
+def _include(request: Request[Any, Any, Any]) -> list[str]:
+    return [value for name in ("include", "include[]") for value in request.query_params.getall(name, [])]
+
+
+def _shown(items: Sequence[Item], request: Request[Any, Any, Any]) -> list[Item]:
+    include = _include(request)
+    return [unsealed(item, include) for item in items]
+
+
+def _json(body: bytes) -> Response[bytes]:
+    return Response(body, media_type=MediaType.JSON)

@@ -1,0 +1,14 @@
+"""In which dialect an error is told where no endpoint has been reached: the path says."""
+
+from compat.anthropic import error as anthropic
+from compat.canonical.error import GatewayError
+from compat.openai import error as openai
+from gateway.visit import Visit
+
+
+def render_error(error: GatewayError, visit: Visit) -> bytes:
+    """The body of an error answer: Anthropic's beneath its own path, OpenAI's everywhere else."""
+    if visit.path == "/v1/messages" or visit.path.startswith("/v1/messages/"):
+        error.request_id = visit.request_id
+        return anthropic.render_error(error)
+    return openai.render_error(error)
