@@ -16,7 +16,18 @@ ADMIN_KEY = "admin-key-canary-9a3b"
 UPSTREAM_KEY = "upstream-key-canary-77ab41"
 BODY_LIMIT = 1_000_000
 
-FAILING = ("status:500", "status:503", "status:429", "status:401", "quota", "reset", "html", "error_in_200", "cut", "error_event:0")
+FAILING = (
+    "status:500",
+    "status:503",
+    "status:429",
+    "status:401",
+    "quota",
+    "reset",
+    "html",
+    "error_in_200",
+    "cut",
+    "error_event:0",
+)
 """Scripts after which the next route is tried."""
 
 
