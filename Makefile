@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types bench fmt clean lock install dev engines
+.PHONY: help run test check lint types bench fmt clean lock install dev engines compatibility
 
 help:  ## show the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -27,18 +27,22 @@ types: dev
 bench: dev  ## measure the gateway beside LiteLLM, a bare pass-through and nginx
 	@$(BIN)/python -m tests.bench $(ARGS)
 
+compatibility: dev  ## write docs/compatibility.md from a run of the clients' tests
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q tests/clients --write-compatibility
+
 fmt: dev  ## format the code
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .
 
 engines: $(VENV)/.installed-engines  ## install the other two engines, for their tests (compiles for minutes)
 
 clean:  ## remove what the other commands made
-	rm -rf $(VENV) build dist node_modules examples/node/node_modules .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist node_modules examples/node/node_modules tests/clients/node/node_modules .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 lock:  ## compile the locks anew; needs uv
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml requirements/build.in -o requirements/lock.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header requirements/dev.in -o requirements/dev.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header requirements/clients.in -o requirements/clients.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header requirements/llama-cpp-python.in -o requirements/llama-cpp-python.txt
 
 install: $(VENV)/.installed

@@ -123,6 +123,8 @@ class LocalBackend:
                     return Relayed(headers=relayed.headers, tally=relayed.tally, body=whole)
             except (Unreachable, BadResponse) as e:
                 raise await _explained(e, lease) from e
+            # Closed before its first step, the generator around the frames would never reach them.
+            stack.push_async_callback(relayed.frames.aclose)
             return Relayed(
                 headers=relayed.headers,
                 tally=relayed.tally,

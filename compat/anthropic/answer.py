@@ -116,7 +116,7 @@ def _stop(finished: Finished | None) -> dict[str, Any]:
 def _block(part: Part, thinking: bool) -> dict[str, Any] | None:
     match part:
         case Text(text=text):
-            return {"type": "text", "text": text, "citations": None} if text else None
+            return {"type": "text", "text": text, "citations": []} if text else None
         case ToolCall():
             return {"type": "tool_use", "id": part.id, "name": part.name, "input": input_of(part.arguments)}
         case Reasoning(redacted=str(data)) if thinking:
@@ -146,7 +146,7 @@ class _Blocks:
             case TextDelta(text=text):
                 if not text:
                     return b""
-                opened = self._open("text", {"type": "text", "text": "", "citations": None})
+                opened = self._open("text", {"type": "text", "text": "", "citations": []})
                 return opened + self._delta({"type": "text_delta", "text": text})
             case ReasoningDelta(redacted=str(data)):
                 block = {"type": "redacted_thinking", "data": data}
