@@ -76,7 +76,7 @@ async def events_come_in_order(subject: Subject) -> None:
 
 
 async def an_answer_is_whole_and_tells_its_model(subject: Subject) -> None:
-    result = await fold(subject.backend.run(request(subject.model), call()))
+    result = await fold(subject.backend.run(request(subject.model), call(110.0)))
     [choice] = result.choices
     assert [part for part in choice.parts if isinstance(part, Text) and part.text]
     assert result.started.model
@@ -84,7 +84,7 @@ async def an_answer_is_whole_and_tells_its_model(subject: Subject) -> None:
 
 
 async def answers_can_be_asked_for_side_by_side(subject: Subject) -> None:
-    results = await asyncio.gather(*(fold(subject.backend.run(request(subject.model), call())) for _ in range(4)))
+    results = await asyncio.gather(*(fold(subject.backend.run(request(subject.model), call(110.0))) for _ in range(4)))
     assert all(result.choices[0].parts for result in results)
 
 
