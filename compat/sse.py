@@ -20,7 +20,9 @@ class Cutter:
 
     def __init__(self, limit: int = EVENT_MAX_BYTES) -> None:
         self._limit = limit
-        self._rest = bytearray()
+        self._rest: list[bytes] = []
+        """Pieces of the event that is not whole yet: one growing buffer would be copied again and again."""
+        self._size = 0
         self._after_cr = False
 
     def feed(self, data: bytes) -> bytes:
@@ -30,33 +32,37 @@ class Cutter:
         """
         if self._after_cr or b"\r" in data:
             data = self._with_lf(data)
-        rest = self._rest
-        if not rest:
-            end = data.rfind(b"\n\n") + 2
-            if end == len(data) > 1:  # 1 is what stands for "not found"
+        end = data.rfind(b"\n\n") + 2
+        if end == 1:  # not found; the boundary may lie across the seam
+            end = 1 if self._rest and data.startswith(b"\n") and self._rest[-1].endswith(b"\n") else 0
+        if not self._rest:
+            if end == len(data):
                 return data
-            if end > 1:
-                rest += data[end:]
+            if end:
+                self._keep(data[end:])
                 return data[:end]
-            rest += data
-        else:
-            # The boundary may lie across the seam, never before it.
-            seam = max(len(rest) - 1, 0)
-            rest += data
-            end = rest.rfind(b"\n\n", seam) + 2
-            if end > 1:
-                whole = bytes(rest[:end])
-                del rest[:end]
-                return whole
-        if len(rest) > self._limit:
-            raise TooLong
+        elif end:
+            whole = b"".join((*self._rest, data[:end]))
+            self._rest.clear()
+            self._size = 0
+            self._keep(data[end:])
+            return whole
+        self._keep(data)
         return b""
 
     def flush(self) -> bytes:
         """The end has come: what is left, made an event if it has a line."""
-        rest = bytes(self._rest).strip(b"\n")
+        rest = b"".join(self._rest).strip(b"\n")
         self._rest.clear()
+        self._size = 0
         return rest + b"\n\n" if rest else b""
+
+    def _keep(self, data: bytes) -> None:
+        if data:
+            self._rest.append(data)
+            self._size += len(data)
+            if self._size > self._limit:
+                raise TooLong
 
     def _with_lf(self, data: bytes) -> bytes:
         if self._after_cr and data.startswith(b"\n"):

@@ -84,6 +84,12 @@ class Exchange:
     def send(self, piece: bytes) -> None:
         self._transport.write(b"%x\r\n%s\r\n" % (len(piece), piece))
 
+    async def drained(self) -> None:
+        """Until the client has taken what was sent: what piles up here slows the whole process down."""
+        await asyncio.sleep(0)
+        while self._transport.get_write_buffer_size():
+            await asyncio.sleep(0.001)
+
     def end(self) -> None:
         self._transport.write(b"0\r\n\r\n")
 

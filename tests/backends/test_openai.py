@@ -149,7 +149,7 @@ async def test_an_event_without_end_is_cut_off(make: Make, upstream: Provider) -
         x.send(b"data: ")
         while True:
             x.send(b"x" * 1_000_000)
-            await asyncio.sleep(0)
+            await x.drained()
 
     upstream.scripts["flood"] = flood
     with pytest.raises(BadResponse, match="too large"):

@@ -17,7 +17,8 @@ import msgspec
 import uvloop
 from msgspec import Struct
 
-from tests.bench.workload import FIRST, WORKLOADS
+from tests.bench.passage import FIRST
+from tests.bench.workload import WORKLOADS
 
 STALL_S = 60.0
 """How long answers may still take once nothing more is sent; what is open then counts as an error."""
@@ -28,7 +29,6 @@ class Job(Struct, frozen=True):
 
     port: int
     workload: str
-    model: str
     key: str
     concurrency: int
     count: int
@@ -62,12 +62,7 @@ class _Loop:
     """One job: hands out requests, keeps the samples."""
 
     def __init__(self, job: Job) -> None:
-        workload = WORKLOADS[job.workload]
-        body = workload.body(job.model)
-        self.request = (
-            f"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:{job.port}\r\nauthorization: Bearer {job.key}\r\n"
-            f"content-type: application/json\r\naccept: */*\r\nuser-agent: bench\r\ncontent-length: {len(body)}\r\n\r\n"
-        ).encode() + body
+        self.request = WORKLOADS[job.workload].request(job.port, job.key)
         self.errors: Counter[str] = Counter()
         self.samples: list[_Sample] = []
         self._job = job

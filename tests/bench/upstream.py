@@ -13,13 +13,14 @@ import sys
 from typing import cast
 
 import uvloop
+from msgspec import Struct
 
-from tests.bench.workload import HEAD, PACED, answer, events
+from tests.bench import chat, embeddings, messages
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _STREAM = re.compile(rb'"stream": *true')
 _USAGE = re.compile(rb'"include_usage": *true')
-_PACED = PACED.encode()
+_PACED = chat.PACED.encode()
 
 
 def _whole(body: bytes, status: str = "200 OK") -> bytes:
@@ -34,11 +35,28 @@ def _chunks(frames: list[bytes]) -> list[bytes]:
     return [head + cut[0], *cut[1:-1], cut[-1] + b"0\r\n\r\n"]
 
 
-ANSWER = _whole(answer())
-STREAM = _chunks(events(usage=False))
-STREAM_USAGE = _chunks(events(usage=True))
+class Answers(Struct, frozen=True):
+    """What one path answers with."""
+
+    whole: bytes
+    stream: list[bytes] = []
+    stream_usage: list[bytes] = []
+    """The stream for those who ask for its usage, where the dialect lets them."""
+
+
+_MESSAGES = _chunks(messages.events())
+ANSWERS = {
+    b"/v1/chat/completions": Answers(
+        _whole(chat.answer()), _chunks(chat.events(usage=False)), _chunks(chat.events(usage=True))
+    ),
+    b"/v1/completions": Answers(
+        _whole(chat.legacy_answer()), _chunks(chat.legacy_events(usage=False)), _chunks(chat.legacy_events(usage=True))
+    ),
+    b"/v1/embeddings": Answers(_whole(embeddings.answer())),
+    b"/v1/messages": Answers(_whole(messages.answer()), _MESSAGES, _MESSAGES),
+}
 MODELS = _whole(
-    json.dumps({"object": "list", "data": [{"id": HEAD["model"], "object": "model", "owned_by": "bench"}]}).encode()
+    json.dumps({"object": "list", "data": [{"id": chat.HEAD["model"], "object": "model", "owned_by": "bench"}]}).encode()
 )
 MISSING = _whole(b'{"error":{"message":"unknown path","type":"invalid_request_error"}}', "404 Not Found")
 
@@ -71,16 +89,17 @@ class Upstream(asyncio.Protocol):
             return
         head, body = bytes(self._buffer[:end]), bytes(self._buffer[end + 4 : total])
         del self._buffer[:total]
-        if head.startswith(b"POST /v1/chat/completions "):
-            if _STREAM.search(body):
-                frames = STREAM_USAGE if _USAGE.search(body) else STREAM
-                self._task = asyncio.get_running_loop().create_task(
-                    self._send(frames, self._pause_s if _PACED in body else 0)
-                )
-            else:
-                self._transport.write(ANSWER)
-        else:
+        method, path, _ = head.split(b" ", 2)
+        found = ANSWERS.get(path) if method == b"POST" else None
+        if found is None:
             self._transport.write(MODELS if head.startswith(b"GET /v1/models") else MISSING)
+        elif _STREAM.search(body) and found.stream:
+            frames = found.stream_usage if _USAGE.search(body) else found.stream
+            self._task = asyncio.get_running_loop().create_task(
+                self._send(frames, self._pause_s if _PACED in body else 0)
+            )
+        else:
+            self._transport.write(found.whole)
 
     async def _send(self, frames: list[bytes], pause_s: float) -> None:
         for frame in frames:
