@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types bench fmt clean lock install dev engines compatibility
+.PHONY: help run test check lint types bench load soak fmt clean lock install dev engines compatibility
 
 help:  ## show the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,12 @@ types: dev
 
 bench: dev  ## measure the gateway beside LiteLLM, a bare pass-through and nginx
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+load: dev  ## hold the gateway under a thousand streams, stalled readers and slow headers
+	@$(BIN)/python -m tests.load load $(ARGS)
+
+soak: dev  ## ten minutes of traffic with faults; a provider down, departures and SIGTERM in full
+	@$(BIN)/python -m tests.load soak $(ARGS)
 
 compatibility: dev  ## write docs/compatibility.md from a run of the clients' tests
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q tests/clients --write-compatibility
