@@ -76,7 +76,7 @@ class Tap:
     def feed(self, events: bytes) -> bytes:
         """Take whole events and return what the client gets of them."""
         if not self.began or self.done:
-            return self._singly(events)
+            return self._opening(events)
         found = _notable(events)
         if found is None:
             return events if _plain(events) else self._singly(events)
@@ -102,6 +102,15 @@ class Tap:
         self.usage, self.model = parse_usage(message.usage), message.model
         self.began = self.finished = self.done = True
         return body
+
+    def _opening(self, events: bytes) -> bytes:
+        """Event by event up to the first content; what follows it in the same piece is common again."""
+        for position, event in enumerate(apart := split(events)):
+            apart[position] = self._event(event)
+            if self.began and not self.done:
+                rest = b"".join([event + b"\n\n" for event in apart[position + 1 :]])
+                return b"".join(apart[: position + 1]) + self.feed(rest)
+        return b"".join(apart)
 
     def _singly(self, events: bytes) -> bytes:
         return b"".join([self._event(event) for event in split(events)])

@@ -12,11 +12,18 @@ from msgspec import Struct
 
 from tests.bench import provision
 from tests.bench.process import Process, free_port, module
+from tests.bench.workload import CLAUDE, EMBEDDER, INSTRUCT, OPENAI
 
-MODEL = "bench"
 KEY = "sk-bench-0123456789abcdef0123456789abcdef"
 PROVIDER_KEY = "sk-upstream-0123456789abcdef01234567"
 START_S = 120.0
+ROUTES = {
+    OPENAI: ("up", "gpt-4o-mini"),
+    INSTRUCT: ("up", "gpt-3.5-turbo-instruct"),
+    EMBEDDER: ("up", "text-embedding-3-small"),
+    CLAUDE: ("claude", "claude-sonnet-4-5-20250929"),
+}
+"""Backend and its model behind every name a client uses."""
 
 
 class Contestant(Struct):
@@ -27,6 +34,8 @@ class Contestant(Struct):
     process: Process
     ready_s: float
     """From exec to the first 200."""
+    chats_only: bool = False
+    """Not worth measuring in the other lanes."""
 
 
 Starter = Callable[[str, int, Path], Contestant]
@@ -46,13 +55,16 @@ def _started(
 
 def start_gateway(name: str, upstream: int, folder: Path) -> Contestant:
     """Everything a production gateway does: keys, routing, metering, database, JSON log to a file, metrics."""
-    provider = {"kind": "openai", "base_url": f"http://127.0.0.1:{upstream}/v1", "api_key": PROVIDER_KEY}
+    root = f"http://127.0.0.1:{upstream}"
     return serve_gateway(
         name,
         {
             "auth": {"mode": "api_key", "keys": [{"name": "bench", "key": KEY, "scopes": ["inference"]}]},
-            "backends": {"up": provider},
-            "models": {MODEL: {"routes": ["up/gpt-4o-mini"]}},
+            "backends": {
+                "up": {"kind": "openai", "base_url": f"{root}/v1", "api_key": PROVIDER_KEY},
+                "claude": {"kind": "anthropic", "base_url": root, "api_key": PROVIDER_KEY},
+            },
+            "models": {model: {"routes": ["/".join(route)]} for model, route in ROUTES.items()},
             "telemetry": {"log_level": "info", "log_format": "json"},
         },
         folder,
@@ -71,19 +83,31 @@ def serve_gateway(name: str, config: dict[str, object], folder: Path) -> Contest
 def start_litellm(name: str, upstream: int, folder: Path) -> Contestant:
     """Settings of https://docs.litellm.ai/docs/proxy/prod, without the database they add."""
     binary, version = provision.litellm()
+    root = f"http://127.0.0.1:{upstream}"
+    makers = {
+        OPENAI: ("openai", f"{root}/v1"),
+        INSTRUCT: ("text-completion-openai", f"{root}/v1"),
+        EMBEDDER: ("openai", f"{root}/v1"),
+        CLAUDE: ("anthropic", root),
+    }
     config = {
         "model_list": [
             {
-                "model_name": MODEL,
-                "litellm_params": {
-                    "model": "openai/gpt-4o-mini",
-                    "api_base": f"http://127.0.0.1:{upstream}/v1",
-                    "api_key": PROVIDER_KEY,
-                },
+                "model_name": model,
+                "litellm_params": {"model": f"{maker}/{ROUTES[model][1]}", "api_base": base, "api_key": PROVIDER_KEY},
             }
+            for model, (maker, base) in makers.items()
         ],
-        "litellm_settings": {"set_verbose": False, "json_logs": True, "telemetry": False, "num_retries": 0},
+        "litellm_settings": {
+            "set_verbose": False,
+            "json_logs": True,
+            "telemetry": False,
+            "num_retries": 0,
+            # Without this it asks an OpenAI model for a Response, when a client speaks Anthropic.
+            "use_chat_completions_url_for_anthropic_messages": True,
+        },
         "general_settings": {"master_key": KEY},
+        "router_settings": {"disable_cooldowns": True},
     }
     file = folder / "config.yaml"
     file.write_text(json.dumps(config, indent=1))
@@ -139,7 +163,9 @@ server {{
 """
     )
     command: list[str | Path] = [binary, "-e", "stderr", "-p", folder, "-c", file]
-    return _started(name, "nginx, one worker", command, port, "/v1/models", folder, {})
+    nginx = _started(name, "nginx, one worker", command, port, "/v1/models", folder, {})
+    nginx.chats_only = True  # bytes are bytes to it, whatever the lane
+    return nginx
 
 
 STARTERS: dict[str, Starter] = {
@@ -149,4 +175,5 @@ STARTERS: dict[str, Starter] = {
     "bare": start_bare,
     "nginx": start_nginx,
 }
-DEFAULT = ("gateway", "litellm", "bare", "nginx")
+DEFAULT = ("gateway", "bare", "litellm", "nginx")
+"""The gateway and what it is held against stand side by side, so that one moment's noise meets both."""

@@ -5,21 +5,22 @@ until the answers are out is counted too; what falls outside all jobs is shown a
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
 import msgspec
 from msgspec import Struct, field
 
-from tests.bench.contestants import KEY, MODEL, Contestant, serve_gateway
+from tests.bench.contestants import KEY, Contestant, serve_gateway
 from tests.bench.load import Job, Outcome
 from tests.bench.process import Process
 from tests.bench.workload import WORKLOADS
 
 DIRECT = "direct"
-SETTLE_S = 0.1
-WARM = Job(port=0, workload="", model=MODEL, key=KEY, concurrency=16, count=4000, limit_s=0.5)
+LIMIT_S = 1.0
+"""Time that every job gets, so that one is not over before a busy machine has begun it."""
+WARM = Job(port=0, workload="", key=KEY, concurrency=16, count=4000, limit_s=0)
 Say = Callable[[str], None]
 
 
@@ -32,6 +33,11 @@ class Cell(Struct, frozen=True, order=True):
 class Round(Struct):
     outcome: Outcome
     cpu_s: float
+
+    @property
+    def cpu_us(self) -> float:
+        """Per answer."""
+        return 1e6 * self.cpu_s / max(1, self.outcome.completed)
 
 
 class Figures(Struct, kw_only=True):
@@ -72,10 +78,17 @@ class Plan(Struct, frozen=True):
     rounds: int
     job_s: float
     """About how long one contestant is loaded for one figure."""
+    lanes_at: tuple[int, ...] = (16,)
+    """Connections in lanes other than chat."""
 
     def places(self) -> list[tuple[str, int]]:
         """Workload and concurrency of every table; one paced connection gives too few answers to say anything."""
-        return [(w, c) for w in self.workloads for c in self.concurrency if c > 1 or not WORKLOADS[w].paced]
+        return [
+            (name, connections)
+            for name in self.workloads
+            for connections in (self.concurrency if WORKLOADS[name].chats else self.lanes_at)
+            if connections > 1 or not WORKLOADS[name].paced
+        ]
 
 
 class Bench(Struct):
@@ -85,6 +98,8 @@ class Bench(Struct):
     upstream_port: int
     load: Process
     say: Say
+    warm_s: float = 0.5
+    settle_s: float = 0.1
     contestants: list[Contestant] = field(default_factory=list)
     rounds: dict[Cell, list[Round]] = field(default_factory=dict)
     footprints: dict[str, Footprint] = field(default_factory=dict)
@@ -97,14 +112,16 @@ class Bench(Struct):
         for c in self.contestants:
             self.footprints[c.name] = Footprint(what=c.what, ready_s=c.ready_s, idle_bytes=c.process.rss_bytes())
         for workload in plan.workloads:
-            for name, port, process in self._targets():
+            for name, port, process in self._targets(workload):
                 self.say(f"warming up: {workload} {name}")
-                warm = msgspec.structs.replace(WARM, port=port, workload=workload)
+                warm = msgspec.structs.replace(WARM, port=port, workload=workload, limit_s=self.warm_s)
                 self._job(name, process, msgspec.structs.replace(warm, concurrency=2, count=4))
                 self._job(name, process, warm)
         for n in range(plan.rounds):
             for workload, concurrency in plan.places():
-                for name, port, process in self._targets():
+                targets = self._targets(workload)
+                # Every other round backwards, so that nobody always follows the same neighbour.
+                for name, port, process in reversed(targets) if n % 2 else targets:
                     self.say(f"round {n + 1}/{plan.rounds}: {workload} × {concurrency} {name}")
                     job = self._sized(plan, workload, concurrency, name, port)
                     cell = Cell(workload, concurrency, name)
@@ -122,10 +139,15 @@ class Bench(Struct):
             for cell, rounds in self.rounds.items()
         }
 
-    def _targets(self) -> Iterable[tuple[str, int, Process]]:
-        yield DIRECT, self.upstream_port, self.upstream
-        for c in self.contestants:
-            yield c.name, c.port, c.process
+    def multiple(self, of: tuple[str, int, str], by: tuple[str, int, str]) -> float | None:
+        """CPU per answer of one cell as a multiple of another's: the median of the rounds, each taken by itself."""
+        pairs = zip(self.rounds.get(Cell(*of), []), self.rounds.get(Cell(*by), []), strict=False)
+        seen = [a.cpu_us / b.cpu_us for a, b in pairs if a.outcome.completed and b.outcome.completed and b.cpu_us]
+        return median(seen) if seen else None
+
+    def _targets(self, workload: str) -> list[tuple[str, int, Process]]:
+        seen = [c for c in self.contestants if WORKLOADS[workload].chats or not c.chats_only]
+        return [(DIRECT, self.upstream_port, self.upstream), *((c.name, c.port, c.process) for c in seen)]
 
     def _sized(self, plan: Plan, workload: str, concurrency: int, name: str, port: int) -> Job:
         """As many requests as take about `job_s`, by the rates seen; never less than keeps all busy."""
@@ -133,17 +155,16 @@ class Bench(Struct):
         return Job(
             port=port,
             workload=workload,
-            model=MODEL,
             key=KEY,
             concurrency=concurrency,
             count=count,
-            limit_s=plan.job_s * 1.5,
+            limit_s=max(LIMIT_S, plan.job_s * 1.5),
         )
 
     def _job(self, name: str, process: Process, job: Job) -> Round:
         before = process.cpu_s()
         outcome = msgspec.json.decode(self.load.ask(msgspec.json.encode(job)), type=Outcome)
-        time.sleep(SETTLE_S)
+        time.sleep(self.settle_s)
         cpu = process.cpu_s() - before
         # The best rate so far: one job beside a noisy neighbour must not make all later ones short.
         rate = outcome.completed / outcome.wall_s
@@ -185,7 +206,7 @@ def _figures(rounds: list[Round], direct: list[Round]) -> Figures:
         requests=sum(one.outcome.completed for one in rounds),
         errors=errors,
         rps=typical(lambda r: r.outcome.completed / r.outcome.wall_s),
-        cpu_us=typical(lambda r: 1e6 * r.cpu_s / max(1, r.outcome.completed)),
+        cpu_us=typical(lambda r: r.cpu_us),
         p50_ms=typical(lambda r: 1e3 * r.outcome.p50_s),
         p99_ms=typical(lambda r: 1e3 * r.outcome.p99_s),
         first_p50_ms=typical(lambda r: 1e3 * r.outcome.first_p50_s),

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
-from tests.bench.measure import DIRECT, Cell, Figures, Footprint
+from tests.bench.measure import DIRECT, Bench, Cell, Figures, Footprint
 from tests.bench.workload import WORKLOADS
 
 COLUMNS: tuple[tuple[str, Callable[[Figures], str]], ...] = (
@@ -22,11 +22,17 @@ COLUMNS: tuple[tuple[str, Callable[[Figures], str]], ...] = (
     ("answers", lambda f: f"{f.requests:,}"),
     ("errors", lambda f: ", ".join(f"{n}× {what}" for what, n in f.errors.items()) or "0"),
 )
+JUDGED_AT = 16
+"""Connections at which the targets hold; at one, nothing is there to be done together."""
 GLOSSARY = (
     "Titles say workload × connections; figures are medians of the rounds. CPU is the contestant's own, user and "
     "system, children included; for `direct`, the upstream's. Times are ms, `+` is against `direct` in the same "
     "round; TTFT ends at the first text; `reads` is how many reads the client needed per answer. In a closed loop "
-    "latency at 16 and 64 is mostly queueing: the delay a contestant adds by itself stands at × 1, its cost under CPU."
+    "latency at 16 and 64 is mostly queueing: the delay a contestant adds by itself stands at × 1, its cost under CPU. "
+    "Lanes name the client's dialect and, where it is another, the provider's. `× bare` is against the bare "
+    "pass-through of the same request, whose upstream answers in the client's own dialect; `same work` is the bare "
+    "pass-through of what the provider sends: to translate, the gateway always asks for a stream. These ratios are "
+    "medians of the rounds' own ratios; targets hold at 16 connections."
 )
 
 
@@ -73,7 +79,8 @@ def footprints(seen: dict[str, Footprint]) -> Table:
 
 
 def ratios(figures: dict[Cell, Figures]) -> list[Table]:
-    """Who costs how much of whom.  Contestants that did not run leave their table out."""
+    """Who costs how much of whom in chat.  Contestants that did not run leave their table out."""
+    figures = {cell: f for cell, f in figures.items() if WORKLOADS[cell.workload].chats}
     places = list(dict.fromkeys((cell.workload, cell.concurrency) for cell in figures))
     names = [name for name in dict.fromkeys(cell.name for cell in figures) if name != DIRECT]
     header = ("", *(f"{workload}×{concurrency}" for workload, concurrency in places))
@@ -93,6 +100,43 @@ def ratios(figures: dict[Cell, Figures]) -> list[Table]:
         if rows:
             tables.append(Table(title, header, rows))
     return tables
+
+
+def lanes(bench: Bench, figures: dict[Cell, Figures]) -> list[Table]:
+    """What the gateway costs in every lane, held against what it may; none when it has nobody beside it."""
+    rows: list[tuple[str, ...]] = []
+    for cell, f in figures.items():
+        if cell.name != "gateway":
+            continue
+        workload, connections = WORKLOADS[cell.workload], cell.concurrency
+        place = (workload.name, connections)
+        work = (workload.beside or workload.name, connections)
+        of_request = bench.multiple((*place, "gateway"), (*place, "bare"))
+        of_work = bench.multiple((*place, "gateway"), (*work, "bare"))
+        of_litellm = bench.multiple((*place, "litellm"), (*place, "gateway"))
+        rows.append(
+            (
+                f"{workload.name} × {connections}",
+                f"{f.cpu_us:,.0f}",
+                "–" if of_request is None else f"{of_request:.2f}",
+                f"{_cpu(figures, work, 'bare'):,.0f}",
+                *_judged(of_work, workload.within if connections == JUDGED_AT else None, "≤"),
+                f"{_cpu(figures, place, 'litellm'):,.0f}",
+                *_judged(of_litellm, workload.beyond if connections == JUDGED_AT else None, "≥"),
+            )
+        )
+    ours = ("lane", "CPU µs", "× bare", "same work µs", "× same work", "target", "")
+    header = (*ours, "LiteLLM µs", "LiteLLM ×", "target", "")
+    return [Table("Lanes", header, rows)] if rows and len(bench.contestants) > 1 else []
+
+
+def _judged(value: float | None, target: float | None, sign: str) -> tuple[str, str, str]:
+    if value is None:
+        return "–", "", ""
+    if target is None:
+        return f"{value:.2f}", "", ""
+    met = value <= target if sign == "≤" else value >= target
+    return f"{value:.2f}", f"{sign} {target:g}", "met" if met else "MISSED"
 
 
 def caveats(figures: dict[Cell, Figures]) -> Sequence[str]:

@@ -6,7 +6,6 @@ provider sends: many small reads.  Prints its port when it listens, and ends whe
 
 import argparse
 import asyncio
-import json
 import re
 import socket
 import sys
@@ -16,6 +15,7 @@ import uvloop
 from msgspec import Struct
 
 from tests.bench import chat, embeddings, messages
+from tests.bench.passage import compact
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _STREAM = re.compile(rb'"stream": *true')
@@ -56,7 +56,7 @@ ANSWERS = {
     b"/v1/messages": Answers(_whole(messages.answer()), _MESSAGES, _MESSAGES),
 }
 MODELS = _whole(
-    json.dumps({"object": "list", "data": [{"id": chat.HEAD["model"], "object": "model", "owned_by": "bench"}]}).encode()
+    compact({"object": "list", "data": [{"id": chat.HEAD["model"], "object": "model", "owned_by": "bench"}]}).encode()
 )
 MISSING = _whole(b'{"error":{"message":"unknown path","type":"invalid_request_error"}}', "404 Not Found")
 

@@ -31,7 +31,10 @@ class Workload(Struct, frozen=True, kw_only=True):
     upstream finds many events in one read, and what each event costs does not show."""
     headers: str = "authorization: Bearer {key}\r\n"
     within: float = RELAY
-    """Target: at most this multiple of the bare pass-through's CPU."""
+    """Target: at most this multiple of the bare pass-through's CPU for the same work."""
+    beside: str | None = None
+    """The workload in which the bare pass-through does the same work; None: this one.  An answer that is
+    translated is always streamed by the provider, so whoever answers it whole has read a stream."""
     beyond: float | None = None
     """Target: at least this multiple of LiteLLM's requests per CPU-second."""
 
@@ -44,7 +47,8 @@ class Workload(Struct, frozen=True, kw_only=True):
         """The request as it goes over the wire."""
         head = (
             f"POST {self.path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n{self.headers.format(key=key)}"
-            f"content-type: application/json\r\naccept: */*\r\nuser-agent: bench\r\ncontent-length: {len(self.body)}\r\n\r\n"
+            "content-type: application/json\r\naccept: */*\r\nuser-agent: bench\r\n"
+            f"content-length: {len(self.body)}\r\n\r\n"
         )
         return head.encode() + self.body
 
@@ -54,7 +58,14 @@ _ANTHROPIC = "x-api-key: {key}\r\nanthropic-version: 2023-06-01\r\n"
 
 
 def _chat(
-    name: str, model: str = OPENAI, *, stream: bool, paced: bool = False, within: float = RELAY, beyond: float | None = None
+    name: str,
+    model: str = OPENAI,
+    *,
+    stream: bool,
+    paced: bool = False,
+    within: float = RELAY,
+    beyond: float | None = None,
+    beside: str | None = None,
 ) -> Workload:
     return Workload(
         name=name,
@@ -65,6 +76,7 @@ def _chat(
         paced=paced,
         within=within,
         beyond=beyond,
+        beside=beside,
     )
 
 
@@ -78,7 +90,9 @@ def _completions(name: str, *, stream: bool) -> Workload:
     )
 
 
-def _messages(name: str, model: str = CLAUDE, *, stream: bool, within: float = RELAY) -> Workload:
+def _messages(
+    name: str, model: str = CLAUDE, *, stream: bool, within: float = RELAY, beside: str | None = None
+) -> Workload:
     return Workload(
         name=name,
         path="/v1/messages",
@@ -87,6 +101,7 @@ def _messages(name: str, model: str = CLAUDE, *, stream: bool, within: float = R
         stream=stream,
         headers=_ANTHROPIC,
         within=within,
+        beside=beside,
     )
 
 
@@ -104,9 +119,9 @@ WORKLOADS = {
         _EMBEDDINGS,
         _messages("messages", stream=False),
         _messages("messages-stream", stream=True),
-        _chat("chat-to-anthropic", CLAUDE, stream=False, within=TRANSLATION),
+        _chat("chat-to-anthropic", CLAUDE, stream=False, within=TRANSLATION, beside="messages-stream"),
         _chat("chat-to-anthropic-stream", CLAUDE, stream=True, within=TRANSLATION),
-        _messages("messages-to-openai", OPENAI, stream=False, within=TRANSLATION),
+        _messages("messages-to-openai", OPENAI, stream=False, within=TRANSLATION, beside="stream64"),
         _messages("messages-to-openai-stream", OPENAI, stream=True, within=TRANSLATION),
     )
 }
