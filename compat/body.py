@@ -14,13 +14,17 @@ from compat.canonical.error import InvalidRequest
 DEPTH_MAX = 64
 """How deep arrays and objects may nest.  Real requests stay below 20; decoders recurse."""
 
+CONTAINERS_MAX = 500_000
+"""How many arrays and objects a body may hold: what counting their depth may cost."""
+
 CREDENTIAL_FIELDS = frozenset({"api_base", "base_url", "api_key", "api_version", "extra_headers", "extra_body"})
 """Fields by which other gateways let a client choose where the operator's key is sent."""
 
 T = TypeVar("T")
 
 _fields = msgspec.json.Decoder(dict[str, Raw]).decode
-_string = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# Possessive, and content with a string that never ends: one pass over the body, whatever it holds.
+_string = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _brackets = bytes.maketrans(b"[]{}", b"()()")
 _no_brackets = bytes(set(range(256)) - set(b"[]{}"))
 _path = re.compile(r" - at `\$\.?([^`]*)`$")
@@ -99,13 +103,16 @@ def _check_text(body: bytes) -> None:
             body.decode()
         except UnicodeDecodeError as e:
             raise InvalidRequest("The request body is not valid UTF-8.") from e
-    if body.count(b"[") + body.count(b"{") > DEPTH_MAX and _too_deep(body):
-        raise InvalidRequest(f"The JSON body nests deeper than {DEPTH_MAX} levels.")
+    if body.count(b"[") + body.count(b"{") > DEPTH_MAX:
+        rest = _string.sub(b"", body).translate(_brackets, _no_brackets)
+        if len(rest) > 2 * CONTAINERS_MAX:
+            raise InvalidRequest(f"The JSON body has more than {CONTAINERS_MAX} arrays and objects.")
+        if _too_deep(rest):
+            raise InvalidRequest(f"The JSON body nests deeper than {DEPTH_MAX} levels.")
 
 
-def _too_deep(body: bytes) -> bool:
-    # Strings out, brackets alone, then peel the innermost pairs: all in C, no recursion.
-    rest = _string.sub(b"", body).translate(_brackets, _no_brackets)
+def _too_deep(rest: bytes) -> bool:
+    # Brackets alone: peel the innermost pairs, all in C, no recursion.
     for _ in range(DEPTH_MAX):
         if not rest:
             return False

@@ -1,97 +1,49 @@
 """Running the application under uvicorn, with a stop that keeps its promises.
 
-On the first SIGTERM or SIGINT the house drains while it still listens, so that /ready can say no;
-then uvicorn closes.  A second signal ends it at once.
+On the first SIGTERM or SIGINT the house drains while it still listens, so that /ready can say no: who
+was connected by then is served, who comes later is told to go elsewhere.  Then uvicorn closes.  A
+second signal ends what runs at once.  SIGHUP reads the configuration again.
 """
 
 import asyncio
 import gc
+import resource
 import signal
 import socket
-from collections.abc import Callable
+from functools import partial
 from types import FrameType
-from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.app import Application
-from gateway.config import Config
+from gateway.config import ConfigError
+from gateway.connection import Connection, Terms
+from gateway.listener import ignore_newcomers, keep_queues_short
+from gateway.settings import Config
 from gateway.telemetry.logging import logger
 
-
-class _Corked:
-    """A transport that sends what is written within one turn of the loop in one go.
-
-    The head of an answer and its first bytes then cost one system call and travel in one segment.
-    """
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._pieces: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        if not self._pieces:
-            self._loop.call_soon(self._flush)
-        self._pieces.append(data)
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        pieces = self._pieces
-        if pieces:
-            self._pieces = []
-            self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
-class _Protocol(HttpToolsProtocol):
-    """uvicorn's protocol, which also tells whoever answers when the client has gone.
-
-    ASGI has only `receive` for that, which takes a task for each request.
-    """
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._gone = False
-        self._watchers: list[Callable[[], None]] = []
-        super().connection_made(_Corked(transport, self.loop))  # type: ignore[arg-type]
-
-    def on_headers_complete(self) -> None:
-        super().on_headers_complete()
-        self.scope["presence"] = self  # type: ignore[typeddict-unknown-key]
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._gone = True
-        for watcher in self._watchers:
-            watcher()
-
-    def watch(self, on_leaving: Callable[[], None]) -> None:
-        # A large body may have paused reading, and what is not read cannot be seen to end.
-        self.flow.resume_reading()
-        self._watchers.append(on_leaving)
-        if self._gone:
-            self.loop.call_soon(on_leaving)
-
-    def unwatch(self, on_leaving: Callable[[], None]) -> None:
-        self._watchers.remove(on_leaving)
+BACKLOG = 2048
+FILES = 65_536
+SETTLE_S = 0.1
+"""Long enough for a turn of the loop or two, in which everybody is accepted who waits in the kernel's queue."""
+QUIET_S = 0.5
+"""After so long without a request, a connection is taken for idle and may be closed."""
 
 
 class Server(uvicorn.Server):
-    def __init__(self, application: Application, config: uvicorn.Config) -> None:
+    def __init__(self, application: Application, config: uvicorn.Config, terms: Terms) -> None:
         super().__init__(config)
         self._application = application
-        self._drain_s = application.house.estate.config.server.drain_s
+        self._terms = terms
         self._draining: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
+            for listener in self._listeners():
+                keep_queues_short(listener)
             host, port = self.config.host, self.config.port
             if self.servers and self.servers[0].sockets:
                 port = self.servers[0].sockets[0].getsockname()[1]
@@ -99,30 +51,69 @@ class Server(uvicorn.Server):
             shown = f"[{host}]" if ":" in host else host
             logger().info("gateway_started", url=f"{scheme}://{shown}:{port}")
 
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:  # of ticks of 0.1 s
+            now = asyncio.get_running_loop().time()
+            for connection in self._connections():
+                connection.sweep(now)
+        return await super().on_tick(counter)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._draining is not None or not self.started:
+        if self._hurry.is_set() or not self.started:
             super().handle_exit(sig, frame)
-            return
-        loop = asyncio.get_running_loop()
-        self._draining = loop.create_task(self._drain(signal.Signals(sig).name))
+        elif self._draining is not None:
+            self._hurry.set()
+        else:
+            self._draining = asyncio.get_running_loop().create_task(self._drain(signal.Signals(sig).name))
 
     async def _drain(self, by: str) -> None:
-        house = self._application.house
+        house, terms = self._application.house, self._terms
+        await asyncio.sleep(SETTLE_S)
+        house.draining = terms.closing = True
+        for connection in self._connections():
+            connection.last_answer()
         logger().info("gateway_draining", signal=by, in_flight=len(house.guests))
-        await house.drain(self._drain_s)
+        await self._empty(terms.server.drain_s)
+        await house.drain(0.0)
+        for listener in self._listeners():
+            ignore_newcomers(listener)
+        await asyncio.sleep(SETTLE_S)
+        await self._empty(2 * QUIET_S)
         self.should_exit = True
+
+    async def _empty(self, within_s: float) -> None:
+        """Return when no request is under way or on its way, or the time is over, or there is hurry."""
+        house, loop = self._application.house, asyncio.get_running_loop()
+        end = loop.time() + within_s
+        while loop.time() < end and not self._hurry.is_set():
+            if not house.guests and not any(connection.expects(QUIET_S) for connection in self._connections()):
+                return
+            await asyncio.sleep(0.02)
+
+    def _listeners(self) -> list[int]:
+        return [listener.fileno() for server in self.servers for listener in server.sockets]
+
+    def _connections(self) -> list[Connection]:
+        return list(self.server_state.connections)  # type: ignore[arg-type]
+
+    def _reload(self) -> None:
+        try:
+            self._application.reload()
+        except ConfigError as e:
+            logger().error("config_refused", reason=str(e))
 
 
 def serve(application: Application, config: Config) -> None:
     """Serve until told to stop."""
     server, tls = config.server, config.server.tls
+    terms = Terms(server=server, settle=application.house.ledger.settle)
     runner = Server(
         application,
         uvicorn.Config(
             application.asgi,
             host=server.host,
             port=server.port,
-            http=_Protocol,
+            http=partial(Connection, terms=terms),  # type: ignore[arg-type]
             loop="uvloop",
             ws="none",
             lifespan="on",
@@ -130,14 +121,25 @@ def serve(application: Application, config: Config) -> None:
             access_log=False,
             server_header=False,
             proxy_headers=False,
+            backlog=BACKLOG,
             # What the house's own drain leaves over gets no further grace.
             timeout_graceful_shutdown=3,
             ssl_certfile=tls.cert,
             ssl_keyfile=tls.key,
         ),
+        terms,
     )
+    _raise_file_limit()
     # What exists by now lives as long as the process: the collector need not look at it again, nor so often.
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
     runner.run()
+
+
+def _raise_file_limit() -> None:
+    """Every connection is a file, and most systems allow 1024 unless asked for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)
+    if soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -4,6 +4,7 @@ It gives the request its id and its Visit, refuses what no handler should see (a
 headers, foreign origins), and settles the visit when it is over, whatever became of it.
 """
 
+import asyncio
 import re
 from collections.abc import Mapping
 from time import perf_counter
@@ -24,11 +25,14 @@ from compat.canonical.error import (
 )
 from compat.canonical.principal import Principal
 from gateway.api.shape import render_error
-from gateway.config import LOOPBACK
 from gateway.house import House
+from gateway.settings import LOOPBACK
 from gateway.visit import Visit, new_id
 
 HEADERS_MAX_BYTES = 32 * 1024
+HEADERS_MAX = 100
+LINE_MAX_BYTES = 16 * 1024
+TARGET_MAX_BYTES = 8 * 1024
 _sane_id = re.compile(rb"[A-Za-z0-9._\-]{1,128}").fullmatch
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _PREFLIGHT = [
@@ -36,6 +40,7 @@ _PREFLIGHT = [
     (b"access-control-allow-headers", b"*, authorization"),
     (b"access-control-max-age", b"600"),
 ]
+_CLOSING = "server_shutting_down"
 _ALWAYS_OPEN = frozenset({"/health", "/ready", "/metrics"})
 
 
@@ -65,6 +70,10 @@ class Door:
         request_id = given.decode() if given is not None and _sane_id(given) else new_id("req")
         visit = Visit(request_id=request_id, method=scope["method"], path=scope["path"], began=perf_counter())
         extra = [(b"x-request-id", request_id.encode())]
+        if any(name == b"anthropic-version" for name, _ in raw):
+            visit.anthropic = True
+            if not visit.path.startswith("/v1/messages"):  # which names the request itself, or as its provider did
+                extra.append((b"request-id", request_id.encode()))
         estate = house.estate
         visit.presence = scope.get("presence")  # type: ignore[assignment]
         scope["visit"] = visit  # type: ignore[typeddict-unknown-key]
@@ -79,12 +88,14 @@ class Door:
             if message["type"] == "http.response.start":
                 visit.status = message["status"]
                 message["headers"] = [*message["headers"], *extra]
+                if visit.presence is not None:
+                    visit.presence.answering()
             await send(message)
 
         house.enter(visit)
         try:
             try:
-                origin = self._admit(scope, raw)
+                origin = self._admit(scope, raw, visit.presence is None or visit.presence.late)
             except GatewayError as e:
                 visit.code = e.word
                 await refuse(e, send_noted, visit)
@@ -96,24 +107,44 @@ class Door:
                     await send_noted({"type": "http.response.body", "body": b"", "more_body": False})
                     return
             await self._app(scope, receive, send_noted)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if id(visit) not in house.expelled or visit.status or task is None:
+                raise
+            task.uncancel()
+            visit.code = _CLOSING
+            await refuse(
+                Overloaded("The gateway is shutting down.", code=_CLOSING, retry_after_s=1.0), send_noted, visit
+            )
         finally:
             house.leave(visit)
             house.ledger.settle(visit)
 
-    def _admit(self, scope: HTTPScope, raw: list[tuple[bytes, bytes]]) -> str | None:
+    def _admit(self, scope: HTTPScope, raw: list[tuple[bytes, bytes]], late: bool) -> str | None:
         """Refuse what no handler should see; returns the origin that must be told it may read the answer."""
-        size, hosts, origin = 0, [], None
+        size, longest, hosts, origin = 0, 0, [], None
         for name, value in raw:
-            size += len(name) + len(value)
+            length = len(name) + len(value)
+            size += length
+            if length > longest:
+                longest = length
             if name == b"host":
                 hosts.append(value)
             elif name == b"origin":
                 origin = value
         if size > HEADERS_MAX_BYTES:
             raise HeadersTooLarge(f"The request's headers exceed {HEADERS_MAX_BYTES} bytes.")
+        if longest > LINE_MAX_BYTES:
+            raise HeadersTooLarge(f"One of the request's headers exceeds {LINE_MAX_BYTES} bytes.")
+        if len(raw) > HEADERS_MAX:
+            raise HeadersTooLarge(f"The request has more than {HEADERS_MAX} headers.")
+        if len(scope["raw_path"]) + len(scope["query_string"]) > TARGET_MAX_BYTES:
+            raise HeadersTooLarge(f"The request's path and query exceed {TARGET_MAX_BYTES} bytes.")
         server, auth = self._house.estate.config.server, self._house.estate.config.auth
         if len(hosts) > 1:
             raise InvalidRequest("The request has more than one Host header.")
+        if not hosts and scope["http_version"] == "1.1":
+            raise InvalidRequest("The request has no Host header.")
         host = _host_name(hosts[0].decode("latin-1")) if hosts else ""
         allowed = server.allowed_hosts or ((*LOOPBACK, server.host) if auth.mode == "local" else None)
         if allowed is not None and host not in allowed and not (host == "" and not hosts):
@@ -131,8 +162,8 @@ class Door:
                     "Requests from that origin are not allowed; add it to server.cors_origins.",
                     code="origin_not_allowed",
                 )
-        if self._house.draining and scope["path"] not in _ALWAYS_OPEN:
-            raise Overloaded("The gateway is shutting down.", code="server_shutting_down", retry_after_s=1.0)
+        if self._house.draining and late and scope["path"] not in _ALWAYS_OPEN:
+            raise Overloaded("The gateway is shutting down.", code=_CLOSING, retry_after_s=1.0)
         return shared
 
 

@@ -1,10 +1,17 @@
 """Reading a request's body: whole, within its limit, JSON (or a form, where that is taken) by its own word."""
 
+import asyncio
 from typing import cast
 
 from litestar.types import HTTPScope, Receive
 
+from compat import inflation
 from compat.canonical.error import InvalidRequest, MethodNotAllowed, TooLarge, UnsupportedMedia
+from compat.inflation import inflated
+
+IN_THREAD_BYTES = 64 * 1024
+"""From here on a body is decompressed in a thread, not to hold up the loop."""
+_CODINGS = frozenset({b"gzip", b"x-gzip", b"deflate"})
 
 
 class Disconnected(Exception):
@@ -29,8 +36,10 @@ async def read_json(scope: HTTPScope, receive: Receive, limit: int, *, or_form: 
     """The body of a request that says it is JSON.
 
     or_form: take multipart/form-data as well.
+    limit: of its bytes, on the wire and decompressed.
     Raises UnsupportedMedia, TooLarge (as soon as it is known), InvalidRequest or Disconnected.
     """
+    compressed = False
     for name, value in scope["headers"]:
         if name == b"content-type":
             media = value.split(b";")[0].strip().lower()
@@ -40,13 +49,27 @@ async def read_json(scope: HTTPScope, receive: Receive, limit: int, *, or_form: 
                     if or_form
                     else "The body must be JSON: send 'content-type: application/json'."
                 )
-        elif name == b"content-encoding" and value.strip().lower() != b"identity":
-            raise UnsupportedMedia("Compressed request bodies are not accepted.", code="unsupported_content_encoding")
+        elif name == b"content-encoding" and (coding := value.strip().lower()) != b"identity":
+            if coding not in _CODINGS or compressed:
+                raise UnsupportedMedia(
+                    "This content-encoding is not accepted: send the body plain, or compressed with gzip or deflate.",
+                    code="unsupported_content_encoding",
+                )
+            compressed = True
         elif name == b"content-length":
             if not value.isdigit():
                 raise InvalidRequest("The Content-Length header is not a number.")
             if int(value) > limit:
                 raise _too_large(limit)
+    body = await _read(receive, limit)
+    if not compressed:
+        return body
+    if len(body) < IN_THREAD_BYTES:
+        return _inflated(body, limit)
+    return await asyncio.to_thread(_inflated, body, limit)
+
+
+async def _read(receive: Receive, limit: int) -> bytes:
     message = await receive()
     if message["type"] == "http.disconnect":
         raise Disconnected
@@ -66,6 +89,15 @@ async def read_json(scope: HTTPScope, receive: Receive, limit: int, *, or_form: 
             raise _too_large(limit)
         pieces.append(piece)
     return b"".join(pieces)
+
+
+def _inflated(body: bytes, limit: int) -> bytes:
+    try:
+        return inflated(body, limit)
+    except inflation.TooLong as e:
+        raise TooLarge(f"The request body exceeds {e.limit} bytes when it is decompressed.") from e
+    except inflation.Broken as e:
+        raise InvalidRequest("The compressed body is not one complete gzip or deflate stream.") from e
 
 
 def _is_form(content_type: bytes) -> bool:

@@ -1,6 +1,7 @@
 """Reading a client's body: whatever the bytes are, a value or an InvalidRequest."""
 
 import json
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -11,7 +12,17 @@ from hypothesis import strategies as st
 from msgspec import Raw, Struct
 
 from compat import native
-from compat.body import CREDENTIAL_FIELDS, DEPTH_MAX, check_kinds, decode_raw, kind_of, read, read_fields, read_whole
+from compat.body import (
+    CONTAINERS_MAX,
+    CREDENTIAL_FIELDS,
+    DEPTH_MAX,
+    check_kinds,
+    decode_raw,
+    kind_of,
+    read,
+    read_fields,
+    read_whole,
+)
 from compat.canonical.error import InvalidRequest
 from compat.openai import chat
 
@@ -75,6 +86,28 @@ def test_nesting_is_taken_to_the_limit_and_no_further(open_: bytes, close: bytes
 @pytest.mark.parametrize("body", [nested(100_000), b"[" * 100_000, b'{"a":' * 100_000, nested(100_000, b'{"a":', b"}")])
 def test_a_hundred_thousand_levels_are_refused_quickly(body: bytes) -> None:
     refused(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 65 + b'"' + b'\\"' * 1_000_000,
+        b"[" * 65 + b'"' + b"\\" * 1_000_001,
+        b'{"a":"' + b"[" * 4_000_000,
+        b'{"a":[' + b'"[\\"",' * 100_000,
+    ],
+    ids=["escaped quotes", "backslashes", "brackets", "strings"],
+)
+def test_a_string_without_end_costs_one_look(body: bytes) -> None:
+    began = time.perf_counter()
+    refused(body)
+    assert time.perf_counter() - began < 5
+
+
+def test_there_is_an_end_to_arrays_and_objects() -> None:
+    flat = b'{"a":[' + b"[]," * CONTAINERS_MAX
+    assert "more than" in refused(flat + b"0]}").message
+    read_fields(b'{"a":[' + b"[]," * (CONTAINERS_MAX - 2) + b"0]}")
 
 
 def test_brackets_in_strings_are_no_nesting() -> None:
