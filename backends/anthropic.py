@@ -1,8 +1,7 @@
 """Anthropic, or any provider that speaks its Messages dialect.
 
 The SDK knows the provider (address, authentication) and lists its models; answers take the relay, as in
-`backends.openai`.  Requests from other dialects are always streamed upstream: Anthropic refuses long
-answers otherwise, and a stream that is left is stopped at once.
+`backends.openai`.
 """
 
 import os
@@ -14,14 +13,14 @@ import anthropic
 from msgspec import Struct
 from yarl import URL
 
-from backends.base import Call, Ports, Relayed, unfit
+from backends.base import Call, Ports, Price, Relayed, unfit
 from backends.failures import of_status
 from backends.relay import Wire
 from compat.anthropic.envelope import peek_count, upstream_body
 from compat.anthropic.error import parse_error
 from compat.anthropic.messages import render_request
 from compat.anthropic.models import parse_models
-from compat.anthropic.reading import parse_events
+from compat.anthropic.reading import parse_answer, parse_events
 from compat.anthropic.tap import CountTap
 from compat.canonical.error import BadResponse, TimedOut, Unreachable
 from compat.canonical.event import Event
@@ -49,9 +48,12 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
 
 class AnthropicBackend:
     dialects: frozenset[Dialect] = frozenset({"messages"})
+    price: Price | None = "paid"
 
     def __init__(self, name: str, settings: Settings, base_url: str, key: str | None) -> None:
         self.name = name
+        # Anthropic's models go on with a prefill or refuse it; who else speaks the dialect may do neither.
+        self.prefills = True if base_url == BASE_URL else None
         self._sdk = anthropic.AsyncAnthropic(
             api_key=key or "none",  # None would have the SDK look for credentials in places of its own
             base_url=base_url,
@@ -79,10 +81,14 @@ class AnthropicBackend:
     async def run(self, request: Request, call: Call) -> AsyncGenerator[Event, None]:
         if not isinstance(request, TextRequest):
             raise unfit(self.name, request)
-        body, lost = render_request(request, stream=True)
+        body, lost = render_request(request, stream=call.streamed)
         call.drop(*lost)
         watch = tap(peek_count(body))
-        relayed = await self._wire.send(self._messages, self._headers, body, watch, call, stream=True)
+        relayed = await self._wire.send(self._messages, self._headers, body, watch, call, stream=call.streamed)
+        if relayed.body is not None:
+            for event in parse_answer(relayed.body, created=int(time.time())):
+                yield event
+            return
         assert relayed.frames is not None
         async with aclosing(parse_events(relayed.frames, created=int(time.time()))) as events:
             async for event in events:

@@ -6,9 +6,9 @@ retries: routing does.  Everything it raises is a `GatewayError` of `compat.cano
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, TypeVar, runtime_checkable
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from compat.canonical.error import InvalidRequest
 from compat.canonical.event import Event, Usage
@@ -17,18 +17,26 @@ from compat.canonical.principal import Principal
 from compat.canonical.request import Dialect, EmbeddingRequest, Envelope, ImageRequest, Request
 
 T = TypeVar("T")
+Seconds = Annotated[float, Meta(gt=0)]
+Price = Literal["free", "paid", "local"]
+"""The class of price of a model: paid by use, free (with or without a quota), or run by ourselves."""
 
 
 class Timeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long each phase of one attempt may take, in seconds."""
 
-    connect_s: float = 5.0
-    first_token_s: float = 120.0
+    connect_s: Seconds = 5.0
+    first_token_s: Seconds = 120.0
     """From the request being sent to the first byte of content."""
-    idle_s: float = 60.0
+    idle_s: Seconds = 60.0
     """Between two pieces of a stream."""
-    total_s: float = 600.0
+    total_s: Seconds = 600.0
     """The whole request, waiting and all attempts included."""
+
+
+HINTS = frozenset({"cache_control", "eager_input_streaming", "prompt_cache_key", "prompt_cache_retention"})
+"""Fields that change what an answer costs or in what pieces it comes, never what it says: left out, they are
+named like others, but nobody has to be refused for them."""
 
 
 class Wait(Struct, kw_only=True):
@@ -49,6 +57,8 @@ class Call(Struct, kw_only=True):
     """On the event loop's clock, in seconds."""
     timeouts: Timeouts = Timeouts()
     wait: Wait = field(default_factory=Wait)
+    streamed: bool = True
+    """The client wants pieces as they come; for one that does not, a provider may be asked for a whole answer."""
     strict: bool = False
     """Refuse what cannot be carried over, instead of leaving it out."""
     dropped: list[str] = field(default_factory=list)
@@ -56,10 +66,11 @@ class Call(Struct, kw_only=True):
 
     def drop(self, *names: str) -> None:
         """Leave fields of the request out.  Raises InvalidRequest if the client forbade that."""
-        if names and self.strict:
+        missed = [name for name in names if name not in HINTS]
+        if missed and self.strict:
             raise InvalidRequest(
-                f"'{names[0]}' cannot be carried over to this model's provider.",
-                param=names[0],
+                f"'{missed[0]}' cannot be carried over to this model's provider.",
+                param=missed[0],
                 code="unsupported_parameter",
             )
         self.dropped += [name for name in names if name not in self.dropped]
@@ -155,6 +166,21 @@ class Relays(Protocol):
         Returns once the provider has accepted (its head arrived).  Raises GatewayError.
         """
         ...
+
+
+@runtime_checkable
+class Priced(Protocol):
+    """A backend that knows what class of price its models have: free, paid or local."""
+
+    price: Price | None
+
+
+@runtime_checkable
+class Prefills(Protocol):
+    """A backend that knows whether it goes on with an assistant's message that ends a request."""
+
+    prefills: bool | None
+    """None: unknown.  One that says True refuses where it cannot, rather than begin a new turn."""
 
 
 @runtime_checkable

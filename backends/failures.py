@@ -59,12 +59,15 @@ def of_status(status: int, verdict: Verdict, retry_after: str | None, provider: 
             f"Backend '{provider}' is limiting its rate.", retry_after_s=seconds(retry_after)
         )
         error.type = "tokens" if verdict.type == "tokens" else "requests"
+        error.rest_s = error.retry_after_s
         return error
     if status in (503, 529):
         after_s = seconds(retry_after) or min(verdict.retry_after_s or 1.0, RETRY_AFTER_MAX_S)
         if verdict.code == "model_loading":
             return ModelLoading(f"Backend '{provider}' is loading the model.", retry_after_s=after_s)
-        return Overloaded(f"Backend '{provider}' is overloaded.", retry_after_s=after_s)
+        error = Overloaded(f"Backend '{provider}' is overloaded.", retry_after_s=after_s)
+        error.rest_s = seconds(retry_after)
+        return error
     if status in (408, 504):
         return TimedOut(f"Backend '{provider}' timed out.")
     if status >= 500:

@@ -9,7 +9,7 @@ from hashlib import blake2b
 
 from msgspec import Struct
 
-from backends.base import Call, Ports
+from backends.base import Call, Ports, Price
 from compat.canonical.error import Overloaded
 from compat.canonical.event import Embedded, Event, Finished, Metered, Produced, Started, TextDelta, Usage
 from compat.canonical.message import Media
@@ -30,6 +30,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FakeBackend:
+    price: Price | None = "free"
+    prefills: bool | None = False
+
     def __init__(self, name: str, settings: Settings) -> None:
         self.name = name
         self.settings = settings
@@ -55,6 +58,8 @@ class FakeBackend:
         call.drop(*telling(request.extra))
         match request:
             case TextRequest():
+                if request.choices > 1:
+                    call.drop("n")
                 words = self.settings.words
                 return [TextDelta(text=word) for word in words], Usage(
                     input_tokens=len(request.messages), output_tokens=len(words)

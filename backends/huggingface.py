@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Struct
 from yarl import URL
 
-from backends.base import Call, Ports, Relayed
+from backends.base import Call, Ports, Price, Relayed
 from backends.relay import Wire
 from compat.canonical.error import BadResponse, InvalidRequest, ModelNotFound, Rejected
 from compat.canonical.event import Embedded, Event, Finished, Metered, Produced, Started, Usage
@@ -79,6 +79,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class HuggingFaceBackend:
     dialects: frozenset[Dialect] = frozenset({"chat"})
+    price: Price | None = "paid"
 
     def __init__(self, name: str, settings: Settings, key: str | None, providers: Mapping[Any, Any], hub: str) -> None:
         self.name = name
@@ -129,7 +130,7 @@ class HuggingFaceBackend:
         call.drop(*lost)
         relayed = await self.relay(envelope_of(request, stream=True), request.model, call)
         assert relayed.frames is not None
-        async with aclosing(parse_events(relayed.frames)) as events:
+        async with aclosing(parse_events(relayed.frames, request.sampling.stop)) as events:
             async for event in events:
                 yield event
 

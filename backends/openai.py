@@ -19,9 +19,9 @@ from backends.presets import COMPATIBLE, PRESETS, Preset
 from backends.relay import Wire
 from compat.canonical.event import Event
 from compat.canonical.model import Model
-from compat.canonical.plain import plain
+from compat.canonical.plain import plain, without
 from compat.canonical.request import Dialect, Envelope, Request, TextRequest
-from compat.openai.answer import parse_events
+from compat.openai.answer import parse_answer, parse_events
 from compat.openai.chat import envelope_of
 from compat.openai.envelope import upstream_body
 from compat.openai.models import parse_models
@@ -52,6 +52,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """Whether it takes `stream_options.include_usage`; None asks the preset."""
     responses: bool | None = None
     """Whether it speaks the Responses API itself; None asks the preset."""
+    prefills: bool | None = None
+    """Whether it goes on with an answer that ends the request; None asks the preset, or finds out."""
 
 
 class OpenAIBackend:
@@ -60,6 +62,8 @@ class OpenAIBackend:
         responds = preset.responses if settings.responses is None else settings.responses
         self.dialects: frozenset[Dialect] = frozenset(_PATHS) - (frozenset() if responds else {"responses"})
         self._preset = preset
+        self.price = preset.price
+        self.prefills = preset.prefills if settings.prefills is None else settings.prefills
         self._asks_usage = preset.stream_usage if settings.stream_usage is None else settings.stream_usage
         self._sdk = openai.AsyncOpenAI(
             api_key=key or "none",
@@ -103,11 +107,16 @@ class OpenAIBackend:
         if not isinstance(request, TextRequest):
             raise unfit(self.name, request)
         request, lost = plain(request, "chat")
-        call.drop(*lost)
-        envelope = envelope_of(request, stream=True, max_tokens_field=self._preset.max_tokens_field)
+        request, refused = without(request, self._preset.refuses)
+        call.drop(*lost, *refused)
+        envelope = envelope_of(request, stream=call.streamed, max_tokens_field=self._preset.max_tokens_field)
         relayed = await self.relay(envelope, request.model, call)
+        if relayed.body is not None:
+            for event in parse_answer(relayed.body, request.sampling.stop):
+                yield event
+            return
         assert relayed.frames is not None
-        async with aclosing(parse_events(relayed.frames)) as events:
+        async with aclosing(parse_events(relayed.frames, request.sampling.stop)) as events:
             async for event in events:
                 yield event
 

@@ -5,6 +5,13 @@ A row is only a default; every value can be set in the configuration entry itsel
 
 from msgspec import Struct
 
+from backends.base import Price
+
+_STRICT = frozenset({"top_k", "reasoning_content"})
+"""Of those who refuse every field that they do not know.
+https://github.com/tashfeenahmed/freellmapi/issues/1070, https://github.com/Kilo-Org/kilocode/issues/10375,
+https://github.com/OpenMinis/OpenMinis/issues/87"""
+
 
 class Preset(Struct, frozen=True, kw_only=True):
     base_url: str | None
@@ -18,7 +25,11 @@ class Preset(Struct, frozen=True, kw_only=True):
     max_tokens_field: str = "max_tokens"
     responses: bool = False
     """Speaks the Responses API itself; elsewhere it is translated to chat, and the gateway keeps the turns."""
-    price: str = "paid"
+    prefills: bool | None = None
+    """Goes on with an assistant's message that ends a request, and does not take its turn for over; None: unknown."""
+    refuses: frozenset[str] = frozenset()
+    """Fields that compatible servers take and this one refuses: `top_k`, and a turn's `reasoning_content`."""
+    price: Price | None = "paid"
     """Price class of its models: paid, free (with or without quota) or local."""
 
 
@@ -27,7 +38,9 @@ PRESETS: dict[str, Preset] = {
         base_url="https://api.openai.com/v1",
         env="OPENAI_API_KEY",
         max_tokens_field="max_completion_tokens",
+        refuses=frozenset({"top_k"}),
         responses=True,
+        prefills=False,
     ),
     # Azure's v1 surface takes OpenAI's paths as they are; base_url is https://RESOURCE.openai.azure.com/openai/v1
     "azure": Preset(
@@ -35,16 +48,18 @@ PRESETS: dict[str, Preset] = {
         env="AZURE_OPENAI_API_KEY",
         key_header="api-key",
         max_tokens_field="max_completion_tokens",
+        refuses=frozenset({"top_k"}),
         responses=True,
+        prefills=False,
     ),
-    "groq": Preset(base_url="https://api.groq.com/openai/v1", env="GROQ_API_KEY"),
+    "groq": Preset(base_url="https://api.groq.com/openai/v1", env="GROQ_API_KEY", refuses=_STRICT),
     "openrouter": Preset(base_url="https://openrouter.ai/api/v1", env="OPENROUTER_API_KEY"),
     "together": Preset(base_url="https://api.together.xyz/v1", env="TOGETHER_API_KEY"),
-    "mistral": Preset(base_url="https://api.mistral.ai/v1", env="MISTRAL_API_KEY", stream_usage=False),
+    "mistral": Preset(base_url="https://api.mistral.ai/v1", env="MISTRAL_API_KEY", stream_usage=False, refuses=_STRICT),
     "deepseek": Preset(base_url="https://api.deepseek.com/v1", env="DEEPSEEK_API_KEY"),
     "xai": Preset(base_url="https://api.x.ai/v1", env="XAI_API_KEY"),
     "gemini": Preset(base_url="https://generativelanguage.googleapis.com/v1beta/openai", env="GEMINI_API_KEY"),
-    "cerebras": Preset(base_url="https://api.cerebras.ai/v1", env="CEREBRAS_API_KEY"),
+    "cerebras": Preset(base_url="https://api.cerebras.ai/v1", env="CEREBRAS_API_KEY", refuses=_STRICT),
     "fireworks": Preset(base_url="https://api.fireworks.ai/inference/v1", env="FIREWORKS_API_KEY"),
     "nvidia": Preset(base_url="https://integrate.api.nvidia.com/v1", env="NVIDIA_API_KEY"),
     "github": Preset(base_url="https://models.github.ai/inference", env="GITHUB_TOKEN", price="free"),
@@ -59,5 +74,5 @@ PRESETS: dict[str, Preset] = {
     "llm7": Preset(base_url="https://api.llm7.io/v1", price="free"),
 }
 
-COMPATIBLE = Preset(base_url=None)
+COMPATIBLE = Preset(base_url=None, price=None)
 """Any other endpoint that speaks OpenAI's dialect: `base_url` alone, with or without a key."""

@@ -11,15 +11,19 @@ aiohttp instead of the SDK's client: half its CPU per request, measured; redirec
 import asyncio
 import io
 from collections.abc import AsyncGenerator, Callable, Mapping
-from functools import cache
-from typing import Protocol
+from functools import cache, partial
+from typing import Any, Protocol, cast
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.helpers import _EXC_SENTINEL
 from yarl import URL
 
 from backends.base import Call, Held, Relayed, Tally
 from backends.failures import of_exception, of_status, of_stream
+from compat import inflation
 from compat.canonical.error import BackendError, BadResponse, GatewayError, TimedOut, Unreachable
+from compat.inflation import inflated
 from compat.openai.error import Verdict, parse_error
 from compat.sse import Cutter, TooLong
 
@@ -27,9 +31,12 @@ BODY_MAX_BYTES = 64 * 1024 * 1024
 ERROR_MAX_BYTES = 64 * 1024
 LARGE_BYTES = 1024 * 1024
 """From here on a body is sent in pieces, and an answer is looked at in a thread: neither may hold up the loop."""
+PIECE_BYTES = 64 * 1024
+"""What is taken of a stream at a time: a client that does not read holds several copies of it."""
 AFTER_DONE_S = 0.25
 """How long the connection may take to end after the last event, to be worth keeping."""
 
+_ENCODINGS = frozenset({"identity", "gzip", "x-gzip", "deflate"})
 _PASSED = frozenset({"openai-processing-ms", "openai-version", "openai-organization", "openai-model", "request-id"})
 _PASSED_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-")
 
@@ -69,7 +76,7 @@ class Wire:
         due = min(began + call.timeouts.first_token_s, call.deadline) if stream else call.deadline
         response: aiohttp.ClientResponse | None = None
         try:
-            async with asyncio.timeout_at(due):
+            async with asyncio.timeout_at(due) as patience:
                 response = await self._open().post(
                     url,
                     data=body if len(body) < LARGE_BYTES else io.BytesIO(body),
@@ -79,8 +86,17 @@ class Wire:
                 )
                 if response.status != 200:
                     raise await self._refusal(response)
+                encoding = response.headers.get("content-encoding", "identity")
+                if encoding not in _ENCODINGS or (stream and encoding != "identity"):
+                    raise BadResponse(f"Backend '{self._provider}' sent a compressed answer, which nobody asked for.")
                 if not stream:
-                    whole = await _read(response, BODY_MAX_BYTES, self._provider)
+
+                    def rest() -> None:
+                        patience.reschedule(min(loop.time() + call.timeouts.idle_s, call.deadline))
+
+                    whole = await _read(response, BODY_MAX_BYTES, self._provider, rest)
+                    if encoding != "identity":
+                        whole = await asyncio.to_thread(self._unpacked, whole)
                     if len(whole) < LARGE_BYTES:
                         whole = self._whole(tap, whole)
                     else:
@@ -108,7 +124,9 @@ class Wire:
             ):
                 if response.status != 200:
                     raise await self._refusal(response)
-                return await _read(response, BODY_MAX_BYTES, self._provider)
+                body = await _read(response, BODY_MAX_BYTES, self._provider)
+                packed = response.headers.get("content-encoding", "identity") != "identity"
+                return await asyncio.to_thread(self._unpacked, body) if packed else body
         except Exception as e:
             if (error := of_exception(e, self._provider)) is not None:
                 raise error from e
@@ -127,8 +145,10 @@ class Wire:
                 # No limit of its own: concurrency is bounded per backend by routing, with a queue one can see.
                 else aiohttp.TCPConnector(limit=0, keepalive_timeout=30, ttl_dns_cache=60)
             )
+            connector._factory = cast(Any, partial(_Connection, loop=asyncio.get_running_loop()))
             self._session = aiohttp.ClientSession(
                 connector=connector,
+                auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 skip_auto_headers=("User-Agent", "Accept-Encoding"),
                 headers={"Accept-Encoding": "identity"},
@@ -145,6 +165,12 @@ class Wire:
             raise of_stream(tap.failure, self._provider)
         return answer
 
+    def _unpacked(self, body: bytes) -> bytes:
+        try:
+            return inflated(body, BODY_MAX_BYTES)
+        except (inflation.TooLong, inflation.Broken) as e:
+            raise BadResponse(f"Backend '{self._provider}' sent an answer that cannot be decompressed.") from e
+
     async def _refusal(self, response: aiohttp.ClientResponse) -> GatewayError:
         body = b""
         while len(body) < ERROR_MAX_BYTES and (data := await response.content.read(ERROR_MAX_BYTES)):
@@ -158,7 +184,7 @@ class Wire:
         try:
             while not ended:
                 watch.waiting(tap.began)
-                data = await content.readany()
+                data = await content.read(PIECE_BYTES)
                 watch.resting()
                 ended = not data
                 events = cutter.feed(data) if data else cutter.flush()
@@ -178,6 +204,7 @@ class Wire:
             if not ended:
                 await _drain(content)
         except TooLong as e:
+            cutter.flush()  # the error keeps this frame alive
             raise BadResponse(f"Backend '{self._provider}' sent an event that is too large.") from e
         except (aiohttp.ClientError, OSError) as e:
             if tap.done:
@@ -189,6 +216,15 @@ class Wire:
                 raise
             # aiohttp's way to say that the connection was closed under its reader.
             raise Unreachable(f"The connection to backend '{self._provider}' was closed.") from e
+
+
+class _Connection(ResponseHandler):
+    """Tells a body's reader of trouble at once; aiohttp's own leaves it waiting when a chunk is malformed."""
+
+    def set_exception(self, exc: BaseException, exc_cause: BaseException = _EXC_SENTINEL) -> None:
+        super().set_exception(exc, exc_cause)
+        if self._payload is not None and not self._payload.is_eof():
+            self._payload.set_exception(aiohttp.ClientPayloadError("malformed body"), exc_cause)
 
 
 class _Watch:
@@ -250,15 +286,22 @@ def passed_headers(response: aiohttp.ClientResponse) -> list[tuple[str, str]]:
     return passed
 
 
-async def _read(response: aiohttp.ClientResponse, limit: int, provider: str) -> bytes:
+async def _read(
+    response: aiohttp.ClientResponse, limit: int, provider: str, more: Callable[[], None] | None = None
+) -> bytes:
+    """The body; `more` is called when a piece has come and others are awaited."""
+    content = response.content
     if (response.content_length or 0) <= limit:
         pieces: list[bytes] = []
         size = 0
-        while data := await response.content.readany():
+        while data := await content.readany():
             pieces.append(data)
             size += len(data)
             if size > limit:
+                pieces.clear()  # the error keeps this frame alive
                 break
+            if more is not None and not content.at_eof():
+                more()
         else:
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
     raise BadResponse(f"Backend '{provider}' sent an answer that is too large.")

@@ -132,10 +132,6 @@ def peek(body: bytes) -> Envelope:
         raise InvalidRequest(
             "Sessions are not available on this gateway yet.", param="session_id", code="invalid_value"
         )
-    if asked.selection_mode != "auto":
-        raise InvalidRequest(
-            "Only selection_mode 'auto' is available yet.", param="selection_mode", code="invalid_value"
-        )
     model = asked.model or ""
     if asked.provider is not None:
         if not model:

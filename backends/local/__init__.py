@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 from yarl import URL
 
-from backends.base import Call, Held, Local, Ports, Relayed, unfit
+from backends.base import Call, Held, Local, Ports, Price, Relayed, unfit
 from backends.local import gguf
 from backends.local.engine import Engine, Setting, choose
 from backends.local.pool import Pool
@@ -34,8 +34,9 @@ from compat.canonical.request import Dialect, Envelope, Request, TextRequest
 from compat.openai.answer import parse_events
 from compat.openai.chat import envelope_of, render_request
 from compat.openai.envelope import upstream_body
+from compat.openai.fitting import fitted
 from compat.openai.fold import fold_chat, fold_completions
-from compat.openai.tap import SummingTap
+from compat.openai.llama import LlamaTap, departs
 from compat.taps import tap
 
 PROBE_TIMEOUT_S = 2.0
@@ -46,6 +47,8 @@ _PATHS: dict[Dialect, str] = {
     "embeddings": "/v1/embeddings",
 }
 _COUNT_PATH = "/v1/chat/completions/input_tokens"
+_TELL_MORE = {"return_progress": True, "verbose": True, "response_fields": ["stopping_word"]}
+"""llama.cpp's fields that have it tell a prompt's length before it is read, and which stop sequence was met."""
 _FOLDS = {"chat": fold_chat, "completions": fold_completions}
 _Count = Annotated[int, Meta(ge=1)]
 
@@ -78,9 +81,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class LocalBackend:
     dialects: frozenset[Dialect] = frozenset(_PATHS)
+    price: Price | None = "local"
 
     def __init__(self, name: str, settings: Settings, ports: Ports, engine: Engine) -> None:
         self.name = name
+        # llama.cpp's own server goes on with an assistant's message; the Python one begins a new turn.
+        self.prefills = engine.parallel
         self._settings = settings
         self._catalogue = ports.catalogue
         self._engine = engine
@@ -98,12 +104,10 @@ class LocalBackend:
         local = self._catalogue().get(model)
         if local is None:
             raise ModelNotFound(f"The model '{model[:200]}' is not on this machine.")
-        if "tools" in envelope.fields and "tools" not in local.model.capabilities:
-            # The model's chat template has no place for them, so the engine would leave them out silently.
-            call.drop(*(name for name in ("tools", "tool_choice") if name in envelope.fields))
+        envelope, lost = fitted(envelope, local.model.capabilities)
+        call.drop(*lost)
         streams = envelope.dialect in _FOLDS
         body = upstream_body(envelope, model, streams=streams, defaults=local.defaults if streams else None)
-        several = bytes(envelope.fields.get("n", b"1")) not in (b"1", b"null")
         async with AsyncExitStack() as stack:
             lease = await stack.enter_async_context(self.pool.lease(model, call))
             try:
@@ -111,7 +115,7 @@ class LocalBackend:
                     URL(lease.url + _PATHS[envelope.dialect]),
                     _headers(lease.key),
                     body,
-                    SummingTap(envelope) if several and streams else tap(envelope),
+                    LlamaTap(envelope) if streams and departs(envelope) else tap(envelope),
                     call,
                     stream=streams,
                 )
@@ -136,9 +140,12 @@ class LocalBackend:
             raise unfit(self.name, request)
         request, lost = plain(request, "chat")
         call.drop(*lost)
+        if self._engine.tells_more:
+            request = replace(request, extra=_TELL_MORE | request.extra)
         relayed = await self.relay(envelope_of(request, stream=True), request.model, call)
         assert relayed.frames is not None
-        async with aclosing(relayed.frames) as frames, aclosing(parse_events(frames)) as events:
+        parsed = parse_events(relayed.frames, request.sampling.stop)
+        async with aclosing(relayed.frames), aclosing(parsed) as events:
             async for event in events:
                 yield event
 

@@ -30,6 +30,8 @@ class Engine(Value, frozen=True):
     """It heeds `stream_options.include_usage`; otherwise streams carry no usage."""
     counts_prompts: bool = True
     """It tells how many tokens a chat request is, without answering it."""
+    tells_more: bool = True
+    """Its chat answers say more of themselves where asked: a prompt's length, a stop sequence."""
     binary: str | None = None
     """The program it is, for an engine that is not a Python module."""
 
@@ -39,7 +41,12 @@ _ENGINES: dict[Name, Engine] = {
     "llama_server": Engine(name="llama_server", parallel=True, health_path="/health", counts_usage=True),
     # Its server has one lock around the model and no health endpoint.
     "llama_cpp_python": Engine(
-        name="llama_cpp_python", parallel=False, health_path="/v1/models", counts_usage=False, counts_prompts=False
+        name="llama_cpp_python",
+        parallel=False,
+        health_path="/v1/models",
+        counts_usage=False,
+        counts_prompts=False,
+        tells_more=False,
     ),
 }
 _MODULES = {"xllamacpp": ("xllamacpp",), "llama_cpp_python": ("llama_cpp", "fastapi", "uvicorn", "starlette_context")}

@@ -21,7 +21,7 @@ DEFAULT_MAX_TOKENS = 16384
 OLD_MAX_TOKENS = 4096
 """The same for Claude 3, whose smallest model stops there."""
 
-BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 32768}
+BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 32768, "max": 32768}
 """Tokens of thinking for OpenAI's words of effort, on models that take a budget; both directions."""
 BUDGET_MIN = 1024
 
@@ -41,6 +41,8 @@ class Abilities(Struct, frozen=True, kw_only=True):
     schema: bool = True
     """Takes `output_config.format`."""
     max_tokens: int = DEFAULT_MAX_TOKENS
+    most_tokens: int = 64000
+    """Where `max_tokens` may not go beyond, as far as a default of ours could."""
 
 
 @cache
@@ -71,6 +73,7 @@ def _of(version: tuple[int, int], family: str) -> Abilities:
         efforts=frozenset(efforts),
         schema=version >= (4, 5),
         max_tokens=DEFAULT_MAX_TOKENS if version >= (4, 0) else OLD_MAX_TOKENS,
+        most_tokens=32000 if (4, 0) <= version < (4, 5) and family == "opus" else 64000,
     )
 
 
@@ -109,18 +112,19 @@ def thought(effort: str | None, max_tokens: int | None, able: Abilities, *, forc
     if budget is None or forced or (max_tokens is not None and max_tokens <= BUDGET_MIN):
         return Thought(max_tokens=limit, carried=False)
     if max_tokens is None:
-        limit += budget
-    return Thought(
-        thinking={"type": "enabled", "budget_tokens": min(budget, limit - 1)},
-        max_tokens=limit,
-    )
+        limit = min(limit + budget, able.most_tokens)
+        budget = min(budget, limit - able.max_tokens)
+    else:
+        # A fifth is kept for the answer, which would else be cut off by a thought that takes all it may.
+        budget = min(budget, max(limit * 4 // 5, BUDGET_MIN))
+    return Thought(thinking={"type": "enabled", "budget_tokens": budget}, max_tokens=limit)
 
 
 def effort_of(thinking: Any, config: Any) -> str | None:
     """The effort that `output_config` and `thinking` of a request ask for, in OpenAI's words; None if neither."""
     word = config.get("effort") if isinstance(config, dict) else None
     if isinstance(word, str):
-        return "xhigh" if word == "max" else word
+        return word
     if not isinstance(thinking, dict) or thinking.get("type") != "enabled":
         return None
     budget = thinking.get("budget_tokens")

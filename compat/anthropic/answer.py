@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from compat.anthropic.part import input_of
-from compat.anthropic.usage import render_usage
+from compat.anthropic.usage import render_end_usage, render_usage
 from compat.canonical.error import BadResponse
 from compat.canonical.event import (
     Event,
@@ -61,12 +61,14 @@ async def render_events(events: AsyncGenerator[Event, None], *, thinking: bool) 
     blocks = _Blocks()
     finished: Finished | None = None
     usage = Usage()
+    called = False
     async with aclosing(events):
         async for event in events:
             match event:
                 case Started():
-                    yield _frame({"type": "message_start", "message": _message(event, [], None, Usage())})
+                    yield _frame({"type": "message_start", "message": _message(event, [], event.usage or Usage())})
                 case TextDelta() | ToolDelta():
+                    called = called or isinstance(event, ToolDelta)
                     if written := blocks.take(event):
                         yield written
                 case ReasoningDelta():
@@ -78,7 +80,7 @@ async def render_events(events: AsyncGenerator[Event, None], *, thinking: bool) 
                     pass
     if finished is None:
         raise BadResponse("The backend's answer ended before it was complete.")
-    ending = {"type": "message_delta", "delta": _stop(finished), "usage": render_usage(usage)}
+    ending = {"type": "message_delta", "delta": _stop(finished, called), "usage": render_end_usage(usage)}
     yield blocks.end() + _frame(ending) + _frame({"type": "message_stop"})
 
 
@@ -86,10 +88,10 @@ def render_result(result: Result, *, thinking: bool) -> bytes:
     """Write a whole answer as the body of a `message`."""
     choice = result.choices[0]
     content = [block for part in choice.parts if (block := _block(part, thinking)) is not None]
-    return _write(_message(result.started, content, choice.finished, result.usage))
+    return _write(_message(result.started, content, result.usage, choice.finished))
 
 
-def _message(started: Started, content: list[Any], finished: Finished | None, usage: Usage) -> dict[str, Any]:
+def _message(started: Started, content: list[Any], usage: Usage, finished: Finished | None = None) -> dict[str, Any]:
     id_ = started.id if started.id.startswith("msg_") else f"msg_{started.id.removeprefix('chatcmpl-')}"
     return {
         "id": id_,
@@ -97,20 +99,25 @@ def _message(started: Started, content: list[Any], finished: Finished | None, us
         "role": "assistant",
         "model": started.model,
         "content": content,
-        **_stop(finished),
-        "container": None,
+        **_stop(finished, any(block["type"] == "tool_use" for block in content)),
         "diagnostics": None,
         # Present and null, as the published schema has them.
         "usage": {"cache_creation": None, "inference_geo": None, "service_tier": None, **render_usage(usage)},
     }
 
 
-def _stop(finished: Finished | None) -> dict[str, Any]:
+def _stop(finished: Finished | None, called: bool) -> dict[str, Any]:
     if finished is None:
-        return {"stop_reason": None, "stop_sequence": None, "stop_details": None}
-    raw = finished.raw_reason
-    reason = raw if raw in REASONS else "stop_sequence" if finished.stop is not None else _REASONS_OUT[finished.reason]
-    return {"stop_reason": reason, "stop_sequence": finished.stop, "stop_details": None}
+        return {"stop_reason": None, "stop_sequence": None, "stop_details": None, "container": None}
+    reason = finished.raw_reason
+    if reason not in REASONS:
+        reason = _REASONS_OUT[finished.reason]
+        if finished.stop is not None:
+            reason = "stop_sequence"
+        elif called and finished.reason == "stop":
+            # OpenAI says so of a call it was forced to make, others of any; Anthropic's clients would not make it.
+            reason = "tool_use"
+    return {"stop_reason": reason, "stop_sequence": finished.stop, "stop_details": None, "container": None}
 
 
 def _block(part: Part, thinking: bool) -> dict[str, Any] | None:
@@ -118,12 +125,17 @@ def _block(part: Part, thinking: bool) -> dict[str, Any] | None:
         case Text(text=text):
             return {"type": "text", "text": text, "citations": []} if text else None
         case ToolCall():
-            return {"type": "tool_use", "id": part.id, "name": part.name, "input": input_of(part.arguments)}
+            return _call(part.id, part.name, input_of(part.arguments))
         case Reasoning(redacted=str(data)) if thinking:
             return {"type": "redacted_thinking", "data": data}
         case Reasoning() if thinking:
             return {"type": "thinking", "thinking": part.text, "signature": part.signature or ""}
     return None
+
+
+def _call(id_: str, name: str, given: Any) -> dict[str, Any]:
+    # The caller is the model itself, not a program that it wrote.
+    return {"type": "tool_use", "id": id_, "name": name, "input": given, "caller": {"type": "direct"}}
 
 
 class _Blocks:
@@ -180,7 +192,7 @@ class _Blocks:
         return written + self._release() if self._held and self._complete() else written
 
     def _begin(self, event: ToolDelta) -> bytes:
-        block = {"type": "tool_use", "id": event.id or f"toolu_{event.call}", "name": event.name or "", "input": {}}
+        block = _call(event.id or f"toolu_{event.call}", event.name or "", {})
         written = self._close() + self._open("tool_use", block)
         self._call, self._arguments = event.call, [event.arguments]
         self._places[event.call] = self._next - 1

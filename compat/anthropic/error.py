@@ -3,6 +3,7 @@
 Source: https://platform.claude.com/docs/en/api/errors
 """
 
+import re
 from typing import Any
 
 import msgspec
@@ -23,9 +24,21 @@ _TYPES = {
     504: "timeout_error",
     529: "overloaded_error",
 }
+_TOO_LONG = ("prompt is too long", "input length and `max_tokens` exceed context limit")
+"""How Anthropic says that a prompt does not fit: in words only, with no code to tell it from other bad requests."""
 _KNOWN = frozenset(_TYPES.values()) | {"invalid_request_error", "api_error"}
 _WORDS = {"missing_required_parameter": "Field required", "unknown_parameter": "Extra inputs are not permitted"}
 """What Anthropic says of a field, where the gateway has one way of saying it for all dialects."""
+_KINDS = {
+    "int": "a valid integer",
+    "float": "a valid number",
+    "str": "a valid string",
+    "bool": "a valid boolean",
+    "array": "a valid list",
+    "object": "an object",
+}
+_BOUNDS = {">=": "greater than or equal to", "<=": "less than or equal to"}
+_expected = re.compile(r"Invalid (?:type|value) for '[^']*': [Ee]xpected `([^`]+)`(?: (>=|<=) (-?\d+(?:\.\d+)?))?")
 
 
 def render_error(error: GatewayError) -> bytes:
@@ -59,6 +72,8 @@ def verdict(error: Any) -> Verdict:
     details = error.get("details") if isinstance(error.get("details"), dict) else None
     code = details.get("error_code") if details is not None else None
     message, type_ = error.get("message"), error.get("type")
+    if code is None and isinstance(message, str) and message.startswith(_TOO_LONG):
+        code = "context_length_exceeded"
     return Verdict(
         message=message[:MESSAGE_MAX] if isinstance(message, str) else "",
         type=type_[:MESSAGE_MAX] if isinstance(type_, str) else None,
@@ -80,4 +95,15 @@ def _message(error: GatewayError) -> str:
     path = error.param.replace("[", ".").replace("]", "")
     if error.message.startswith(f"{path}:"):
         return error.message
-    return f"{path}: {_WORDS.get(error.code or '', error.message)}"
+    return f"{path}: {_WORDS.get(error.code or '') or _kinds(error.message) or error.message}"
+
+
+def _kinds(message: str) -> str | None:
+    """What a field should be, where the message says so in the decoder's words."""
+    found = _expected.match(message)
+    if found is None:
+        return None
+    kinds, sign, bound = found.groups()
+    if sign:
+        return f"Input should be {_BOUNDS[sign]} {float(bound):g}"
+    return "Input should be " + " or ".join(_KINDS[kind] for kind in kinds.split(" | ") if kind in _KINDS)

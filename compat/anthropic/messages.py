@@ -8,13 +8,14 @@ Source: https://platform.claude.com/docs/en/api/messages/create
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw
 
 from compat.anthropic.abilities import Abilities, Thought, abilities, effort_of, thought
-from compat.anthropic.part import Blocks, Content, parse_content
-from compat.body import missing, read
+from compat.anthropic.body import FIELDS, Choice, WireMessage, read_body, read_tool, wrong
+from compat.anthropic.part import Blocks, parse_content
+from compat.body import decode_raw, missing
 from compat.canonical.error import InvalidRequest, Rejected
-from compat.canonical.message import Message, Opaque, Part, Role
+from compat.canonical.message import Media, Message, Opaque, Part, Reasoning, Role, Text, ToolCall, ToolResult
 from compat.canonical.plain import telling
 from compat.canonical.request import Envelope, Sampling, Schema, TextRequest, Tool
 
@@ -22,43 +23,16 @@ _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "
 _TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 _NO_THREADS: dict[str, Any] = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
 """What clients that would have the provider keep their conversation take as the hint not to."""
+_SPOKEN: dict[type, str] = {Reasoning: "thinking", ToolCall: "tool_use"}
+_HEARD: dict[type, str] = {ToolResult: "tool_result", Media: "image"}
+"""Blocks that only the model, and only the user, can have said."""
 _CHOICES_OUT = {"auto": "auto", "required": "any", "none": "none"}
-
-
-class _WireMessage(Struct):
-    role: str
-    content: Content
-
-
-class MessagesRequest(Struct):
-    """What is read of a request when it has to be translated."""
-
-    messages: list[_WireMessage]
-    max_tokens: int | None = None
-    model: str | None = None
-    system: Content | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    stop_sequences: list[str] | None = None
-    tools: list[dict[str, Any]] | None = None
-    tool_choice: dict[str, Any] | None = None
-    thinking: dict[str, Any] | None = None
-    output_config: dict[str, Any] | None = None
-    output_format: dict[str, Any] | None = None
-    """Where `output_config.format` was before."""
-    metadata: dict[str, Any] | None = None
-    thread: dict[str, Any] | None = None
-    stream: bool | None = None
-
-
-_MODELLED = frozenset(MessagesRequest.__struct_encode_fields__)
-_read_request = msgspec.json.Decoder(MessagesRequest)
 
 
 def parse_request(envelope: Envelope) -> TextRequest:
     """Read a request whole.  Raises InvalidRequest."""
-    body = read(envelope.body, _read_request)
+    body = read_body(envelope)
+    fields = envelope.fields
     if body.thread is not None:
         # The provider would keep the conversation, and the next request bring only what is new of it.
         raise Rejected(
@@ -69,19 +43,24 @@ def parse_request(envelope: Envelope) -> TextRequest:
         )
     messages = [_parse_message(m, f"messages[{n}]") for n, m in enumerate(body.messages)]
     if system := parse_content(body.system, "system"):
+        for n, part in enumerate(system):
+            if not isinstance(part, Text):
+                raise wrong(f"system[{n}].type", "Input should be 'text'")
         messages.insert(0, Message(role="system", parts=system))
-    extra = {name: msgspec.json.decode(raw) for name, raw in envelope.fields.items() if name not in _MODELLED}
+    extra = {name: decode_raw(raw) for name, raw in fields.items() if name not in FIELDS}
     choice, parallel = _parse_choice(body.tool_choice)
-    config = ({} if body.output_format is None else {"format": body.output_format}) | (body.output_config or {})
-    schema = _parse_format(config)
-    effort = effort_of(body.thinking, config)
-    config.pop("effort", None)
-    # The rest of these objects is this dialect's own: it is kept, to be written back or named as left out.
-    if body.thinking is not None and (effort is None or body.thinking.get("type") not in ("enabled", "adaptive")):
-        extra["thinking"] = body.thinking
-    if config:
+    # What of these objects is not understood is this dialect's own: it is kept, to be written back or named.
+    config = _object(fields.get("output_config"))
+    format_, config["format"] = config.pop("format", None) or _object(fields.get("output_format")), None
+    schema = Schema(name="answer", schema=format_["schema"]) if format_ else None
+    thinking = _object(fields.get("thinking"))
+    effort = effort_of(thinking, config)
+    config["effort"] = None
+    if thinking and (effort is None or thinking["type"] not in ("enabled", "adaptive")):
+        extra["thinking"] = thinking
+    if config := {name: value for name, value in config.items() if value is not None}:
         extra["output_config"] = config
-    metadata = dict(body.metadata or {})
+    metadata = _object(fields.get("metadata"))
     user = metadata.pop("user_id", None)
     if metadata:
         extra["metadata"] = metadata
@@ -100,7 +79,7 @@ def parse_request(envelope: Envelope) -> TextRequest:
         parallel_tools=parallel,
         schema=schema,
         effort=effort,
-        user=user if isinstance(user, str) else None,
+        user=user,
         extra=extra,
         dialect="messages",
     )
@@ -118,6 +97,8 @@ def render_request(request: TextRequest, *, stream: bool) -> tuple[bytes, tuple[
     lost = blocks.lost
     forced = request.tool_choice is not None and request.tool_choice not in ("auto", "none")
     asked = thought(request.effort, s.max_tokens, able, forced=forced)
+    if any(not stop.strip() for stop in s.stop):
+        lost["stop"] = None  # it takes none that is white space alone
     if not asked.carried:
         lost["reasoning_effort"] = None
     # Anthropic's own compatible endpoint takes its field from OpenAI's clients too.
@@ -128,7 +109,7 @@ def render_request(request: TextRequest, *, stream: bool) -> tuple[bytes, tuple[
         "system": system,
         "messages": messages,
         **_samplers(s, able, thinking, lost),
-        "stop_sequences": [stop for stop in s.stop if stop] or None,
+        "stop_sequences": [stop for stop in s.stop if stop.strip()] or None,
         "tools": [_render_tool(tool, blocks, able) for tool in _tools(request, lost)] or None,
         "tool_choice": _render_choice(request),
         "thinking": thinking,
@@ -150,10 +131,22 @@ def render_request(request: TextRequest, *, stream: bool) -> tuple[bytes, tuple[
     return msgspec.json.encode(body), tuple(lost)
 
 
-def _parse_message(wire: _WireMessage, at: str) -> Message:
+def _parse_message(wire: WireMessage, at: str) -> Message:
     if wire.role not in _ROLES:
-        raise InvalidRequest(f'Unexpected role "{wire.role[:40]}"', param=f"{at}.role", code="invalid_value")
-    return Message(role=_ROLES[wire.role], parts=parse_content(wire.content, f"{at}.content"))
+        raise wrong(f"{at}.role", f'Unexpected role "{wire.role[:40]}"')
+    parts = parse_content(wire.content, f"{at}.content")
+    others = _HEARD if wire.role == "assistant" else _SPOKEN
+    for n, part in enumerate(parts):
+        if type(part) in others:
+            kind = "document" if isinstance(part, Media) and part.mime[:6] != "image/" else others[type(part)]
+            whose = "user" if wire.role == "assistant" else "assistant"
+            raise wrong(f"{at}.content[{n}]", f"`{kind}` blocks can only be in `{whose}` messages")
+    return Message(role=_ROLES[wire.role], parts=parts)
+
+
+def _object(raw: Raw | None) -> dict[str, Any]:
+    """An object among the body's fields that has been checked; empty where there is none."""
+    return decode_raw(raw) or {} if raw is not None else {}
 
 
 def _render_messages(
@@ -176,6 +169,8 @@ def _render_messages(
             turns[-1][1].extend(message.parts)
         else:
             turns.append((role, list(message.parts)))
+    if system and not turns and not native:
+        turns, system = [("user", system)], []  # a question put as instructions: somebody has to say something
     written = [{"role": role, "content": blocks.content(parts)} for role, parts in turns]
     return blocks.content(system) or None, [turn for turn in written if turn["content"] or native]
 
@@ -196,23 +191,18 @@ def _samplers(s: Sampling, able: Abilities, thinking: Any, lost: dict[str, None]
     return asked
 
 
-def _parse_tool(wire: dict[str, Any], at: str) -> Tool | Opaque:
-    type_ = wire.get("type")
-    if isinstance(type_, str) and type_ != "custom":
-        return Opaque(type=type_, body=wire)
-    name, schema = wire.get("name"), wire.get("input_schema")
-    if not isinstance(name, str):
-        raise missing(f"{at}.name")
-    if not isinstance(schema, dict):
-        raise missing(f"{at}.input_schema")
-    description, strict = wire.get("description"), wire.get("strict")
-    modelled = ("name", "input_schema", "description", "strict")
+def _parse_tool(raw: Raw, at: str) -> Tool | Opaque:
+    tool = read_tool(raw, at)
+    whole = decode_raw(raw)
+    if isinstance(tool, str):
+        return Opaque(type=tool, body=whole)
+    modelled = ("type", "name", "input_schema", "description", "strict")
     return Tool(
-        name=name,
-        parameters=schema,
-        description=description if isinstance(description, str) else None,
-        strict=strict if isinstance(strict, bool) else None,
-        extra={key: value for key, value in wire.items() if key not in modelled},
+        name=tool.name,
+        parameters=tool.input_schema,
+        description=tool.description,
+        strict=tool.strict,
+        extra={key: value for key, value in whole.items() if key not in modelled},
     )
 
 
@@ -239,22 +229,22 @@ def _render_tool(tool: Tool | Opaque, blocks: Blocks, able: Abilities) -> dict[s
     return wire | blocks.others(tool.extra)
 
 
-def _parse_choice(choice: dict[str, Any] | None) -> tuple[str | None, bool | None]:
+def _parse_choice(choice: Choice | None) -> tuple[str | None, bool | None]:
     if choice is None:
         return None, None
-    kind, disabled = choice.get("type"), choice.get("disable_parallel_tool_use")
-    parallel = not disabled if isinstance(disabled, bool) else None
-    if kind == "tool":
-        if not isinstance(choice.get("name"), str):
+    disabled = choice.disable_parallel_tool_use
+    parallel = None if disabled is None else not disabled
+    if choice.type == "tool":
+        if choice.name is None:
             raise missing("tool_choice.name")
-        return f"={choice['name']}", parallel
-    if kind not in _TOOL_CHOICES:
+        return f"={choice.name}", parallel
+    if choice.type not in _TOOL_CHOICES:
         raise InvalidRequest(
             "tool_choice: Input tag should be one of 'auto', 'any', 'tool', 'none'",
             param="tool_choice",
             code="invalid_value",
         )
-    return _TOOL_CHOICES[kind], parallel
+    return _TOOL_CHOICES[choice.type], parallel
 
 
 def _render_choice(request: TextRequest) -> dict[str, Any] | None:
@@ -276,15 +266,6 @@ def _render_choice(request: TextRequest) -> dict[str, Any] | None:
 def _render_metadata(request: TextRequest) -> dict[str, Any] | None:
     rest = request.extra.get("metadata") if request.dialect == "messages" else None
     return {**(rest or {}), **({"user_id": request.user} if request.user else {})} or None
-
-
-def _parse_format(config: dict[str, Any]) -> Schema | None:
-    """Take the schema out of an `output_config`."""
-    match config.get("format"):
-        case {"type": "json_schema", "schema": dict(schema)}:
-            del config["format"]
-            return Schema(name="answer", schema=schema)
-    return None
 
 
 def _render_config(

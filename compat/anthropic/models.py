@@ -1,12 +1,63 @@
 """Anthropic's list of models.  Source: https://platform.claude.com/docs/en/api/models/list"""
 
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-from compat.canonical.error import BadResponse
+from compat.canonical.error import BadResponse, InvalidRequest
 from compat.canonical.model import Model
+
+LIMIT, LIMIT_MAX = 20, 1000
+"""Models on a page: unless the client says, and at most."""
+
+
+def render_model(model: Model, id_: str) -> dict[str, Any]:
+    """Describe a model under the name a client asks for it by; what is unknown is null."""
+    return {
+        "type": "model",
+        "id": id_,
+        "display_name": model.name if id_ == model.id else id_,
+        # A date is required; the start of time is how this dialect says that it is unknown.
+        "created_at": datetime.fromtimestamp(model.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "max_input_tokens": model.context_length,
+        "max_tokens": None,
+        "capabilities": None,
+        "lifecycle": "active",
+        "line": None,
+        "deprecated_at": None,
+        "retires_at": None,
+    }
+
+
+def render_page(
+    models: Sequence[dict[str, Any]], *, limit: str | None, after_id: str | None, before_id: str | None
+) -> dict[str, Any]:
+    """One page of a list, as a client's query asks for it.  Raises InvalidRequest."""
+    size = int(limit) if limit is not None and limit.isascii() and limit.isdigit() else LIMIT if limit is None else 0
+    if not 1 <= size <= LIMIT_MAX:
+        raise InvalidRequest(f"Input should be an integer from 1 to {LIMIT_MAX}", param="limit", code="invalid_value")
+    if after_id is not None and before_id is not None:
+        raise InvalidRequest("Only one of after_id and before_id can be given", param="after_id", code="invalid_value")
+    ids = [model["id"] for model in models]
+    begin, end = 0, len(ids)
+    for name, id_ in (("after_id", after_id), ("before_id", before_id)):
+        if id_ is not None and id_ not in ids:
+            raise InvalidRequest("There is no model of that id", param=name, code="invalid_value")
+    if after_id is not None:
+        begin = ids.index(after_id) + 1
+    if before_id is not None:
+        end = ids.index(before_id)
+        page, more = models[max(begin, end - size) : end], end - size > begin
+    else:
+        page, more = models[begin : begin + size], begin + size < end
+    return {
+        "data": list(page),
+        "has_more": more,
+        "first_id": page[0]["id"] if page else None,
+        "last_id": page[-1]["id"] if page else None,
+    }
 
 
 def parse_models(body: bytes, backend: str) -> list[Model]:

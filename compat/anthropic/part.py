@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from compat.body import decode_raw, missing, read
+from compat.body import decode_raw, kind_of, missing, read
 from compat.canonical.error import InvalidRequest
 from compat.canonical.message import Media, Opaque, Part, Reasoning, Text, ToolCall, ToolResult
 from compat.canonical.plain import telling
@@ -22,6 +22,9 @@ _Block = dict[str, Raw]
 Content = str | list[_Block]
 """The value of a `content` key, its blocks' fields not decoded yet."""
 _read_content = msgspec.json.Decoder(Content | None)
+_read_fields = msgspec.json.Decoder(dict[str, Raw])
+_MIMES = {"image": "image/*", "document": "application/pdf"}
+"""Of what a URL leads to, as far as the block tells."""
 _foreign = re.compile(r"[^a-zA-Z0-9_-]")
 
 
@@ -49,6 +52,8 @@ def _parse_block(block: _Block, at: str) -> Part:
             return Text(text=_text(block, "text", at), extra=_others(block, "text"))
         case "image" | "document":
             return _parse_media(kind, block, at)
+        case "search_result":
+            return _parse_found(block, at)
         case "thinking":
             return Reasoning(text=_text(block, "thinking", at), signature=_text(block, "signature", at) or None)
         case "redacted_thinking":
@@ -56,41 +61,76 @@ def _parse_block(block: _Block, at: str) -> Part:
         case "tool_use":
             if "input" not in block:
                 raise missing(f"{at}.input")
+            _check_kind(block["input"], "object", f"{at}.input")
             return ToolCall(
                 id=_text(block, "id", at),
                 name=_text(block, "name", at),
                 arguments=bytes(block["input"]).decode(),
-                extra=_others(block, "id", "name", "input"),
+                # That the model made it is so of every call, and answers of this gateway say so.
+                extra={k: v for k, v in _others(block, "id", "name", "input").items() if v != {"type": "direct"}},
             )
         case "tool_result":
-            path = f"{at}.content"
-            inner = parse_content(read(bytes(block.get("content", b"null")), _read_content, path), path)
+            inner = _parse_inner(block, at)
+            if "is_error" in block:
+                _check_kind(block["is_error"], "boolean", f"{at}.is_error")
             return ToolResult(
                 id=_text(block, "tool_use_id", at),
-                parts=tuple(part for part in inner if isinstance(part, (Text, Media, Opaque))),
+                parts=inner,
                 failed=bytes(block.get("is_error", b"")) == b"true",
                 extra=_others(block, "tool_use_id", "content", "is_error"),
             )
     return _opaque(kind, block)
 
 
+def _parse_inner(block: _Block, at: str) -> tuple[Text | Media | Opaque, ...]:
+    """Read the content inside a block: what may be said there, not done."""
+    path = f"{at}.content"
+    content = read(bytes(block.get("content", b"null")), _read_content, path)
+    parts: list[Text | Media | Opaque] = []
+    for n, part in enumerate(parse_content(content, path)):
+        if not isinstance(part, (Text, Media, Opaque)):
+            raise InvalidRequest("That type cannot stand here", param=f"{path}[{n}].type", code="invalid_value")
+        parts.append(part)
+    return tuple(parts)
+
+
 def _parse_media(kind: str, block: _Block, at: str) -> Media | Opaque:
-    source = decode_raw(block["source"]) if "source" in block else None
-    if not isinstance(source, dict):
+    if "source" not in block:
         raise missing(f"{at}.source")
+    path = f"{at}.source"
+    source = read(bytes(block["source"]), _read_fields, path)
     extra = _others(block, "source", "title")
-    title = decode_raw(block["title"]) if "title" in block else None
-    name = title if isinstance(title, str) else None
-    match source:
-        case {"type": "base64", "media_type": str(mime), "data": str(data)}:
-            return Media(mime=mime, data=_bytes(data, f"{at}.source.data"), name=name, extra=extra)
-        case {"type": "url", "url": str(url)}:
-            return Media(mime="image/*" if kind == "image" else "application/pdf", url=url, name=name, extra=extra)
-        case {"type": "text", "data": str(text)} if kind == "document":
-            return Media(mime="text/plain", data=text.encode(), name=name, extra=extra)
-        case {"type": "base64" | "url" | "text"}:
-            raise InvalidRequest(f"{kind} source is incomplete", param=f"{at}.source", code="invalid_value")
+    name = _text(block, "title", at) if _given(block, "title") else None
+    match _text(source, "type", path):
+        case "base64":
+            mime, data = _text(source, "media_type", path), _text(source, "data", path)
+            if kind == "image" and not mime.startswith("image/"):
+                raise InvalidRequest("Input should be an image's", param=f"{path}.media_type", code="invalid_value")
+            return Media(mime=mime, data=_bytes(data, f"{path}.data"), name=name, extra=extra)
+        case "url":
+            return Media(mime=_MIMES[kind], url=_text(source, "url", path), name=name, extra=extra)
+        case "text" if kind == "document":
+            return Media(mime="text/plain", data=_text(source, "data", path).encode(), name=name, extra=extra)
+        case "content" if kind == "document":
+            context = [_text(block, "context", at)] if _given(block, "context") else []
+            about = tuple(Text(text=words) for words in (name, *context) if words)
+            return _opaque(kind, block, _told(about, _parse_inner(source, path)))
     return _opaque(kind, block)
+
+
+def _parse_found(block: _Block, at: str) -> Opaque:
+    title, source = _text(block, "title", at), _text(block, "source", at)
+    if "content" not in block:
+        raise missing(f"{at}.content")
+    _check_kind(block["content"], "array", f"{at}.content")
+    about = (Text(text=f"{title}\n{source}"),)
+    return _opaque("search_result", block, _told(about, _parse_inner(block, at)))
+
+
+def _told(about: tuple[Text, ...], parts: tuple[Text | Media | Opaque, ...]) -> tuple[Text | Media, ...]:
+    """What a block says, for models that do not know its kind; nothing, if that would not be all of it."""
+    told = tuple(part for part in parts if isinstance(part, (Text, Media)))
+    return about + told if len(told) == len(parts) else ()
 
 
 class Blocks:
@@ -107,21 +147,22 @@ class Blocks:
     def content(self, parts: Sequence[Part]) -> str | list[dict[str, Any]]:
         """A single plain text is written as a string."""
         if len(parts) == 1 and isinstance(parts[0], Text) and not parts[0].extra:
-            return parts[0].text
+            return parts[0].text if self._says(parts[0].text) else ""
         return self.write(parts)
 
     def others(self, extra: dict[str, Any]) -> dict[str, Any]:
         """What of a foreign dialect's fields means the same here: `cache_control`, which several have adopted."""
         if self._dialect == "messages" or not extra:
             return extra
-        self.lost |= dict.fromkeys(name for name in telling(extra) if name != "cache_control")
+        kept = {"cache_control"} | ({"detail"} if extra.get("detail") == "auto" else set())
+        self.lost |= dict.fromkeys(name for name in telling(extra) if name not in kept)
         return {"cache_control": extra["cache_control"]} if extra.get("cache_control") else {}
 
     def _block(self, part: Part) -> dict[str, Any] | None:
         match part:
             case Text():
-                # Empty text blocks are refused, and say nothing.
-                return {"type": "text", "text": part.text, **self.others(part.extra)} if part.text else None
+                said = self._says(part.text)
+                return {"type": "text", "text": part.text, **self.others(part.extra)} if said else None
             case Media():
                 return self._media(part)
             case Reasoning(redacted=str(data)):
@@ -147,11 +188,15 @@ class Blocks:
                 self.lost[part.type] = None
         return None
 
+    def _says(self, text: str) -> bool:
+        """Whether a text may be sent: those of nothing but white space are refused."""
+        return bool(text if self._dialect == "messages" else text.strip())
+
     def _media(self, media: Media) -> dict[str, Any]:
         image = media.mime.startswith("image/")
         source: dict[str, Any] = {"type": "url", "url": media.url}
         if media.data is not None:
-            if media.mime.startswith("text/plain"):
+            if media.mime.startswith("text/") or media.mime == "application/json":
                 text = media.data.decode("utf-8", "replace")
                 source = {"type": "text", "media_type": "text/plain", "data": text}
             elif image or media.mime == "application/pdf":
@@ -163,6 +208,8 @@ class Blocks:
                     param="messages",
                     code="invalid_value",
                 )
+        elif not image and not (media.url or "").startswith(("http://", "https://")):
+            raise InvalidRequest("A file must be a data URL or lie on the web.", param="messages", code="invalid_value")
         block: dict[str, Any] = {"type": "image" if image else "document", "source": source}
         if media.name is not None and not image:
             block["title"] = media.name
@@ -186,12 +233,22 @@ def _id(id_: str) -> str:
     return _foreign.sub("_", id_)
 
 
-def _opaque(kind: str, block: _Block) -> Opaque:
-    return Opaque(type=kind, body={name: decode_raw(value) for name, value in block.items()})
+def _opaque(kind: str, block: _Block, said: tuple[Text | Media, ...] = ()) -> Opaque:
+    return Opaque(type=kind, body={name: decode_raw(value) for name, value in block.items()}, said=said)
 
 
 def _others(block: _Block, *known: str) -> dict[str, Any]:
     return {name: decode_raw(value) for name, value in block.items() if name != "type" and name not in known}
+
+
+def _given(block: _Block, name: str) -> bool:
+    return name in block and bytes(block[name]) != b"null"
+
+
+def _check_kind(raw: Raw, kind: str, at: str) -> None:
+    if kind_of(raw) != kind:
+        words = {"array": "a valid list", "object": "an object", "boolean": "a valid boolean"}
+        raise InvalidRequest(f"Input should be {words[kind]}", param=at, code="invalid_type")
 
 
 def _text(block: _Block, name: str, at: str) -> str:

@@ -13,7 +13,7 @@ from msgspec import Raw, Struct
 from compat.anthropic.answer import REASONS
 from compat.anthropic.usage import Meter
 from compat.canonical.error import BadResponse
-from compat.canonical.event import Event, Finished, Metered, ReasoningDelta, Started, TextDelta, ToolDelta
+from compat.canonical.event import Cited, Event, Finished, Metered, ReasoningDelta, Started, TextDelta, ToolDelta
 from compat.sse import data_of, split
 
 
@@ -21,6 +21,9 @@ class _Message(Struct):
     id: str = ""
     model: str = ""
     usage: Raw = Raw()
+    content: "list[_Block]" = []
+    stop_reason: str | None = None
+    stop_sequence: str | None = None
 
 
 class _Block(Struct):
@@ -30,6 +33,8 @@ class _Block(Struct):
     text: str = ""
     thinking: str = ""
     data: str = ""
+    signature: str = ""
+    citations: list[Any] | None = None
     input: Any = None
 
 
@@ -39,6 +44,7 @@ class _Delta(Struct):
     thinking: str = ""
     signature: str = ""
     partial_json: str = ""
+    citation: Any = None
     stop_reason: str | None = None
     stop_sequence: str | None = None
 
@@ -53,6 +59,7 @@ class _Event(Struct):
 
 
 _read = msgspec.json.Decoder(_Event).decode
+_read_message = msgspec.json.Decoder(_Message).decode
 _write = msgspec.json.Encoder().encode
 
 
@@ -75,6 +82,26 @@ async def parse_events(frames: AsyncGenerator[bytes, None], *, created: int) -> 
                     yield parsed
 
 
+def parse_answer(body: bytes, *, created: int) -> list[Event]:
+    """Read a whole answer, already tapped, as the events it would have been streamed in."""
+    try:
+        message = _read_message(body)
+    except msgspec.ValidationError as e:
+        raise BadResponse("The backend's answer has a shape that cannot be translated.") from e
+    reader = _Reader(created)
+    stop = _Delta(stop_reason=message.stop_reason, stop_sequence=message.stop_sequence)
+    story = [_Event(type="message_start", message=message)]
+    for index, block in enumerate(message.content):
+        story.append(_Event(type="content_block_start", index=index, content_block=block))
+        deltas = [_Delta(type="citations_delta", citation=citation) for citation in block.citations or ()]
+        if block.signature:
+            deltas.append(_Delta(type="signature_delta", signature=block.signature))
+        story += [_Event(type="content_block_delta", index=index, delta=delta) for delta in deltas]
+        story.append(_Event(type="content_block_stop", index=index))
+    story += [_Event(type="message_delta", delta=stop, usage=message.usage), _Event(type="message_stop")]
+    return [event for told in story for event in reader.take(told)]
+
+
 class _Reader:
     def __init__(self, created: int) -> None:
         self._created = created
@@ -83,6 +110,12 @@ class _Reader:
         """Number of the tool call in each block that is one; the provider's own tools are not the client's."""
         self._silent: set[int] = set()
         """Blocks of calls that no argument has come for."""
+        self._said = 0
+        """Characters of text so far."""
+        self._begun: dict[int, int] = {}
+        """Where each block of text begins among them."""
+        self._sources: dict[int, list[dict[str, Any]]] = {}
+        """The pages that each block cites."""
 
     def take(self, wire: _Event) -> list[Event]:
         match wire.type:
@@ -97,6 +130,9 @@ class _Reader:
                 # Clients of other dialects parse the text, and an empty one is no JSON.
                 self._silent.discard(wire.index)
                 return [ToolDelta(call=self._calls[wire.index], arguments="{}")]
+            case "content_block_stop" if sources := self._sources.pop(wire.index, None):
+                start = self._begun.get(wire.index, self._said)
+                return [Cited(url=s["url"], title=s["title"], start=start, end=self._said) for s in sources]
             case "message_delta":
                 self._meter.note(wire.usage)
                 if wire.delta is None or wire.delta.stop_reason is None:
@@ -110,8 +146,10 @@ class _Reader:
 
     def _start(self, index: int, block: _Block) -> list[Event]:
         match block.type:
-            case "text" if block.text:
-                return [TextDelta(text=block.text)]
+            case "text":
+                self._begun[index] = self._said
+                self._said += len(block.text)
+                return [TextDelta(text=block.text)] if block.text else []
             case "thinking" if block.thinking:
                 return [ReasoningDelta(text=block.thinking)]
             case "redacted_thinking":
@@ -127,7 +165,14 @@ class _Reader:
     def _piece(self, index: int, delta: _Delta) -> list[Event]:
         match delta.type:
             case "text_delta" if delta.text:
+                self._said += len(delta.text)
                 return [TextDelta(text=delta.text)]
+            case "citations_delta" if isinstance(delta.citation, dict):
+                # Places in the client's own documents have no word in other dialects, pages on the web do.
+                url, title = delta.citation.get("url") or delta.citation.get("source"), delta.citation.get("title")
+                if isinstance(url, str) and url.startswith(("http://", "https://")):
+                    source = {"url": url, "title": title if isinstance(title, str) else None}
+                    self._sources.setdefault(index, []).append(source)
             case "thinking_delta" if delta.thinking:
                 return [ReasoningDelta(text=delta.thinking)]
             case "signature_delta":

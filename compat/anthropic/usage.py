@@ -74,6 +74,15 @@ def render_usage(usage: Usage) -> dict[str, Any]:
     return out
 
 
+def render_end_usage(usage: Usage) -> dict[str, Any]:
+    """The usage of a stream's end, where what was not said of the prompt can be null, and clients keep what
+    they were told at the start."""
+    out = render_usage(usage)
+    if usage.input_tokens is None:
+        out |= dict.fromkeys(("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"))
+    return out
+
+
 def _count(value: Any, otherwise: int | None) -> int | None:
     sane = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= COUNT_MAX
     return int(value) if sane else otherwise

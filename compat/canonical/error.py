@@ -9,6 +9,7 @@ Our errors:
     - NotFound                404
     - ModelNotFound           404
     - MethodNotAllowed        405
+    - RequestTimeout          408   it was sent too slowly
     - Conflict                409
     - TooLarge                413
     - UnsupportedMedia        415
@@ -60,6 +61,9 @@ class GatewayError(Exception):
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
+        """What the client is told."""
+        self.rest_s: float | None = None
+        """How long the provider itself asked to be left alone."""
         self.request_id: str | None = None
         """Set by the house before it renders the error: some dialects name the request in the body."""
         if code is not None:
@@ -106,6 +110,10 @@ class MethodNotAllowed(RequestError):
     def __init__(self, message: str, *, allow: str = "") -> None:
         super().__init__(message)
         self.allow = allow
+
+
+class RequestTimeout(RequestError):
+    status, code = 408, "request_timeout"
 
 
 class Conflict(RequestError):

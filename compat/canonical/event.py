@@ -7,7 +7,7 @@ Errors are raised, not sent; see `compat.canonical.error`.
 """
 
 from collections.abc import AsyncIterator
-from typing import Literal
+from typing import Any, Literal
 
 from compat.canonical.error import BadResponse
 from compat.canonical.message import Media, Part, Reasoning, Tagged, Text, ToolCall, Value
@@ -34,11 +34,15 @@ class Started(Tagged, frozen=True):
     model: str
     created: int
     """Seconds since 1970, UTC."""
+    usage: Usage | None = None
+    """What is known of the prompt by then, where the backend says: Metered says it all again."""
 
 
 class TextDelta(Tagged, frozen=True):
     text: str
     choice: int = 0
+    logprobs: tuple[dict[str, Any], ...] = ()
+    """Of its tokens, in OpenAI's words, where they were asked for."""
 
 
 class ReasoningDelta(Tagged, frozen=True):
@@ -57,6 +61,17 @@ class ToolDelta(Tagged, frozen=True):
     arguments: str = ""
     id: str | None = None
     name: str | None = None
+    choice: int = 0
+
+
+class Cited(Tagged, frozen=True):
+    """A page that supports a stretch of the answer's text so far; comes once that stretch is complete."""
+
+    url: str
+    start: int
+    """In characters of the choice's whole text; `end` is exclusive."""
+    end: int
+    title: str | None = None
     choice: int = 0
 
 
@@ -86,12 +101,13 @@ class Metered(Tagged, frozen=True):
     usage: Usage
 
 
-Event = Started | TextDelta | ReasoningDelta | ToolDelta | Embedded | Produced | Finished | Metered
+Event = Started | TextDelta | ReasoningDelta | ToolDelta | Cited | Embedded | Produced | Finished | Metered
 
 
 class Choice(Value, frozen=True):
     parts: tuple[Part, ...]
     finished: Finished
+    cited: tuple[Cited, ...] = ()
 
 
 class Result(Value, frozen=True):
@@ -109,6 +125,7 @@ class _Building:
 
     def __init__(self) -> None:
         self.finished: Finished | None = None
+        self.cited: list[Cited] = []
         self._open: list[_Open] = []
         self._calls: dict[int, _Open] = {}
 
@@ -119,8 +136,8 @@ class _Building:
                 if last is None or last.kind != "text":
                     self._open.append(last := _Open("text"))
                 last.pieces.append(text)
+                last.logprobs += event.logprobs
             case ReasoningDelta(text=text, signature=signature, redacted=redacted):
-                # A signature closes its block, and a redacted block is whole.
                 # A signature closes its block, and a redacted block is whole.
                 closed = last is not None and (last.proof is not None or last.redacted is not None)
                 if last is None or last.kind != "thought" or closed or redacted is not None:
@@ -147,6 +164,7 @@ class _Open:
     def __init__(self, kind: Literal["text", "thought", "call"]) -> None:
         self.kind = kind
         self.pieces: list[str] = []
+        self.logprobs: list[dict[str, Any]] = []
         self.proof: str | None = None
         self.redacted: str | None = None
         self.id = ""
@@ -156,7 +174,7 @@ class _Open:
         text = "".join(self.pieces)
         match self.kind:
             case "text":
-                return Text(text=text)
+                return Text(text=text, extra={"logprobs": self.logprobs} if self.logprobs else {})
             case "thought":
                 return Reasoning(text=text, signature=self.proof, redacted=self.redacted)
             case "call":
@@ -188,6 +206,8 @@ async def fold(events: AsyncIterator[Event]) -> Result:
                 building = choices.setdefault(event.choice, _Building())
                 if isinstance(event, Finished):
                     building.finished = event
+                elif isinstance(event, Cited):
+                    building.cited.append(event)
                 else:
                     building.add(event)
     if started is None or not choices or any(choice.finished is None for choice in choices.values()):
@@ -195,7 +215,7 @@ async def fold(events: AsyncIterator[Event]) -> Result:
     return Result(
         started=started,
         choices=tuple(
-            Choice(parts=building.parts(), finished=building.finished)
+            Choice(parts=building.parts(), finished=building.finished, cited=tuple(building.cited))
             for _, building in sorted(choices.items())
             if building.finished is not None
         ),

@@ -57,6 +57,8 @@ class Opaque(Tagged, frozen=True):
     type: str
     body: dict[str, Any]
     """The whole part, decoded, its type included."""
+    said: "tuple[Text | Media, ...]" = ()
+    """What it says, for models that do not know its kind; empty when that cannot be said."""
 
 
 class ToolResult(Tagged, frozen=True):

@@ -4,7 +4,7 @@
 Source: https://platform.openai.com/docs/api-reference/chat-streaming
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from compat.canonical.error import BadResponse
 from compat.canonical.event import (
+    Cited,
     Event,
     Finished,
     Metered,
@@ -25,8 +26,9 @@ from compat.canonical.event import (
     Usage,
 )
 from compat.canonical.message import Reasoning, Text, ToolCall
+from compat.openai.calls import Calls
 from compat.openai.thought import Thoughts, render_thoughts
-from compat.openai.usage import parse_usage, render_usage
+from compat.openai.usage import count, parse_usage, render_usage
 from compat.sse import DONE, data_of, frame, split
 
 _REASONS: dict[str, Reason] = {
@@ -39,18 +41,24 @@ _REASONS: dict[str, Reason] = {
 _write = msgspec.json.Encoder().encode
 
 
-async def render_events(events: AsyncGenerator[Event, None], *, include_usage: bool) -> AsyncGenerator[bytes, None]:
+async def render_events(
+    events: AsyncGenerator[Event, None], *, include_usage: bool, calls: Calls | None = None
+) -> AsyncGenerator[bytes, None]:
     """Write a stream as SSE frames of `chat.completion.chunk`, [DONE] included."""
+    calls = calls or Calls()
     head: dict[str, Any] = {}
     greeted: set[int] = set()
     thoughts: dict[int, Thoughts] = {}
     usage = Usage()
 
-    def chunk(choice: int, delta: dict[str, Any], reason: str | None = None) -> bytes:
+    def chunk(
+        choice: int, delta: dict[str, Any], reason: str | None = None, tokens: Sequence[dict[str, Any]] = ()
+    ) -> bytes:
         if choice not in greeted:
             greeted.add(choice)
             delta = {"role": "assistant", "content": "", **delta}
-        body = head | {"choices": [{"index": choice, "delta": delta, "logprobs": None, "finish_reason": reason}]}
+        row = {"index": choice, "delta": delta, "logprobs": _render_logprobs(tokens), "finish_reason": reason}
+        body = head | {"choices": [row]}
         if include_usage:
             body["usage"] = None
         return frame(_write(body))
@@ -59,10 +67,15 @@ async def render_events(events: AsyncGenerator[Event, None], *, include_usage: b
         async for event in events:
             match event:
                 case Started(id=id_, model=model, created=created):
-                    head = {"id": id_, "object": "chat.completion.chunk", "created": created, "model": model}
-                case TextDelta(text=text, choice=n):
+                    head = {
+                        "id": own_id("chatcmpl-", id_),
+                        "object": "chat.completion.chunk",
+                        "created": created,
+                        "model": model,
+                    }
+                case TextDelta(text=text, choice=n, logprobs=tokens):
                     thoughts.setdefault(n, Thoughts()).note(event)
-                    yield chunk(n, {"content": text})
+                    yield chunk(n, {"content": text}, tokens=tokens)
                 case ReasoningDelta(text=text, choice=n):
                     block = thoughts.setdefault(n, Thoughts()).note(event)
                     delta: dict[str, Any] = {"reasoning_content": text} if text else {}
@@ -72,9 +85,14 @@ async def render_events(events: AsyncGenerator[Event, None], *, include_usage: b
                         yield chunk(n, delta)
                 case ToolDelta():
                     thoughts.setdefault(event.choice, Thoughts()).note(event)
-                    yield chunk(event.choice, {"tool_calls": [_render_tool_delta(event)]})
+                    if (called := calls.delta(event)) is not None:
+                        yield chunk(event.choice, called)
+                case Cited():
+                    yield chunk(event.choice, {"annotations": [_render_citation(event)]})
                 case Finished(reason=reason, choice=n):
-                    yield chunk(n, {}, reason_out(reason))
+                    if (called := calls.last(n)) is not None:
+                        yield chunk(n, called)
+                    yield chunk(n, {}, calls.reason(reason_out(reason)))
                 case Metered(usage=usage):
                     pass
         if include_usage:
@@ -82,33 +100,34 @@ async def render_events(events: AsyncGenerator[Event, None], *, include_usage: b
     yield DONE
 
 
-def render_result(result: Result) -> bytes:
+def render_result(result: Result, calls: Calls | None = None) -> bytes:
     """Write a whole answer as the body of a `chat.completion`."""
+    calls = calls or Calls()
     choices = []
     for choice in result.choices:
-        text = [part.text for part in choice.parts if isinstance(part, Text)]
-        calls = [part for part in choice.parts if isinstance(part, ToolCall)]
-        message: dict[str, Any] = {"role": "assistant", "content": "".join(text) if text or not calls else None}
+        said = [part for part in choice.parts if isinstance(part, Text)]
+        text = [part.text for part in said]
+        made = [part for part in choice.parts if isinstance(part, ToolCall)]
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(text) if text or not made else None}
         message["refusal"] = None
+        if choice.cited:
+            message["annotations"] = [_render_citation(event) for event in choice.cited]
         if thought := "".join(part.text for part in choice.parts if isinstance(part, Reasoning)):
             message["reasoning_content"] = thought
         if signed := render_thoughts(choice.parts):
             message["thinking_blocks"] = signed
-        if calls:
-            message["tool_calls"] = [
-                {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}} for c in calls
-            ]
+        message |= calls.message(made)
         choices.append(
             {
                 "index": choice.finished.choice,
                 "message": message,
-                "logprobs": None,
-                "finish_reason": reason_out(choice.finished.reason),
+                "logprobs": _render_logprobs([one for part in said for one in part.extra.get("logprobs", ())]),
+                "finish_reason": calls.reason(reason_out(choice.finished.reason)),
             }
         )
     return _write(
         {
-            "id": result.started.id,
+            "id": own_id("chatcmpl-", result.started.id),
             "object": "chat.completion",
             "created": result.started.created,
             "model": result.started.model,
@@ -137,6 +156,10 @@ class _Part(Struct):
     thinking: "list[_Part] | str | None" = None
 
 
+class _Logprobs(Struct):
+    content: list[dict[str, Any]] | None = None
+
+
 class _Delta(Struct):
     content: str | list[_Part] | None = None
     refusal: str | None = None
@@ -148,7 +171,14 @@ class _Delta(Struct):
 class _Choice(Struct):
     index: int = 0
     delta: _Delta | None = None
+    message: _Delta | None = None
+    """The same of a whole answer."""
+    logprobs: _Logprobs | None = None
     finish_reason: str | None = None
+    stop_reason: Any = None
+    """vLLM's: the stop sequence that was met, or a token's number."""
+    matched_stop: Any = None
+    """The same of SGLang."""
 
 
 class _Chunk(Struct):
@@ -157,13 +187,19 @@ class _Chunk(Struct):
     created: float | None = 0
     choices: list[_Choice] | None = None
     usage: msgspec.Raw = msgspec.Raw()
+    verbose: Any = msgspec.field(name="__verbose", default=None)
+    """llama.cpp's, where it was asked for; so is the next."""
+    prompt_progress: Any = None
 
 
 _read_chunk = msgspec.json.Decoder(_Chunk).decode
 
 
-async def parse_events(frames: AsyncGenerator[bytes, None]) -> AsyncGenerator[Event, None]:
-    """Read a relayed stream, already tapped, as events: no errors, no truncation, sound JSON."""
+async def parse_events(frames: AsyncGenerator[bytes, None], stops: Collection[str] = ()) -> AsyncGenerator[Event, None]:
+    """Read a relayed stream, already tapped, as events: no errors, no truncation, sound JSON.
+
+    stops: the client's stop sequences; which of them was met the dialect does not say, but several engines do.
+    """
     started = False
     calls: dict[tuple[int, int], bool] = {}
     async with aclosing(frames):
@@ -178,15 +214,54 @@ async def parse_events(frames: AsyncGenerator[bytes, None]) -> AsyncGenerator[Ev
                     raise BadResponse("The backend's answer has a shape that cannot be translated.") from e
                 if not started:
                     started = True
-                    yield Started(id=chunk.id or "", model=chunk.model or "", created=int(chunk.created or 0))
+                    yield Started(
+                        id=chunk.id or "",
+                        model=chunk.model or "",
+                        created=int(chunk.created or 0),
+                        usage=_prompt_usage(chunk),
+                    )
                 for choice in chunk.choices or ():
-                    for parsed in _choice_events(choice, calls):
+                    stop = _stop_of(chunk, choice, stops) if stops and choice.finish_reason else None
+                    for parsed in _choice_events(choice, calls, stop):
                         yield parsed
                 if (usage := parse_usage(chunk.usage)) is not None:
                     yield Metered(usage=usage)
 
 
-def _choice_events(choice: _Choice, calls: dict[tuple[int, int], bool]) -> list[Event]:
+def parse_answer(body: bytes, stops: Collection[str] = ()) -> list[Event]:
+    """Read a whole answer, already tapped, as the events it would have been streamed in."""
+    try:
+        chunk = _read_chunk(body)
+    except msgspec.ValidationError as e:
+        raise BadResponse("The backend's answer has a shape that cannot be translated.") from e
+    events: list[Event] = [Started(id=chunk.id or "", model=chunk.model or "", created=int(chunk.created or 0))]
+    calls: dict[tuple[int, int], bool] = {}
+    for choice in chunk.choices or ():
+        choice.delta = choice.message
+        events += _choice_events(choice, calls, _stop_of(chunk, choice, stops))
+    if (usage := parse_usage(chunk.usage)) is not None:
+        events.append(Metered(usage=usage))
+    return events
+
+
+def _prompt_usage(chunk: _Chunk) -> Usage | None:
+    """What the first chunk says of the prompt: llama.cpp tells its length before it is read."""
+    if isinstance(progress := chunk.prompt_progress, dict):
+        return Usage(input_tokens=count(progress.get("total")), cached_tokens=count(progress.get("cache")))
+    usage = parse_usage(chunk.usage)
+    return usage and msgspec.structs.replace(usage, output_tokens=None, reasoning_tokens=None)
+
+
+def _stop_of(chunk: _Chunk, choice: _Choice, stops: Collection[str]) -> str | None:
+    word = chunk.verbose.get("stopping_word") if isinstance(chunk.verbose, dict) else None
+    for told in (choice.stop_reason, choice.matched_stop, word):
+        # Engines have stops of their own besides, which are none of the client's business.
+        if isinstance(told, str) and told in stops:
+            return told
+    return None
+
+
+def _choice_events(choice: _Choice, calls: dict[tuple[int, int], bool], stop: str | None) -> list[Event]:
     n, delta = choice.index, choice.delta or _Delta()
     out: list[Event] = []
     if thought := delta.reasoning_content or delta.reasoning:
@@ -202,7 +277,8 @@ def _choice_events(choice: _Choice, calls: dict[tuple[int, int], bool]) -> list[
             if part.text:
                 out.append(TextDelta(text=part.text, choice=n))
     elif text := delta.content or delta.refusal:
-        out.append(TextDelta(text=text, choice=n))
+        tokens = (choice.logprobs and choice.logprobs.content) or ()
+        out.append(TextDelta(text=text, choice=n, logprobs=tuple(tokens)))
     for position, call in enumerate(delta.tool_calls or ()):
         index = call.index if call.index is not None else position
         arguments = call.function.arguments
@@ -222,8 +298,13 @@ def _choice_events(choice: _Choice, calls: dict[tuple[int, int], bool]) -> list[
     if choice.finish_reason:
         reason = _REASONS.get(choice.finish_reason, "other")
         raw = choice.finish_reason if choice.finish_reason != reason else None
-        out.append(Finished(reason=reason, raw_reason=raw, choice=n))
+        out.append(Finished(reason=reason, raw_reason=raw, stop=stop, choice=n))
     return out
+
+
+def own_id(prefix: str, id_: str) -> str:
+    """The id of an answer as OpenAI's look; another provider's own stays readable in it."""
+    return id_ if id_.startswith(prefix) else prefix + id_
 
 
 def reason_out(reason: Reason) -> str:
@@ -231,9 +312,10 @@ def reason_out(reason: Reason) -> str:
     return "stop" if reason == "other" else reason
 
 
-def _render_tool_delta(event: ToolDelta) -> dict[str, Any]:
-    function: dict[str, Any] = {} if event.name is None else {"name": event.name}
-    function["arguments"] = event.arguments
-    if event.id is None:
-        return {"index": event.call, "function": function}
-    return {"index": event.call, "id": event.id, "type": "function", "function": function}
+def _render_logprobs(tokens: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    return {"content": list(tokens), "refusal": None} if tokens else None
+
+
+def _render_citation(event: Cited) -> dict[str, Any]:
+    where: dict[str, Any] = {"start_index": event.start, "end_index": event.end}
+    return {"type": "url_citation", "url_citation": where | {"url": event.url, "title": event.title or event.url}}

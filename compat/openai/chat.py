@@ -9,10 +9,13 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from compat.body import check_kinds, kind_of, missing, read, read_fields
+from compat.body import check_kinds, decode_raw, kind_of, missing, read, read_fields
 from compat.canonical.error import InvalidRequest
 from compat.canonical.request import Envelope, Sampling, Schema, TextRequest, Tool
-from compat.openai.envelope import envelope
+from compat.openai.custom import as_function, grammar_of
+from compat.openai.envelope import check_stream_options, envelope
+from compat.openai.legacy import modern_choice, modern_messages, modern_tools
+from compat.openai.limits import CHAT, EFFORTS, VERBOSITIES, check_metadata, check_numbers, check_word
 from compat.openai.part import parse_message, render_message
 
 _KINDS: dict[str, tuple[str, ...]] = {
@@ -34,6 +37,8 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "stop": ("string", "array"),
     "tools": ("array",),
     "tool_choice": ("string", "object"),
+    "functions": ("array",),
+    "function_call": ("string", "object"),
     "parallel_tool_calls": ("boolean",),
     "response_format": ("object",),
     "user": ("string",),
@@ -71,8 +76,15 @@ class _WireFunction(Struct):
     strict: bool | None = None
 
 
+class _WireCustom(Struct):
+    name: str
+    description: str | None = None
+    format: dict[str, Any] | None = None
+
+
 class _WireTool(Struct):
-    function: _WireFunction
+    function: _WireFunction | None = None
+    custom: _WireCustom | None = None
     type: str = "function"
     cache_control: dict[str, Any] | None = None
     """Anthropic's, which several gateways let OpenAI's clients say."""
@@ -105,27 +117,51 @@ class ChatRequest(Struct):
     frequency_penalty: float | None = None
     tools: list[_WireTool] | None = None
     tool_choice: str | dict[str, Any] | None = None
+    functions: list[dict[str, Any]] | None = None
+    function_call: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     response_format: _WireFormat | None = None
     reasoning_effort: str | None = None
+    verbosity: str | None = None
+    metadata: dict[str, Any] | None = None
     n: int | None = None
     user: str | None = None
     stream: bool | None = None
     stream_options: dict[str, Any] | None = None
 
 
-_MODELLED = frozenset(ChatRequest.__struct_encode_fields__)
+_MODELLED = frozenset(ChatRequest.__struct_encode_fields__) - {"verbosity", "metadata"}
+_QUIET: dict[str, tuple[Any, ...]] = {
+    "modalities": (["text"],),
+    "service_tier": ("auto", "default"),
+    "logit_bias": ({},),
+    "top_logprobs": (0,),
+}
+"""What asks for nothing that does not happen anyway."""
 _read_request = msgspec.json.Decoder(ChatRequest)
+_read_tools = msgspec.json.Decoder(list[_WireTool])
 
 
 def parse_request(envelope: Envelope) -> TextRequest:
     """Read a request whole.  Raises InvalidRequest."""
     body = read(envelope.body, _read_request)
+    _check(envelope, body)
     stop = body.stop
     format_ = body.response_format
+    wire_tools, wire_choice, messages = body.tools or [], body.tool_choice, body.messages
+    if not wire_tools and body.functions:
+        wire_tools = read(msgspec.json.encode(modern_tools(body.functions)), _read_tools, "functions")
+        wire_choice = modern_choice(body.function_call)
+    if any("function_call" in message or message.get("role") == "function" for message in messages):
+        messages = modern_messages(messages)
+    tools, choice = choose(_parse_tools(wire_tools), wire_choice)
+    extra = {name: decode_raw(raw) for name, raw in envelope.fields.items() if name not in _MODELLED}
+    extra = {name: value for name, value in extra.items() if value not in _QUIET.get(name, ())}
+    if any(tool.custom is not None and grammar_of(tool.custom.format) for tool in wire_tools):
+        extra["tools.format"] = True
     return TextRequest(
         model=envelope.model,
-        messages=tuple(parse_message(m, f"messages[{i}]") for i, m in enumerate(body.messages)),
+        messages=tuple(parse_message(m, f"messages[{i}]") for i, m in enumerate(messages)),
         sampling=Sampling(
             temperature=body.temperature,
             top_p=body.top_p,
@@ -136,23 +172,15 @@ def parse_request(envelope: Envelope) -> TextRequest:
             presence_penalty=body.presence_penalty,
             frequency_penalty=body.frequency_penalty,
         ),
-        tools=tuple(
-            Tool(
-                name=t.function.name,
-                parameters=t.function.parameters or {},
-                description=t.function.description,
-                strict=t.function.strict,
-                extra={"cache_control": t.cache_control} if t.cache_control else {},
-            )
-            for t in body.tools or ()
-        ),
-        tool_choice=_parse_tool_choice(body.tool_choice),
-        parallel_tools=body.parallel_tool_calls,
+        tools=tools,
+        tool_choice=choice,
+        # Before tools, an answer made one call at most.
+        parallel_tools=False if body.functions and not body.tools else body.parallel_tool_calls,
         schema=_parse_format(format_),
         effort=body.reasoning_effort,
         choices=body.n or 1,
         user=body.user,
-        extra={name: msgspec.json.decode(raw) for name, raw in envelope.fields.items() if name not in _MODELLED},
+        extra=extra,
     )
 
 
@@ -179,6 +207,8 @@ def render_request(request: TextRequest, *, stream: bool, max_tokens_field: str 
         "user": request.user,
     }
     body = {name: value for name, value in body.items() if value is not None} | request.extra
+    if body.get("top_logprobs"):
+        body["logprobs"] = True  # without it, providers refuse the other
     if stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     return msgspec.json.encode(body)
@@ -190,13 +220,74 @@ def envelope_of(request: TextRequest, *, stream: bool, max_tokens_field: str = "
     return Envelope(dialect="chat", model=request.model, stream=stream, fields=read_fields(body), body=body)
 
 
-def _parse_tool_choice(choice: str | dict[str, Any] | None) -> str | None:
-    if isinstance(choice, dict):
-        function = choice.get("function")
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise missing("tool_choice.function.name")
-        return f"={function['name']}"
-    return choice
+def choose(
+    tools: tuple[Tool, ...], choice: str | dict[str, Any] | None, at: str = "tool_choice"
+) -> tuple[tuple[Tool, ...], str | None]:
+    """The tools that a `tool_choice` leaves, and the choice among them.  Raises InvalidRequest."""
+    if not isinstance(choice, dict):
+        check_word(at, choice, ("none", "auto", "required"))
+        if choice == "required" and not tools:
+            raise _no_tools(at)
+        return tools, choice
+    kind = choice.get("type")
+    if kind == "allowed_tools":
+        allowed = choice.get("allowed_tools")
+        allowed = allowed if isinstance(allowed, dict) else choice
+        mode = allowed.get("mode", "auto")
+        check_word(f"{at}.mode", mode if isinstance(mode, str) else "", ("auto", "required"))
+        names = {_named(tool) for tool in allowed.get("tools") or () if isinstance(tool, dict)}
+        return tuple(tool for tool in tools if tool.name in names), mode
+    name = _named(choice)
+    if name is None:
+        raise missing(f"{at}.{'custom' if kind == 'custom' else 'function'}.name")
+    if not tools:
+        raise _no_tools(at)
+    if all(tool.name != name for tool in tools):
+        raise InvalidRequest(f"Tool choice '{name[:100]}' not found in 'tools' parameter.", param=at)
+    return tools, f"={name}"
+
+
+def _named(tool: dict[str, Any]) -> str | None:
+    """The name of a tool, or of one that is chosen: nested in chat, flat in Responses."""
+    inner = tool.get("function", tool.get("custom", tool))
+    name = inner.get("name") if isinstance(inner, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def _no_tools(at: str) -> InvalidRequest:
+    return InvalidRequest(f"Invalid value for '{at}': '{at}' is only allowed when 'tools' are specified.", param=at)
+
+
+def _check(asked: Envelope, body: ChatRequest) -> None:
+    check_numbers(asked.fields, CHAT)
+    check_stream_options(asked)
+    check_word("reasoning_effort", body.reasoning_effort, EFFORTS)
+    check_word("verbosity", body.verbosity, VERBOSITIES)
+    check_metadata(body.metadata)
+
+
+def _parse_tools(wire: list[_WireTool]) -> tuple[Tool, ...]:
+    tools = []
+    for n, tool in enumerate(wire):
+        check_word(f"tools[{n}].type", tool.type, ("function", "custom"))
+        if tool.type == "custom":
+            if tool.custom is None:
+                raise missing(f"tools[{n}].custom")
+            tools.append(as_function(tool.custom.name, tool.custom.description, tool.custom.format))
+            continue
+        function = tool.function
+        if function is None:
+            raise missing(f"tools[{n}].function")
+        tools.append(
+            Tool(
+                name=function.name,
+                parameters=function.parameters or {},
+                description=function.description,
+                strict=function.strict,
+                extra={"cache_control": tool.cache_control} if tool.cache_control else {},
+            )
+        )
+    return tuple(tools)
 
 
 def _render_tool_choice(choice: str | None) -> str | dict[str, Any] | None:

@@ -1,7 +1,7 @@
 """OpenAI's legacy completions, both directions.  Source: https://platform.openai.com/docs/api-reference/completions
 
 Where it has to be translated, a prompt becomes the only message of a chat; what a chat cannot say
-(`echo`, `suffix`, `best_of`, several prompts, token ids) is refused or left out by name.
+(`suffix`, `best_of`, several prompts, token ids) is refused or left out by name.
 """
 
 from collections.abc import AsyncGenerator
@@ -11,13 +11,14 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from compat.body import check_kinds, kind_of, missing, read, read_fields
+from compat.body import check_kinds, decode_raw, kind_of, missing, read, read_fields
 from compat.canonical.error import InvalidRequest
 from compat.canonical.event import Event, Finished, Metered, Result, Started, TextDelta, Usage
 from compat.canonical.message import Message, Text
 from compat.canonical.request import Envelope, Sampling, TextRequest
-from compat.openai.answer import reason_out
-from compat.openai.envelope import envelope
+from compat.openai.answer import own_id, reason_out
+from compat.openai.envelope import check_stream_options, envelope
+from compat.openai.limits import COMPLETIONS, check_numbers
 from compat.openai.usage import render_usage
 from compat.sse import DONE, frame
 
@@ -53,6 +54,7 @@ class CompletionRequest(Struct):
     temperature: float | None = None
     top_p: float | None = None
     n: int | None = None
+    echo: bool | None = None
     stop: str | list[str] | None = None
     seed: int | None = None
     presence_penalty: float | None = None
@@ -76,18 +78,22 @@ def peek(body: bytes) -> Envelope:
     return envelope("completions", fields, body)
 
 
+def check(asked: Envelope) -> CompletionRequest:
+    """Hold a request to OpenAI's rules.  Raises InvalidRequest."""
+    body = read(asked.body, _read_request)
+    check_numbers(asked.fields, COMPLETIONS)
+    check_stream_options(asked)
+    if not body.prompt and isinstance(body.prompt, list):
+        raise InvalidRequest("Invalid 'prompt': the array is empty.", param="prompt", code="empty_array")
+    return body
+
+
 def parse_request(asked: Envelope) -> TextRequest:
     """Read a request whole.  Raises InvalidRequest."""
-    body = read(asked.body, _read_request)
-    prompt = body.prompt
-    if isinstance(prompt, list):
-        if len(prompt) != 1 or not isinstance(prompt[0], str):
-            raise InvalidRequest(
-                "This model's provider takes one prompt of text at a time.", param="prompt", code="unsupported_value"
-            )
-        prompt = prompt[0]
+    body = check(asked)
+    prompt = _prompt(body)
     stop = body.stop
-    extra = {name: msgspec.json.decode(raw) for name, raw in asked.fields.items() if name not in _MODELLED}
+    extra = {name: decode_raw(raw) for name, raw in asked.fields.items() if name not in _MODELLED}
     if extra.get("best_of") == 1:
         del extra["best_of"]  # the only one is the best
     return TextRequest(
@@ -110,7 +116,16 @@ def parse_request(asked: Envelope) -> TextRequest:
     )
 
 
-async def render_events(events: AsyncGenerator[Event, None], *, include_usage: bool) -> AsyncGenerator[bytes, None]:
+def echo_of(asked: Envelope) -> str:
+    """What the answer begins with: the prompt of a request that has been parsed, if it asks for that."""
+    if bytes(asked.fields.get("echo", b"")) != b"true":
+        return ""
+    return _prompt(read(asked.body, _read_request))
+
+
+async def render_events(
+    events: AsyncGenerator[Event, None], *, include_usage: bool, echo: str = ""
+) -> AsyncGenerator[bytes, None]:
     """Write a stream as SSE frames of `text_completion`, [DONE] included."""
     head: dict[str, Any] = {}
     usage = Usage()
@@ -125,7 +140,9 @@ async def render_events(events: AsyncGenerator[Event, None], *, include_usage: b
         async for event in events:
             match event:
                 case Started(id=id_, model=model, created=created):
-                    head = {"id": id_, "object": "text_completion", "created": created, "model": model}
+                    head = {"id": own_id("cmpl-", id_), "object": "text_completion", "created": created, "model": model}
+                    if echo:
+                        yield chunk(0, echo)
                 case TextDelta(text=text, choice=n):
                     yield chunk(n, text)
                 case Finished(reason=reason, choice=n):
@@ -137,12 +154,12 @@ async def render_events(events: AsyncGenerator[Event, None], *, include_usage: b
     yield DONE
 
 
-def render_result(result: Result) -> bytes:
+def render_result(result: Result, echo: str = "") -> bytes:
     """Write a whole answer as the body of a `text_completion`."""
     choices = [
         {
             "index": choice.finished.choice,
-            "text": "".join(part.text for part in choice.parts if isinstance(part, Text)),
+            "text": echo + "".join(part.text for part in choice.parts if isinstance(part, Text)),
             "logprobs": None,
             "finish_reason": reason_out(choice.finished.reason),
         }
@@ -151,7 +168,7 @@ def render_result(result: Result) -> bytes:
     started = result.started
     return _write(
         {
-            "id": started.id,
+            "id": own_id("cmpl-", started.id),
             "object": "text_completion",
             "created": started.created,
             "model": started.model,
@@ -159,3 +176,14 @@ def render_result(result: Result) -> bytes:
             "usage": render_usage(result.usage),
         }
     )
+
+
+def _prompt(body: CompletionRequest) -> str:
+    prompt = body.prompt
+    if isinstance(prompt, list):
+        if len(prompt) != 1 or not isinstance(prompt[0], str):
+            raise InvalidRequest(
+                "This model's provider takes one prompt of text at a time.", param="prompt", code="unsupported_value"
+            )
+        prompt = prompt[0]
+    return prompt

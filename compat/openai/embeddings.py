@@ -12,12 +12,13 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from compat.body import check_kinds, kind_of, missing, read, read_fields
+from compat.body import check_kinds, decode_raw, kind_of, missing, read, read_fields
 from compat.canonical.error import InvalidRequest
 from compat.canonical.event import Result, Usage
 from compat.canonical.request import EmbeddingRequest, Envelope
 from compat.openai.envelope import envelope
 from compat.openai.error import Verdict, verdict
+from compat.openai.limits import EMBEDDINGS, check_numbers
 from compat.openai.usage import parse_usage
 
 _KINDS: dict[str, tuple[str, ...]] = {
@@ -73,6 +74,7 @@ def peek(body: bytes) -> Envelope:
 def parse_request(asked: Envelope) -> EmbeddingRequest:
     """Read a request whole.  Raises InvalidRequest."""
     body = read(asked.body, _read_request)
+    check_numbers(asked.fields, EMBEDDINGS)
     if body.encoding_format not in ("float", "base64", None):
         raise InvalidRequest(
             "Invalid value for 'encoding_format': it is 'float' or 'base64'.",
@@ -82,11 +84,11 @@ def parse_request(asked: Envelope) -> EmbeddingRequest:
     given = body.input
     inputs: tuple[str | tuple[int, ...], ...]
     if isinstance(given, str):
-        inputs = (given,)
+        inputs = (_input(given, "input"),)
     elif all(isinstance(one, int) for one in given):
-        inputs = (tuple(one for one in given if isinstance(one, int)),)
+        inputs = (_input([one for one in given if isinstance(one, int)], "input"),)
     else:
-        inputs = tuple(_input(one, n) for n, one in enumerate(given))
+        inputs = tuple(_input(one, f"input[{n}]") for n, one in enumerate(given))
     if len(inputs) > INPUTS_MAX:
         raise InvalidRequest(
             f"Invalid 'input': at most {INPUTS_MAX} inputs.", param="input", code="array_above_max_length"
@@ -96,7 +98,7 @@ def parse_request(asked: Envelope) -> EmbeddingRequest:
         inputs=inputs,
         dimensions=body.dimensions,
         user=body.user,
-        extra={name: msgspec.json.decode(raw) for name, raw in asked.fields.items() if name not in _MODELLED},
+        extra={name: decode_raw(raw) for name, raw in asked.fields.items() if name not in _MODELLED},
     )
 
 
@@ -173,11 +175,17 @@ def _has_something(array_: Raw) -> bool:
     return bool(memoryview(array_)[1:65].tobytes().strip(b" \t\r\n]") or msgspec.json.decode(array_))
 
 
-def _input(one: str | int | list[int], position: int) -> str | tuple[int, ...]:
+def _input(one: str | int | list[int], at: str) -> str | tuple[int, ...]:
     if isinstance(one, int):
-        at = f"input[{position}]"
         raise InvalidRequest(f"Invalid type for '{at}': texts and tokens are mixed.", param=at, code="invalid_type")
-    return one if isinstance(one, str) else tuple(one)
+    if not one:
+        kind = "string" if isinstance(one, str) else "array"
+        raise InvalidRequest(f"Invalid '{at}': empty {kind}.", param=at, code=f"empty_{kind}")
+    if isinstance(one, str):
+        return one
+    if min(one) < 0:
+        raise InvalidRequest(f"Invalid '{at}': a token is below 0.", param=at, code="integer_below_min_value")
+    return tuple(one)
 
 
 def _pack(vector: tuple[float, ...] | list[float]) -> str:

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from compat.body import kind_of, read
+from compat.canonical.error import InvalidRequest
 from compat.canonical.request import Dialect, Envelope
 from compat.form import read_form
 
@@ -35,6 +36,15 @@ def envelope(dialect: Dialect, fields: dict[str, Raw], body: bytes) -> Envelope:
         body=body,
         wants_usage=asked or not streamed,
     )
+
+
+def check_stream_options(asked: Envelope) -> None:
+    """Raises InvalidRequest where OpenAI does: they belong to a stream."""
+    options = asked.fields.get("stream_options")
+    if not asked.stream and options is not None and kind_of(options) != "null":
+        raise InvalidRequest(
+            "The 'stream_options' parameter is only allowed when 'stream' is enabled.", param="stream_options"
+        )
 
 
 def upstream_body(

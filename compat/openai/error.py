@@ -11,6 +11,8 @@ from msgspec import Struct
 from compat.canonical.error import GatewayError
 from compat.sse import frame
 
+_TOO_LONG = "maximum context length"
+"""In OpenAI's own sentence, which vLLM and others repeat without its code."""
 MESSAGE_MAX = 2000
 """Characters of a provider's message that are passed on."""
 
@@ -60,9 +62,12 @@ def verdict(error: Any) -> Verdict:
     if not isinstance(error, dict):
         return Verdict()
     code, status = error.get("code"), error.get("status")
+    message = _text(error.get("message") or error.get("detail")) or ""
+    if not isinstance(code, str) and _TOO_LONG in message:
+        code = "context_length_exceeded"
     number = next((n for n in (code, status, error.get("status_code")) if isinstance(n, int)), None)
     return Verdict(
-        message=_text(error.get("message") or error.get("detail")) or "",
+        message=message,
         type=_text(error.get("type")),
         code=code if isinstance(code, str) else None,
         param=_text(error.get("param")),

@@ -10,13 +10,14 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from compat.body import CREDENTIAL_FIELDS, check_kinds, credential, kind_of, missing, read, read_fields
+from compat.body import CREDENTIAL_FIELDS, check_kinds, credential, decode_raw, kind_of, missing, read, read_fields
 from compat.canonical.error import InvalidRequest
 from compat.canonical.message import Media
 from compat.canonical.request import Dialect, Envelope, ImageRequest
 from compat.form import Field, Form, read_form
 from compat.magic import mime_of
 from compat.openai.envelope import envelope
+from compat.openai.limits import check_word
 from compat.openai.part import media_of_url
 
 COUNT_MAX = 10
@@ -132,6 +133,7 @@ def peek_edit_form(body: bytes, content_type: str) -> Envelope:
 def parse_request(asked: Envelope) -> ImageRequest:
     """Read a request to make pictures whole.  Raises InvalidRequest."""
     body = read(asked.body, _read_request)
+    check_word("response_format", body.response_format, ("url", "b64_json"))
     return _request(asked, body.prompt, body.n, body.size, body.user, _extra(asked))
 
 
@@ -215,7 +217,7 @@ def _extra(asked: Envelope) -> dict[str, Any]:
     for name, raw in asked.fields.items():
         if name in _CARRIED:
             continue
-        value = msgspec.json.decode(raw)
+        value = decode_raw(raw)
         if value in (None, "auto") or (name == "response_format" and value == "b64_json"):
             continue
         out[name] = value

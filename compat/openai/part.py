@@ -8,6 +8,8 @@ from typing import Any
 from compat.body import missing
 from compat.canonical.error import InvalidRequest
 from compat.canonical.message import Media, Message, Part, Reasoning, Role, Text, ToolCall, ToolResult
+from compat.openai.custom import wrapped
+from compat.openai.limits import wrong_type
 from compat.openai.thought import parse_thoughts, put
 
 _ROLES: dict[str, Role] = {
@@ -28,8 +30,13 @@ def parse_message(wire: dict[str, Any], at: str) -> Message:
         raise missing(f"{at}.role")
     if role not in _ROLES:
         raise InvalidRequest(f"Invalid value for '{at}.role': {role!r}.", param=f"{at}.role", code="invalid_value")
-    content = parse_content(wire.get("content"), f"{at}.content")
+    given = wire.get("content")
+    if given is None and role != "assistant":
+        raise wrong_type(f"{at}.content", "a string or an array") if "content" in wire else missing(f"{at}.content")
+    content = parse_content(given, f"{at}.content")
     extra = {name: value for name, value in wire.items() if name not in _MESSAGE_FIELDS}
+    if not content and isinstance(wire.get("refusal"), str):
+        content = (Text(text=extra.pop("refusal")),)
     if _ROLES[role] == "tool":
         id_ = wire.get("tool_call_id")
         if not isinstance(id_, str):
@@ -40,7 +47,10 @@ def parse_message(wire: dict[str, Any], at: str) -> Message:
     if not signed and isinstance(thought := wire.get("reasoning_content"), str) and thought:
         parts.append(Reasoning(text=thought))
     parts += content
-    for n, call in enumerate(wire.get("tool_calls") or ()):
+    calls = wire.get("tool_calls") or []
+    if not isinstance(calls, list):
+        raise wrong_type(f"{at}.tool_calls", "an array")
+    for n, call in enumerate(calls):
         parts.append(_parse_call(call, f"{at}.tool_calls[{n}]"))
     return Message(role=_ROLES[role], parts=tuple(put(signed, parts)), extra=extra)
 
@@ -105,6 +115,9 @@ def _render_spoken(message: Message, parts: Sequence[Part]) -> dict[str, Any]:
 
 
 def _parse_call(call: Any, at: str) -> ToolCall:
+    custom = call.get("custom") if isinstance(call, dict) else None
+    if isinstance(custom, dict):
+        call = call | {"function": {"name": custom.get("name"), "arguments": wrapped(str(custom.get("input") or ""))}}
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict):
         raise missing(f"{at}.function")

@@ -9,12 +9,14 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from compat.body import check_kinds, kind_of, missing, read, read_fields
+from compat.body import check_kinds, decode_raw, kind_of, missing, read, read_fields
 from compat.canonical.error import InvalidRequest
-from compat.canonical.message import Message, Opaque, Text
+from compat.canonical.message import Message, Text
 from compat.canonical.request import Envelope, Sampling, Schema, TextRequest, Tool
 from compat.openai.envelope import envelope
+from compat.openai.limits import EFFORTS, RESPONSES, VERBOSITIES, check_metadata, check_numbers, check_word
 from compat.openai.responses_item import Item, is_sealed_here, normalized, parse_items
+from compat.openai.responses_tool import grammars, is_hosted, lost_choice, parse_tools, render_tools
 
 _KINDS: dict[str, tuple[str, ...]] = {
     "model": ("string",),
@@ -44,6 +46,17 @@ _KINDS: dict[str, tuple[str, ...]] = {
 }
 _STARTS = ("input", "previous_response_id", "prompt", "conversation")
 """One of these says what to answer."""
+_LOGPROBS = "message.output_text.logprobs"
+_INCLUDABLE = (
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "message.input_image.image_url",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+    "reasoning.encrypted_content",
+    _LOGPROBS,
+)
 
 _write = msgspec.json.Encoder().encode
 
@@ -81,7 +94,7 @@ class ResponsesRequest(Struct):
     stream_options: dict[str, Any] | None = None
     background: bool | None = None
     include: list[str] | None = None
-    metadata: dict[str, str] | None = None
+    metadata: dict[str, Any] | None = None
     max_output_tokens: int | None = None
     max_tool_calls: int | None = None
     temperature: float | None = None
@@ -170,15 +183,19 @@ def expanded(asked: Envelope, history: list[Item] | None, known: dict[str, Item]
 def parse_request(asked: Envelope) -> TextRequest:
     """Read a request whole, what came before already written out in it.  Raises InvalidRequest."""
     body = read_request(asked)
-    for name in ("conversation", "prompt"):
-        if getattr(body, name) is not None:
+    _check(asked, body)
+    for name in ("conversation", "prompt", "background"):
+        # Without the first two the model would be asked something else; the third promises what would not happen.
+        if getattr(body, name) not in (None, False):
             raise InvalidRequest(
                 f"'{name}' is not supported by this model's provider.", param=name, code="unsupported_parameter"
             )
     messages = parse_items(normalized(body.input, lambda prefix: prefix))
+    if not messages:
+        raise InvalidRequest("Invalid 'input': the array is empty.", param="input", code="empty_array")
     if body.instructions:
         messages = (Message(role="system", parts=(Text(text=body.instructions),)), *messages)
-    tools, choice = _parse_tools(body.tools or [], body.tool_choice)
+    tools, choice = parse_tools(body.tools or [], body.tool_choice)
     callable_ = any(isinstance(tool, Tool) for tool in tools)
     stop = body.stop
     return TextRequest(
@@ -209,34 +226,39 @@ def parse_request(asked: Envelope) -> TextRequest:
 def render_settings(body: ResponsesRequest) -> dict[str, Any]:
     """What an answer says of its request; where nothing was asked, OpenAI's defaults."""
     format_ = body.text.format if body.text else None
+    # The published schema lets these be left out, but not be null.
+    named = {
+        "prompt_cache_key": body.prompt_cache_key,
+        "safety_identifier": body.safety_identifier,
+        "user": body.user,
+    }
     return {
         "instructions": body.instructions,
         "max_output_tokens": body.max_output_tokens,
         "max_tool_calls": body.max_tool_calls,
         "parallel_tool_calls": body.parallel_tool_calls is not False,
         "previous_response_id": body.previous_response_id,
-        "prompt_cache_key": body.prompt_cache_key,
         "reasoning": {
             "effort": body.reasoning.effort if body.reasoning else None,
             "summary": _summary_asked(body),
         },
-        "safety_identifier": body.safety_identifier,
         "service_tier": "default",
         "store": body.store is not False,
         "temperature": body.temperature,
         "text": {"format": {"type": "text"} if format_ is None else _render_format(format_), "verbosity": "medium"},
-        "tool_choice": "auto" if body.tool_choice is None or _is_hosted(body.tool_choice) else body.tool_choice,
-        "tools": [
-            {"type": "function", "description": None, "parameters": None, "strict": None} | tool
-            for tool in body.tools or ()
-            if tool.get("type") == "function"
-        ],
-        "top_logprobs": 0,
+        "tool_choice": "auto" if body.tool_choice is None or is_hosted(body.tool_choice) else body.tool_choice,
+        "tools": render_tools(body.tools or []),
+        "top_logprobs": body.top_logprobs or 0,
         "top_p": body.top_p,
         "truncation": "disabled",
-        "user": body.user,
         "metadata": body.metadata or {},
+        **{name: value for name, value in named.items() if value is not None},
     }
+
+
+def customs(body: ResponsesRequest) -> frozenset[str]:
+    """The names of the custom tools, whose calls are no function's."""
+    return frozenset(str(tool.get("name")) for tool in body.tools or () if tool.get("type") == "custom")
 
 
 def summarizes(body: ResponsesRequest) -> bool:
@@ -264,42 +286,17 @@ def _summary_asked(body: ResponsesRequest) -> str | None:
     return (body.reasoning.summary or body.reasoning.generate_summary) if body.reasoning else None
 
 
-def _parse_tools(
-    given: list[dict[str, Any]], choice: str | dict[str, Any] | None
-) -> tuple[tuple[Tool | Opaque, ...], str | None]:
-    tools = tuple(_parse_tool(tool, f"tools[{n}]") for n, tool in enumerate(given))
-    if not isinstance(choice, dict):
-        return tools, choice
-    match choice.get("type"):
-        case "function":
-            if not isinstance(choice.get("name"), str):
-                raise missing("tool_choice.name")
-            return tools, f"={choice['name']}"
-        case "allowed_tools":
-            allowed = {t.get("name") for t in choice.get("tools") or () if isinstance(t, dict)}
-            return tuple(t for t in tools if isinstance(t, Tool) and t.name in allowed), choice.get("mode")
-    return tools, None
-
-
-def _parse_tool(tool: dict[str, Any], at: str) -> Tool | Opaque:
-    kind = tool.get("type")
-    if not isinstance(kind, str):
-        raise missing(f"{at}.type")
-    if kind != "function":
-        return Opaque(type=kind, body=tool)
-    if not isinstance(tool.get("name"), str):
-        raise missing(f"{at}.name")
-    parameters, strict, description = tool.get("parameters"), tool.get("strict"), tool.get("description")
-    return Tool(
-        name=tool["name"],
-        parameters=parameters if isinstance(parameters, dict) else {},
-        description=description if isinstance(description, str) else None,
-        strict=strict if isinstance(strict, bool) else None,
-    )
-
-
-def _is_hosted(choice: str | dict[str, Any]) -> bool:
-    return isinstance(choice, dict) and choice.get("type") not in ("function", "allowed_tools")
+def _check(asked: Envelope, body: ResponsesRequest) -> None:
+    check_numbers(asked.fields, RESPONSES)
+    check_word("truncation", body.truncation, ("auto", "disabled"))
+    check_metadata(body.metadata)
+    for n, name in enumerate(body.include or ()):
+        check_word(f"include[{n}]", name, _INCLUDABLE)
+    if body.reasoning is not None:
+        check_word("reasoning.effort", body.reasoning.effort, EFFORTS)
+        check_word("reasoning.summary", _summary_asked(body), ("auto", "concise", "detailed"))
+    if body.text is not None:
+        check_word("text.verbosity", body.text.verbosity, VERBOSITIES)
 
 
 def _parse_format(format_: _Format | None) -> Schema | None:
@@ -319,21 +316,20 @@ def _parse_format(format_: _Format | None) -> Schema | None:
 def _render_format(format_: _Format) -> dict[str, Any]:
     if format_.type != "json_schema":
         return {"type": format_.type}
-    return {
+    out = {
         "type": "json_schema",
-        "description": format_.description,
         "name": format_.name or "answer",
         "schema": format_.schema or {},
         "strict": format_.strict,
     }
+    return out if format_.description is None else out | {"description": format_.description}
 
 
 def _unheard(body: ResponsesRequest, asked: Envelope) -> dict[str, Any]:
     """What the request asks for beyond the internal model: a backend names these, or refuses."""
-    unheard = {name: msgspec.json.decode(raw) for name, raw in asked.fields.items() if name not in _MODELLED}
+    unheard = {name: decode_raw(raw) for name, raw in asked.fields.items() if name not in _MODELLED}
     unheard |= {
-        "background": body.background,
-        "include": [name for name in body.include or () if name == "message.output_text.logprobs"],
+        "include": _LOGPROBS in (body.include or ()),
         "top_logprobs": body.top_logprobs or None,
         "truncation": body.truncation if body.truncation != "disabled" else None,
         "service_tier": body.service_tier if body.service_tier not in ("auto", "default") else None,
@@ -342,6 +338,7 @@ def _unheard(body: ResponsesRequest, asked: Envelope) -> dict[str, Any]:
         "prompt_cache_retention": body.prompt_cache_retention,
         "text.verbosity": body.text.verbosity if body.text else None,
         "text.format.description": body.text.format.description if body.text and body.text.format else None,
-        "tool_choice": body.tool_choice if body.tool_choice and _is_hosted(body.tool_choice) else None,
+        "tool_choice": lost_choice(body.tools or [], body.tool_choice),
+        "tools.format": grammars(body.tools or []),
     }
     return {name: value for name, value in unheard.items() if value not in (None, False, [])}

@@ -11,6 +11,7 @@ import msgspec
 
 from compat.canonical.error import BadResponse, GatewayError, RateLimited, RequestError
 from compat.canonical.event import (
+    Cited,
     Event,
     Finished,
     Metered,
@@ -23,8 +24,9 @@ from compat.canonical.event import (
     Usage,
 )
 from compat.canonical.message import Reasoning, Text, ToolCall
+from compat.openai.custom import wrapped
 from compat.openai.responses_item import Item, NewId, parse_thought, unsealed
-from compat.openai.responses_output import Calling, Saying, Thinking
+from compat.openai.responses_output import Calling, CallingCustom, Saying, Thinking
 from compat.openai.responses_usage import parse_usage, render_usage
 from compat.sse import frame, split
 
@@ -44,6 +46,7 @@ class Writer:
 
     new_id: prefix → an id for an item.
     clock: the time in seconds since 1970, UTC.
+    custom: names of tools that take text instead of arguments.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Writer:
         clock: Callable[[], float],
         summary: bool = False,
         include: Iterable[str] = (),
+        custom: Iterable[str] = (),
     ) -> None:
         self.id = id_
         self.model = model
@@ -69,6 +73,7 @@ class Writer:
         self._clock = clock
         self._summary = summary
         self._include = frozenset(include)
+        self._custom = frozenset(custom)
         self._items: list[Saying | Thinking | Calling] = []
         self._calls: dict[int, Calling] = {}
         self._states: list[str] = []
@@ -86,7 +91,7 @@ class Writer:
     def response(self) -> dict[str, Any]:
         """The response as it stands, for the client."""
         over = self.status != "in_progress"
-        return {
+        body = {
             "id": self.id,
             "object": "response",
             "created_at": self.created_at,
@@ -98,8 +103,11 @@ class Writer:
             **self._settings,
             "model": self.model,
             "output": [unsealed(item, self._include) for item in self.output] if over else [],
-            "usage": render_usage(self.usage or Usage()) if self.status in ("completed", "incomplete") else None,
         }
+        # The published schema lets it be left out, but not be null.
+        if self.status in ("completed", "incomplete"):
+            body["usage"] = render_usage(self.usage or Usage())
+        return body
 
     def feed(self, event: Event) -> bytes:
         """Take an event of the answer and return what it makes of the stream, but for the last event."""
@@ -107,12 +115,14 @@ class Writer:
             case Started(model=model):
                 self.model = model or self.model
                 return self._begin()
-            case TextDelta(text=text):
-                return self._speak(text)
+            case TextDelta():
+                return self._speak(event)
             case ReasoningDelta():
                 return self._think(event)
             case ToolDelta():
                 return self._call(event)
+            case Cited():
+                return self._cite(event)
             case Finished(reason=reason):
                 return self._finish(_CUT.get(reason))
             case Metered(usage=usage):
@@ -137,9 +147,15 @@ class Writer:
         response = self.response()
         return self._say("response.created", response=response) + self._say("response.in_progress", response=response)
 
-    def _speak(self, text: str) -> bytes:
+    def _speak(self, event: TextDelta) -> bytes:
         message, out = self._current(Saying, lambda at: Saying(self._new_id("msg"), self._say, at))
-        return out + message.add(text)
+        return out + message.add(event.text, event.logprobs)
+
+    def _cite(self, event: Cited) -> bytes:
+        last = self._items[-1] if self._items else None
+        if not isinstance(last, Saying) or not last.open:
+            return b""
+        return last.cite(event, sum(item.length for item in self._items[:-1] if isinstance(item, Saying)))
 
     def _think(self, event: ReasoningDelta) -> bytes:
         def make(at: int) -> Thinking:
@@ -162,7 +178,8 @@ class Writer:
         out, called = b"", self._calls.get(event.call)
         if called is None:
             out, id_, name = self._close_last(), event.id or self._new_id("call"), event.name or ""
-            called, opening = self._open(lambda at: Calling(self._new_id("fc"), self._say, at, id_, name))
+            kind, prefix = (CallingCustom, "ctc") if name in self._custom else (Calling, "fc")
+            called, opening = self._open(lambda at: kind(self._new_id(prefix), self._say, at, id_, name))
             self._calls[event.call] = called
             out += opening
         return out + called.add(event.arguments) if event.arguments else out
@@ -214,11 +231,13 @@ def unfold(result: Result) -> Iterator[Event]:
     """The events of a whole answer: what `fold` makes `result` of again."""
     yield result.started
     choice = result.choices[0]
-    calls = 0
+    calls, said = 0, 0
     for part in choice.parts:
         match part:
-            case Text(text=text):
-                yield TextDelta(text=text)
+            case Text(text=text, extra=extra):
+                yield TextDelta(text=text, logprobs=tuple(extra.get("logprobs", ())))
+                yield from [cited for cited in choice.cited if said < cited.end <= said + len(text)]
+                said += len(text)
             case Reasoning(text=text, signature=signature, redacted=redacted):
                 yield ReasoningDelta(text=text, signature=signature, redacted=redacted)
             case ToolCall(id=id_, name=name, arguments=arguments):
@@ -270,10 +289,13 @@ def replay(response: dict[str, Any], include: Iterable[str]) -> bytes:
         clock=lambda: response["completed_at"] or 0,
         summary=any(item["type"] == "reasoning" and item["summary"] for item in output),
         include=include,
+        custom=[item["name"] for item in output if item["type"] == "custom_tool_call"],
     )
     out = writer.feed(Started(id=response["id"], model=response["model"], created=response["created_at"]))
+    said = 0
     for position, item in enumerate(output):
-        for event in _events_of(item, position):
+        for event in _events_of(item, position, said):
+            said += len(event.text) if isinstance(event, TextDelta) else 0
             out += writer.feed(event)
     if response["status"] == "failed":
         shown = response | {"output": [unsealed(item, include) for item in output]}
@@ -281,18 +303,24 @@ def replay(response: dict[str, Any], include: Iterable[str]) -> bytes:
         return out + frame(_write(last), "response.failed")
     why = (response["incomplete_details"] or {}).get("reason")
     out += writer.feed(Finished(reason=_WHOLE.get(why, "stop")))
-    if (usage := parse_usage(_write(response["usage"]))) is not None:
+    if (usage := parse_usage(_write(response.get("usage")))) is not None:
         writer.feed(Metered(usage=usage))
     return out + writer.end()
 
 
-def _events_of(item: Item, call: int) -> Iterator[Event]:
+def _events_of(item: Item, call: int, said: int) -> Iterator[Event]:
+    """said: characters in the messages before it."""
     match item["type"]:
         case "message":
             for part in item["content"]:
-                yield TextDelta(text=part["text"])
+                yield TextDelta(text=part["text"], logprobs=tuple(part.get("logprobs") or ()))
+                for note in part["annotations"]:
+                    start, end = note["start_index"] + said, note["end_index"] + said
+                    yield Cited(url=note["url"], start=start, end=end, title=note["title"])
         case "reasoning":
             thought = parse_thought(item)
             yield ReasoningDelta(text=thought.text, signature=thought.signature, redacted=thought.redacted)
+        case "custom_tool_call":
+            yield ToolDelta(call=call, id=item["call_id"], name=item["name"], arguments=wrapped(item["input"]))
         case "function_call":
             yield ToolDelta(call=call, id=item["call_id"], name=item["name"], arguments=item["arguments"])

@@ -11,6 +11,7 @@ from typing import Any
 from compat.body import missing
 from compat.canonical.error import InvalidRequest
 from compat.canonical.message import Media, Message, Opaque, Part, Reasoning, Role, Text, ToolCall, ToolResult
+from compat.openai.custom import wrapped
 from compat.openai.part import media_of_url
 
 Item = dict[str, Any]
@@ -20,7 +21,10 @@ NewId = Callable[[str], str]
 _ROLES: dict[str, Role] = {"user": "user", "system": "system", "developer": "developer", "assistant": "assistant"}
 _TEXTS = frozenset({"input_text", "output_text", "text"})
 _PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
-_ALSO: dict[str, Item] = {"output_text": {"annotations": []}, "input_image": {"detail": "auto"}}
+_PREFIXES |= {"custom_tool_call": "ctc", "custom_tool_call_output": "ctco"}
+_CALLS = {"function_call": ("call_id", "name", "arguments"), "custom_tool_call": ("call_id", "name", "input")}
+_OUTPUTS = frozenset({"function_call_output", "custom_tool_call_output"})
+_ALSO: dict[str, Item] = {"output_text": {"annotations": [], "logprobs": []}, "input_image": {"detail": "auto"}}
 """What OpenAI shows of these parts whether it was given or not."""
 _QUIET = frozenset({"type", "text", "annotations", "logprobs"})
 _MODELS_OWN = frozenset({"mcp_list_tools", "mcp_approval_request", "compaction", "program"})
@@ -88,7 +92,9 @@ def parse_items(items: Iterable[Item]) -> tuple[Message, ...]:
             said.append(parse_thought(item))
         elif kind == "function_call":
             said.append(ToolCall(id=item["call_id"], name=item["name"], arguments=item["arguments"]))
-        elif kind == "function_call_output":
+        elif kind == "custom_tool_call":
+            said.append(ToolCall(id=item["call_id"], name=item["name"], arguments=wrapped(item["input"])))
+        elif kind in _OUTPUTS:
             close()
             messages.append(Message(role="tool", parts=(_parse_output(item, at),)))
         elif kind == "item_reference":
@@ -119,10 +125,10 @@ def _normalized(item: Item, at: str, new_id: NewId) -> Item:
         if role not in _ROLES:
             raise _refused(f"{at}.role", role)
         whole["content"] = _normalized_content(item.get("content"), f"{at}.content", spoken=role == "assistant")
-    elif kind == "function_call":
-        for name in ("call_id", "name", "arguments"):
+    elif kind in _CALLS:
+        for name in _CALLS[kind]:
             _text(item, name, at)
-    elif kind == "function_call_output":
+    elif kind in _OUTPUTS:
         _text(item, "call_id", at)
         output = item.get("output")
         if output is None:

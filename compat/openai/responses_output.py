@@ -3,9 +3,11 @@
 Source: https://platform.openai.com/docs/api-reference/responses-streaming
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from compat.canonical.event import Cited
+from compat.openai.custom import unwrapped
 from compat.openai.responses_item import Item, seal
 
 Say = Callable[..., bytes]
@@ -19,6 +21,8 @@ class Saying:
         self.id = id_
         self.open = True
         self._pieces: list[str] = []
+        self._logprobs: list[Item] = []
+        self._annotations: list[Item] = []
         self._say = say
         self._at: dict[str, Any] = {"item_id": id_, "output_index": index, "content_index": 0}
 
@@ -27,22 +31,40 @@ class Saying:
         added = self._say("response.output_item.added", output_index=self._at["output_index"], item=item)
         return added + self._say("response.content_part.added", **self._at, part=_text_part(""))
 
-    def add(self, text: str) -> bytes:
+    def add(self, text: str, logprobs: Iterable[Item] = ()) -> bytes:
+        """logprobs: of its tokens, as chat has them."""
+        tokens = [_logprob(token) for token in logprobs]
         self._pieces.append(text)
-        return self._say("response.output_text.delta", **self._at, delta=text, logprobs=[])
+        self._logprobs += tokens
+        return self._say("response.output_text.delta", **self._at, delta=text, logprobs=tokens)
+
+    def cite(self, cited: Cited, before: int) -> bytes:
+        """before: characters said in earlier items."""
+        where = {"start_index": max(cited.start - before, 0), "end_index": max(cited.end - before, 0)}
+        note = {"type": "url_citation", **where, "url": cited.url, "title": cited.title or cited.url}
+        self._annotations.append(note)
+        count = len(self._annotations) - 1
+        return self._say("response.output_text.annotation.added", **self._at, annotation_index=count, annotation=note)
+
+    @property
+    def length(self) -> int:
+        return sum(map(len, self._pieces))
 
     def closing(self, status: str) -> bytes:
         self.open = False
         text = "".join(self._pieces)
         return (
-            self._say("response.output_text.done", **self._at, text=text, logprobs=[])
-            + self._say("response.content_part.done", **self._at, part=_text_part(text))
+            self._say("response.output_text.done", **self._at, text=text, logprobs=self._logprobs)
+            + self._say("response.content_part.done", **self._at, part=self._part())
             + self._say("response.output_item.done", output_index=self._at["output_index"], item=self.item(status))
         )
 
     def item(self, status: str) -> Item:
-        content = [_text_part("".join(self._pieces))]
-        return {"id": self.id, "type": "message", "status": status, "content": content, "role": "assistant"}
+        return {"id": self.id, "type": "message", "status": status, "content": [self._part()], "role": "assistant"}
+
+    def _part(self) -> Item:
+        said = _text_part("".join(self._pieces))
+        return said | {"annotations": list(self._annotations), "logprobs": list(self._logprobs)}
 
 
 class Thinking:
@@ -121,6 +143,7 @@ class Calling:
             "response.function_call_arguments.done",
             item_id=self.id,
             output_index=self._index,
+            name=self._name,
             arguments="".join(self._pieces),
         ) + self._say("response.output_item.done", output_index=self._index, item=self.item(status))
 
@@ -135,5 +158,34 @@ class Calling:
         }
 
 
+class CallingCustom(Calling):
+    """A call of a custom tool: its text is known only when its arguments are whole."""
+
+    def add(self, arguments: str) -> bytes:
+        self._pieces.append(arguments)
+        return b""
+
+    def closing(self, status: str) -> bytes:
+        self.open = False
+        item, at = self.item(status), {"item_id": self.id, "output_index": self._index}
+        return (
+            self._say("response.custom_tool_call_input.delta", **at, delta=item["input"])
+            + self._say("response.custom_tool_call_input.done", **at, input=item["input"])
+            + self._say("response.output_item.done", output_index=self._index, item=item)
+        )
+
+    def item(self, status: str) -> Item:
+        text = "" if self.open else unwrapped("".join(self._pieces))
+        call = {"id": self.id, "type": "custom_tool_call", "status": status}
+        return call | {"call_id": self._call_id, "name": self._name, "input": text}
+
+
 def _text_part(text: str) -> Item:
     return {"type": "output_text", "annotations": [], "logprobs": [], "text": text}
+
+
+def _logprob(token: Item) -> Item:
+    """A token as this dialect shows it: `bytes` and `top_logprobs` are always there."""
+    shown = {"token": "", "bytes": [], "logprob": 0.0} | {k: v for k, v in token.items() if v is not None}
+    top = [one for one in token.get("top_logprobs") or () if isinstance(one, dict)]
+    return shown | {"top_logprobs": [{"bytes": []} | {k: v for k, v in one.items() if v is not None} for one in top]}

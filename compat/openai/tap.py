@@ -101,7 +101,7 @@ class Tap:
         if bytes(chunk.error) not in _NOTHING:
             self.failure = verdict(msgspec.json.decode(chunk.error))
             return body
-        if chunk.choices is None:
+        if not chunk.choices:
             return None
         self._note(chunk)
         self.began = self.finished = True
@@ -113,10 +113,10 @@ class Tap:
             events = events.replace(_NULL_USAGE, _WITHOUT)
         if _quiet(events, b'"usage"' if self._hides_usage else b'"usage":{'):
             return events if _plain(events) else self._singly(events)
-        found = _notable_or_null(events) if self._hides_usage else _notable(events)
-        if found is None:
+        found = _first_notable(events, self._hides_usage)
+        if found < 0:
             return events if _plain(events) else self._singly(events)
-        begin = events.rfind(b"\n\n", 0, found.start()) + 2 if b"\n\n" in events[: found.start()] else 0
+        begin = events.rfind(b"\n\n", 0, found) + 2 if b"\n\n" in events[:found] else 0
         head = events[:begin]
         return (head if _plain(head) else self._singly(head)) + self._singly(events[begin:])
 
@@ -133,7 +133,8 @@ class Tap:
             self.done = True
             # A provider may not do as many choices as it was asked for.
             self.finished = bool(self._closed) and self._closed >= self._open
-            return DONE
+            # Clients stop reading at [DONE], so one that comes too early would hide the error that follows.
+            return DONE if self.finished else b""
         try:
             chunk = _read_chunk(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -178,8 +179,9 @@ class SummingTap(Tap):
         before = self.usage
         out = super()._event(event)
         if self.usage is not before:
-            self._last = data_of(event)
-            return b""
+            self._last = data = data_of(event)
+            # In completions it stands beside the reason to finish.
+            return self._without_usage(data, _read_chunk(data))
         return self._sum() + out if self.done else out
 
     def _note(self, chunk: _Chunk) -> None:
@@ -193,8 +195,26 @@ class SummingTap(Tap):
     def _sum(self) -> bytes:
         if self._last is None or self.usage is None or self._hides_usage:
             return b""
-        fields = _read_fields(self._last) | {"usage": Raw(_write(render_usage(self.usage)))}
+        fields = _read_fields(self._last) | {"choices": Raw(b"[]"), "usage": Raw(_write(render_usage(self.usage)))}
         return frame(_write(fields))
+
+
+def _first_notable(events: bytes, hides_usage: bool) -> int:
+    """Where the first notable thing stands; -1 for nowhere.
+
+    The marks as most providers write them are searched for first: the pattern costs ten times as much a byte.
+    """
+    if not any(odd in events for odd in _ODD):
+        usage = (b'"usage"',) if hides_usage else (b'"usage":{', b'"usage": {')
+        places = [events.find(mark) for mark in (*usage, *_MARKS)]
+        return min((place for place in places if place >= 0), default=-1)
+    found = _notable_or_null(events) if hides_usage else _notable(events)
+    return -1 if found is None else found.start()
+
+
+_ODD = (b'" ', b'"\t', b'"\n', b'":\t', b'":\n', b'":  ')
+"""Where these stand, white space may part a mark."""
+_MARKS = (b'"finish_reason":"', b'"finish_reason": "', b'"error"', b"[DONE]")
 
 
 def _quiet(events: bytes, usage: bytes) -> bool:

@@ -15,7 +15,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.params import FromPath
 
 from compat import native
-from compat.anthropic.messages import MessagesRequest
+from compat.anthropic.body import MessagesRequest
 from compat.canonical.error import NotFound
 from compat.openai.chat import ChatRequest
 from compat.openai.completions import CompletionRequest

@@ -28,10 +28,12 @@ class AnthropicErrors:
 
 
 def _thinks(envelope: Envelope) -> bool:
-    """Whether the client asked for thinking: one that did not may take the first block for the answer."""
+    """Whether the client asked to see thinking: one that did not may take the first block for the answer."""
     raw = envelope.fields.get("thinking")
     thinking = msgspec.json.decode(raw) if raw is not None else None
-    return isinstance(thinking, dict) and thinking.get("type") in ("enabled", "adaptive")
+    if not isinstance(thinking, dict) or thinking.get("display") == "omitted":
+        return False
+    return thinking.get("type") not in (None, "disabled")
 
 
 def _stream(events: AsyncGenerator[Event, None], context: Context) -> AsyncGenerator[bytes, None]:

@@ -19,6 +19,7 @@ from compat.canonical.request import Envelope, TextRequest
 from compat.openai.error import render_error
 from compat.openai.responses import (
     ResponsesRequest,
+    customs,
     expanded,
     parse_request,
     peek,
@@ -75,7 +76,7 @@ class _Exchange:
                         yield out
                 last = writer.end()
             except GatewayError as e:
-                self._last_words = writer.fail(e)
+                self._last_words = writer.fail(_named(e))
                 await self._store()
                 raise
         await self._store()
@@ -100,7 +101,7 @@ class _Exchange:
                 yield piece
 
     def body(self, error: GatewayError) -> bytes:
-        return render_error(error)
+        return render_error(_named(error))
 
     def frame(self, error: GatewayError) -> bytes:
         if self._last_words is not None:
@@ -109,8 +110,8 @@ class _Exchange:
         if tap is not None and tap.told:
             return b""
         if tap is not None and (head := tap.head) is not None:
-            return render_failure(head, tap.count, error)
-        return self._writer.fail(error)
+            return render_failure(head, tap.count, _named(error))
+        return self._writer.fail(_named(error))
 
     def _fresh_writer(self) -> Writer:
         request = self._request
@@ -123,6 +124,7 @@ class _Exchange:
             clock=time.time,
             summary=summarizes(request),
             include=request.include or (),
+            custom=customs(request),
         )
 
     async def _store(self) -> None:
@@ -170,6 +172,13 @@ class _Exchange:
     async def _put(self, turn: Turn) -> None:
         assert self._visit.principal is not None, "the guard lets nobody in without one"
         await self._rows.put(self._visit.principal, turn)
+
+
+def _named(error: GatewayError) -> GatewayError:
+    """The error with this dialect's name for what backends call the messages."""
+    if error.param == "messages":
+        error.param = "input"
+    return error
 
 
 async def _prepare(house: House, visit: Visit, asked: Envelope, plan: Plan) -> Prepared:

@@ -121,8 +121,9 @@ def _page(items: list[Item], request: Request[Any, Any, Any]) -> dict[str, Any]:
     return {
         "object": "list",
         "data": data,
-        "first_id": data[0]["id"] if data else None,
-        "last_id": data[-1]["id"] if data else None,
+        # Of an empty page, too: the published schema has strings.
+        "first_id": data[0]["id"] if data else "",
+        "last_id": data[-1]["id"] if data else "",
         "has_more": len(items) > limit,
     }
 

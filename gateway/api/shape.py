@@ -1,4 +1,4 @@
-"""In which dialect an error is told where no endpoint has been reached: the path says."""
+"""In which dialect an error is told where no endpoint has been reached: the path says, or the client."""
 
 from compat.anthropic import error as anthropic
 from compat.canonical.error import GatewayError
@@ -7,8 +7,8 @@ from gateway.visit import Visit
 
 
 def render_error(error: GatewayError, visit: Visit) -> bytes:
-    """The body of an error answer: Anthropic's beneath its own path, OpenAI's everywhere else."""
-    if visit.path == "/v1/messages" or visit.path.startswith("/v1/messages/"):
+    """The body of an error answer: Anthropic's beneath its own path and to its clients, OpenAI's to all others."""
+    if visit.anthropic or visit.path == "/v1/messages" or visit.path.startswith("/v1/messages/"):
         error.request_id = visit.request_id
         return anthropic.render_error(error)
     return openai.render_error(error)

@@ -96,7 +96,9 @@ def test_claudes_answer_comes_as_it_is(big: Anthropic) -> None:
 def test_a_stop_sequence_ends_an_answer(small: Anthropic) -> None:
     free = text_of(small.messages.create(**SHORT))
     word = free.split()[2]
-    assert text_of(small.messages.create(**SHORT, stop_sequences=[word])) == free[: free.index(word)]
+    answer = small.messages.create(**SHORT, stop_sequences=[word])
+    assert text_of(answer) == free[: free.index(word)]
+    assert (answer.stop_reason, answer.stop_sequence) == ("stop_sequence", word)
 
 
 @pytest.mark.feature("anthropic (Python)", "stream")
@@ -246,6 +248,15 @@ def test_tokens_are_counted_by_the_model_that_would_answer(small: Anthropic, big
     usage = small.messages.create(**SHORT).usage
     assert counted == usage.input_tokens + (usage.cache_read_input_tokens or 0)
     assert big.messages.count_tokens(model="claude", messages=HELLO).input_tokens == 2095
+
+
+@pytest.mark.feature("anthropic (Python)", "models")
+def test_models_are_listed_and_described(big: Anthropic) -> None:
+    models = list(big.models.list(limit=2))
+    ids = [model.id for model in models]
+    assert len(ids) == len(set(ids)) > 4
+    assert {"auto", "anthropic/claude-opus-4-6"} <= set(ids)
+    assert big.models.retrieve("anthropic/claude-opus-4-6") in models
 
 
 @pytest.mark.feature("anthropic (Python)", "errors")

@@ -1,10 +1,12 @@
 """Anthropic's SDK for TypeScript (`node/anthropic.mjs`)."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from tests.claude import fixture
 from tests.clients.node import INSTALL_S, Said
 from tests.process import Gateway
 
@@ -32,7 +34,7 @@ def test_an_answer_is_whole(said: Said) -> None:
 @pytest.mark.feature("anthropic (TypeScript)", "chat")
 def test_claudes_answer_comes_as_it_is(said: Said) -> None:
     assert said["relayed"]["id"] == "msg_01XFDUDYJgAACzvnptvVoYEL"
-    assert said["relayed"]["content"] == [{"type": "text", "text": "Hello! How can I help you today?"}]
+    assert said["relayed"]["content"] == json.loads(fixture("text.json"))["content"]
     assert said["relayed"]["usage"]["cache_read_input_tokens"] == 100
 
 
@@ -107,6 +109,15 @@ def test_a_picture_reaches_a_model_of_another_dialect(said: Said) -> None:
 def test_tokens_are_counted_by_the_model_that_would_answer(said: Said) -> None:
     assert said["count"]["local"]["input_tokens"] == 33
     assert said["count"]["claude"] == {"input_tokens": 2095}
+
+
+@pytest.mark.feature("anthropic (TypeScript)", "models")
+def test_models_are_listed_and_described(said: Said) -> None:
+    ids = said["models"]["ids"]
+    assert len(ids) == len(set(ids)) > 4
+    assert {"auto", "anthropic/claude-opus-4-6"} <= set(ids)
+    one = said["models"]["one"]
+    assert (one["type"], one["id"], one["max_input_tokens"]) == ("model", "anthropic/claude-opus-4-6", 1_000_000)
 
 
 @pytest.mark.feature("anthropic (TypeScript)", "errors")

@@ -97,6 +97,12 @@ await run({
     };
   },
 
+  async models() {
+    const ids = [];
+    for await (const model of client.models.list({ limit: 2 })) ids.push(model.id);
+    return { ids, one: await client.models.retrieve("anthropic/claude-opus-4-6") };
+  },
+
   async errors() {
     return {
       missing: await refused(small.messages.create({ ...short, model: "no-such-model", messages: ask("Hi") })),

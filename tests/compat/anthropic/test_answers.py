@@ -29,9 +29,11 @@ from compat.canonical.error import (
     Unreachable,
 )
 from compat.canonical.event import (
+    Cited,
     Event,
     Finished,
     Metered,
+    Reason,
     ReasoningDelta,
     Started,
     TextDelta,
@@ -144,15 +146,30 @@ async def test_a_stream_cut_at_every_byte_reads_the_same(name: str) -> None:
     stream = fixture(name)
     for step in (1, 2, 3, 7, 64):
         assert await read(name, step) == whole
-    for at in range(0, len(stream), 13):
+    for at in range(len(stream) + 1):
 
         async def halves(at: int = at) -> AsyncGenerator[bytes, None]:
             cutter, watch = Cutter(), tap()
+            passed = b""
             for half in (stream[:at], stream[at:]):
-                if events_ := cutter.feed(half):
-                    yield watch.feed(events_)
+                if events_ := watch.feed(cutter.feed(half)):
+                    passed += events_
+                    yield events_
+            assert passed + watch.end() == stream
+            assert watch.skipped == 0
 
-        assert [event async for event in parse_events(halves(), created=1)] == whole
+        assert [event async for event in parse_events(halves(), created=1)] == whole, f"cut at {at}"
+
+
+def test_an_error_in_a_stream_is_seen_wherever_it_is_cut() -> None:
+    stream = fixture("overloaded.sse")
+    whole = tap()
+    expected = whole.feed(Cutter().feed(stream))
+    assert whole.failure is not None
+    for at in range(len(stream) + 1):
+        cutter, watch = Cutter(), tap()
+        assert watch.feed(cutter.feed(stream[:at])) + watch.feed(cutter.feed(stream[at:])) == expected, f"cut at {at}"
+        assert (watch.failure, watch.finished) == (whole.failure, False)
 
 
 @pytest.mark.parametrize("name", ["text.sse", "tools.sse", "thinking.sse", "stop_sequence.sse", "refusal.sse"])
@@ -189,7 +206,8 @@ async def test_the_whole_body_says_what_the_stream_says(name: str) -> None:
             case "message_delta":
                 assert event["usage"].items() <= body["usage"].items()  # type: ignore[attr-defined]
                 stop: Any = event["delta"]
-                assert stop == {name: body[name] for name in ("stop_reason", "stop_sequence", "stop_details")}
+                assert stop == {name: body[name] for name in stop}
+                assert set(stop) >= {"stop_reason", "stop_sequence", "stop_details"}
     for one in built:
         if "raw" in one:
             one["input"] = json.loads(one.pop("raw"))
@@ -244,6 +262,102 @@ async def test_reasoning_is_shown_to_those_who_asked() -> None:
 async def test_what_does_not_finish_is_an_error() -> None:
     with pytest.raises(BadResponse):
         await rendered(START, TextDelta(text="Hi"))
+
+
+def told(chunk: dict[str, Any], events_: list[dict[str, Any]]) -> AsyncIterator[bytes]:
+    """A stream of OpenAI's dialect: the choices or other fields of each chunk."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for event in events_:
+            yield b"data: " + json.dumps(chunk | event).encode() + b"\n\n"
+
+    return pieces()
+
+
+CHUNK = {"id": "chatcmpl-7", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": []}
+
+
+def choice(delta: dict[str, Any], finish: str | None = None, **fields: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish, **fields}]}
+
+
+async def from_chat(*chunks: dict[str, Any], stops: tuple[str, ...] = ()) -> list[tuple[str, Any]]:
+    """What a stream of OpenAI's dialect becomes in this one."""
+    stream: Any = told(CHUNK, list(chunks))
+    frames = render_events(chat.parse_events(stream, stops), thinking=True)
+    return events(b"".join([frame async for frame in frames]))
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        choice({}, "stop", stop_reason="END"),
+        choice({}, "stop", matched_stop="END"),
+        choice({}, "stop") | {"__verbose": {"stopping_word": "END"}},
+    ],
+    ids=["vllm", "sglang", "llama.cpp"],
+)
+async def test_a_stop_sequence_that_an_engine_tells_of_is_told(last: dict[str, Any]) -> None:
+    said_ = choice({"content": "One two"})
+    stop = (await from_chat(said_, last, stops=("X", "END")))[-2][1]["delta"]
+    assert (stop["stop_reason"], stop["stop_sequence"]) == ("stop_sequence", "END")
+    stop = (await from_chat(said_, last, stops=("X",)))[-2][1]["delta"]
+    assert (stop["stop_reason"], stop["stop_sequence"]) == ("end_turn", None), "the engine's own, not the client's"
+
+
+@pytest.mark.parametrize("word", [None, 0, 151645, "", [], {"a": 1}])
+async def test_what_an_engine_says_of_a_token_is_no_stop_sequence(word: Any) -> None:
+    last = choice({}, "stop", stop_reason=word, matched_stop=word) | {"__verbose": word, "prompt_progress": word}
+    stop = (await from_chat(choice({"content": "One"}), last, stops=("END",)))[-2][1]["delta"]
+    assert (stop["stop_reason"], stop["stop_sequence"]) == ("end_turn", None)
+
+
+async def test_the_start_tells_how_long_the_prompt_is_where_the_engine_does() -> None:
+    progress = choice({"role": "assistant", "content": None}) | {"prompt_progress": {"total": 33, "cache": 32}}
+    usage = {"usage": {"prompt_tokens": 33, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 32}}}
+    for first in (progress, choice({"role": "assistant"}) | usage):
+        stream = await from_chat(first, choice({"content": "Hi"}), choice({}, "stop"), usage)
+        begun = stream[0][1]["message"]["usage"]
+        assert (begun["input_tokens"], begun["cache_read_input_tokens"], begun["output_tokens"]) == (1, 32, 0)
+        ended = stream[-2][1]["usage"]
+        assert (ended["input_tokens"], ended["cache_read_input_tokens"], ended["output_tokens"]) == (1, 32, 2)
+
+
+async def test_what_nobody_counted_is_not_told_as_nothing() -> None:
+    stream = await from_chat(choice({"content": "Hi"}), choice({}, "stop"))
+    ended = stream[-2][1]["usage"]
+    assert (ended["input_tokens"], ended["cache_read_input_tokens"], ended["cache_creation_input_tokens"]) == (
+        None,
+    ) * 3
+    assert ended["output_tokens"] == 0, "which the schema requires"
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"), [("stop", "tool_use"), ("tool_calls", "tool_use"), ("length", "max_tokens")]
+)
+async def test_a_call_is_a_reason_to_stop_whatever_the_provider_calls_it(word: str, reason: str) -> None:
+    call = {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "f", "arguments": "{}"}}]}
+    assert (await from_chat(choice(call), choice({}, word)))[-2][1]["delta"]["stop_reason"] == reason
+    result = await fold(said(START, ToolDelta(call=0, id="a", name="f", arguments="{}"), Finished(reason=_READ[word])))
+    assert json.loads(render_result(result, thinking=True))["stop_reason"] == reason
+
+
+_READ: dict[str, Reason] = {"stop": "stop", "tool_calls": "tool_calls", "length": "length"}
+
+
+async def test_pages_that_are_cited_are_annotations() -> None:
+    given_ = await read("server_tool.sse")
+    assert Cited(url="https://example.com", title="T", start=12, end=18) in given_
+    body = json.loads(chat.render_result(await fold(iterated(given_))))
+    message = body["choices"][0]["message"]
+    [cited] = message["annotations"]
+    assert cited == {
+        "type": "url_citation",
+        "url_citation": {"start_index": 12, "end_index": 18, "url": "https://example.com", "title": "T"},
+    }
+    assert message["content"][12:18] == "Found."
+    streamed = b"".join([f async for f in chat.render_events(said(*given_), include_usage=False)])
+    assert json.dumps({"annotations": [cited]}, separators=(",", ":")).encode() in streamed
 
 
 @pytest.mark.parametrize("name", STREAMS)

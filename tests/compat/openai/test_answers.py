@@ -70,7 +70,12 @@ async def read_back(stream: bytes) -> list[Event]:
 
 TEXTS = st.text(min_size=1, max_size=6)
 DELTAS: st.SearchStrategy[Event] = (
-    st.builds(TextDelta, text=TEXTS, choice=st.integers(0, 1))
+    st.builds(
+        TextDelta,
+        text=TEXTS,
+        choice=st.integers(0, 1),
+        logprobs=st.just(()) | st.just(({"token": "a", "logprob": -1.5, "bytes": [97], "top_logprobs": []},)),
+    )
     | st.builds(ReasoningDelta, text=TEXTS, signature=st.none(), redacted=st.none(), choice=st.integers(0, 1))
     | st.builds(ToolDelta, call=st.just(0), arguments=TEXTS, id=st.none(), name=st.none(), choice=st.integers(0, 1))
 )

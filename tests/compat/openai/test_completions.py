@@ -55,7 +55,7 @@ def test_prompts_that_a_chat_cannot_say_are_refused_when_translated(prompt: Any)
 
 def test_what_a_chat_cannot_say_is_left_to_be_named() -> None:
     request = parse_request(asked(echo=True, suffix="!", logprobs=2, best_of=1))
-    assert request.extra == {"echo": True, "suffix": "!", "logprobs": 2}
+    assert request.extra == {"suffix": "!", "logprobs": 2}
 
 
 @pytest.mark.parametrize(

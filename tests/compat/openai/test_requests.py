@@ -4,6 +4,7 @@ import json
 from contextlib import suppress
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -137,43 +138,57 @@ ANSWERED = st.builds(
 RESULTS = st.builds(
     lambda id_, text: Message(role="tool", parts=(ToolResult(id=id_, parts=(Text(text=text),)),)), TEXTS, TEXTS
 )
-NUMBERS = st.none() | st.floats(allow_nan=False, allow_infinity=False)
-COUNTS = st.none() | st.integers(0, 10**6)
-REQUESTS = st.builds(
-    TextRequest,
-    model=TEXTS,
-    messages=st.lists(
-        st.sampled_from(["system", "developer", "user"]).flatmap(spoken) | ANSWERED | RESULTS, min_size=1, max_size=4
-    ).map(tuple),
-    sampling=st.builds(
-        Sampling,
-        temperature=NUMBERS,
-        top_p=NUMBERS,
-        top_k=COUNTS,
-        max_tokens=COUNTS,
-        stop=st.lists(TEXTS, max_size=2).map(tuple),
-        seed=COUNTS,
-        presence_penalty=NUMBERS,
-        frequency_penalty=NUMBERS,
+PENALTIES = st.none() | st.floats(-2, 2)
+COUNTS = st.none() | st.integers(1, 10**6)
+TOOLS = st.lists(
+    st.builds(
+        Tool,
+        name=TEXTS,
+        parameters=st.just({"type": "object"}),
+        description=st.none() | TEXTS,
+        strict=st.none() | st.booleans(),
     ),
-    tools=st.lists(
-        st.builds(
-            Tool,
-            name=TEXTS,
-            parameters=st.just({"type": "object"}),
-            description=st.none() | TEXTS,
-            strict=st.none() | st.booleans(),
+    max_size=2,
+).map(tuple)
+
+
+def choosing(tools: tuple[Tool, ...]) -> st.SearchStrategy[dict[str, Any]]:
+    """The tools, with a choice among them that OpenAI takes."""
+    known = ["required", *(f"={tool.name}" for tool in tools)] if tools else []
+    choices = st.sampled_from([None, "auto", "none", *known])
+    return st.fixed_dictionaries({"tools": st.just(tools), "tool_choice": choices})
+
+
+REQUESTS = st.builds(
+    lambda request, chosen: msgspec.structs.replace(request, **chosen),
+    st.builds(
+        TextRequest,
+        model=TEXTS,
+        messages=st.lists(
+            st.sampled_from(["system", "developer", "user"]).flatmap(spoken) | ANSWERED | RESULTS,
+            min_size=1,
+            max_size=4,
+        ).map(tuple),
+        sampling=st.builds(
+            Sampling,
+            temperature=st.none() | st.floats(0, 2),
+            top_p=st.none() | st.floats(0, 1),
+            top_k=COUNTS,
+            max_tokens=COUNTS,
+            stop=st.lists(TEXTS, max_size=2).map(tuple),
+            seed=COUNTS,
+            presence_penalty=PENALTIES,
+            frequency_penalty=PENALTIES,
         ),
-        max_size=2,
-    ).map(tuple),
-    tool_choice=st.sampled_from([None, "auto", "none", "required", "=look"]),
-    parallel_tools=st.none() | st.booleans(),
-    schema=st.none()
-    | st.builds(Schema, name=TEXTS, schema=st.just({"type": "object"}), strict=st.none() | st.booleans()),
-    effort=st.sampled_from([None, "low"]),
-    choices=st.integers(1, 3),
-    user=st.none() | TEXTS,
-    extra=st.just({"vendor": [1]}) | st.just({}),
+        parallel_tools=st.none() | st.booleans(),
+        schema=st.none()
+        | st.builds(Schema, name=TEXTS, schema=st.just({"type": "object"}), strict=st.none() | st.booleans()),
+        effort=st.sampled_from([None, "low"]),
+        choices=st.integers(1, 3),
+        user=st.none() | TEXTS,
+        extra=st.just({"vendor": [1]}) | st.just({}),
+    ),
+    TOOLS.flatmap(choosing),
 )
 
 
