@@ -1,0 +1,1 @@
+"""Every answer of every endpoint, held to the schemas that OpenAI and Anthropic publish."""
