@@ -47,6 +47,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AnthropicBackend:
+    keeps_deadlines = True
     dialects: frozenset[Dialect] = frozenset({"messages"})
     price: Price | None = "paid"
 

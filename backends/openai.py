@@ -57,6 +57,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OpenAIBackend:
+    keeps_deadlines = True
+
     def __init__(self, name: str, settings: Settings, preset: Preset, base_url: str, key: str | None) -> None:
         self.name = name
         responds = preset.responses if settings.responses is None else settings.responses

@@ -209,6 +209,10 @@ class Wire:
         except (aiohttp.ClientError, OSError) as e:
             if tap.done:
                 return
+            if tap.finished:  # all of it has come; how the connection ended is no matter
+                if owed := tap.end():
+                    yield owed
+                return
             error = of_exception(e, self._provider)
             raise (error or e) from e
         except RuntimeError as e:

@@ -7,9 +7,11 @@ import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from gateway.config import Config, ConfigError, load, schema
+from compat.canonical.model import Modality
+from gateway.config import ConfigError, load, schema
+from gateway.settings import Config, SelectionMode
 
 if TYPE_CHECKING:
     from compat.canonical.model import Model
@@ -49,6 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--schema", action="store_true", help="print the JSON Schema of the file instead")
     explain = command("explain", _explain, "Show which routes a model's name leads to, in order, and why.")
     explain.add_argument("model", metavar="MODEL")
+    explain.add_argument("--modality", choices=get_args(Modality), default="text", help="what is wanted (text)")
+    explain.add_argument("--mode", choices=get_args(SelectionMode), default="auto", help="selection mode (auto)")
     explain.add_argument("--json", action="store_true", help="print JSON")
     models = commands.add_parser("models", help="Look at models.", description="Look at models.")
     listing = models.add_subparsers(required=True, metavar="COMMAND").add_parser(
@@ -85,24 +89,42 @@ def _check(asked: argparse.Namespace) -> int:
 
 def _explain(asked: argparse.Namespace) -> int:
     from compat.canonical.error import GatewayError
+    from gateway.routing.selection import allowed
 
     async def plan_of(model: str) -> "Plan":
         async with _estate(asked.config) as estate:
-            return await estate.router.plan(model)
+            return await estate.router.plan(model, asked.modality)
 
     try:
         plan = asyncio.run(plan_of(asked.model))
     except GatewayError as e:
         print(f"pluggably: {e.message}", file=sys.stderr)
         return 1
+    left_out = {route.name: reason for route in plan.routes if (reason := allowed(route, asked.mode, asked.modality))}
     if asked.json:
-        routes = [{"route": route.name, "weight": route.weight} for route in plan.routes]
-        print(json.dumps({"model": asked.model, "reason": plan.reason, "retries": plan.retries, "routes": routes}))
+        routes = [
+            {
+                "route": route.name,
+                "weight": route.weight,
+                "price": route.price,
+                "context_length": route.context_length,
+                "capabilities": route.capabilities,
+                "left_out": left_out.get(route.name),
+            }
+            for route in plan.routes
+        ]
+        told = {"model": asked.model, "reason": plan.reason, "strategy": plan.strategy, "retries": plan.retries}
+        print(json.dumps({**told, "stream_guard": plan.guard, "routes": routes}))
         return 0
-    print(f"{asked.model}: {plan.reason}")
-    for n, route in enumerate(plan.routes, 1):
-        print(f"  {n}. {route.name}")
+    print(f"{asked.model}: {plan.reason}; strategy {plan.strategy}, stream_guard {plan.guard}")
+    for n, route in enumerate((r for r in plan.routes if r.name not in left_out), 1):
+        context = f"{route.context_length} tokens" if route.context_length else None
+        facts = "  ".join(fact for fact in (route.price, context, *route.capabilities) if fact)
+        print(f"  {n}. {route.name:48} {facts}")
+    for name, reason in left_out.items():
+        print(f"  -  {name:48} left out: {reason}")
     print(f"  then {plan.retries} more attempt(s)")
+    print("A running gateway tells its decision for a request under the header x-gateway-explain: true.")
     return 0
 
 

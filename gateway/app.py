@@ -26,13 +26,14 @@ from gateway.api import (
 )
 from gateway.api.door import Door, Paths
 from gateway.auth.guard import guard
-from gateway.config import Config, ConfigError, load
+from gateway.config import ConfigError, load
 from gateway.db import engine as database
 from gateway.db.models import ModelRows
 from gateway.db.responses import ResponseRows
 from gateway.db.usage import UsageRows
 from gateway.estate import build, retired, secrets
 from gateway.house import House
+from gateway.settings import Config
 from gateway.telemetry.logging import Redactor, configure, logger
 from gateway.visit import Visit
 
@@ -78,7 +79,7 @@ class Application:
         if new.config.server != old.config.server or new.config.database_url != old.config.database_url:
             logger().warning("config_needs_restart", sections="server, database")
         self.redactor.learn(secrets(new.config) + secrets(old.config))
-        house.estate = new
+        house.move(new)
         logger().info("config_reloaded")
         if leaving := retired(old, new):
             self._retiring.append(asyncio.create_task(self._retire(leaving, house.guests, old.config)))

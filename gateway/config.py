@@ -11,13 +11,33 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args, get_type_hints
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct
 
 from backends import KINDS, settings_of
 from backends.base import Timeouts
+from compat.canonical.model import Modality
+from gateway.routing.breaker import Rule
+from gateway.settings import (
+    EMBEDDED_MODEL,
+    LOOPBACK,
+    Auth,
+    BackendEntry,
+    Config,
+    Database,
+    File,
+    Key,
+    Limit,
+    Limits,
+    ModelEntry,
+    Server,
+    Target,
+    Telemetry,
+    Terms,
+    Tls,
+)
 
 PREFIX = "PLUGGABLY__"
 
@@ -26,101 +46,6 @@ class ConfigError(Exception):
     """The configuration cannot be used; the message says where and what to do."""
 
 
-class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    pass
-
-
-class Tls(_Section, frozen=True):
-    cert: str | None = None
-    """PEM file of the certificate chain."""
-    key: str | None = None
-    """PEM file of its private key."""
-
-
-class Server(_Section, frozen=True):
-    host: str = "127.0.0.1"
-    port: int = 8080
-    tls: Tls = Tls()
-    allowed_hosts: tuple[str, ...] = ()
-    """Host names clients may use; empty means loopback names without auth, any with auth."""
-    cors_origins: tuple[str, ...] = ()
-    """Origins whose pages may call the gateway from a browser; empty means none."""
-    drain_s: float = 25.0
-    """How long running requests may take to finish after SIGTERM."""
-    body_limit_bytes: int = 33_554_432
-
-
-class Database(_Section, frozen=True):
-    url: str = "sqlite+aiosqlite:///{data_dir}/gateway.db"
-
-
-class Key(_Section, frozen=True):
-    name: str
-    key: str
-    scopes: tuple[str, ...] = ("inference",)
-    tenant: str = "default"
-
-
-class Auth(_Section, frozen=True):
-    mode: Literal["local", "api_key"] = "local"
-    keys: tuple[Key, ...] = ()
-
-
-class Target(_Section, frozen=True):
-    """One route of a model."""
-
-    to: str
-    """BACKEND/MODEL; a `*` in MODEL stands for the name the client asked for."""
-    weight: float = 1.0
-
-
-class ModelEntry(_Section, frozen=True):
-    routes: tuple[str | Target, ...]
-    strategy: Literal["order", "weighted"] = "order"
-    retries: int = 2
-    """Further attempts after each route has failed once."""
-    timeouts: Timeouts = Timeouts()
-
-
-class Telemetry(_Section, frozen=True):
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["auto", "json", "console"] = "auto"
-    """json: one object a line; console: for people; auto: console on a terminal, else json."""
-
-
-class BackendEntry(Struct, frozen=True):
-    """A backend's kind and its own settings, decoded by the kind."""
-
-    kind: str
-    settings: Any
-
-
-class _File(_Section, frozen=True):
-    """The file as it is written; `backends` are decoded by their kinds."""
-
-    server: Server = Server()
-    data_dir: str | None = None
-    database: Database = Database()
-    auth: Auth = Auth()
-    backends: dict[str, dict[str, Any]] | None = None
-    models: dict[str, ModelEntry] = {}
-    telemetry: Telemetry = Telemetry()
-
-
-class Config(Struct, frozen=True, kw_only=True):
-    """Everything decoded."""
-
-    server: Server = Server()
-    data_dir: Path
-    database_url: str
-    auth: Auth = Auth()
-    backends: dict[str, BackendEntry] = field(default_factory=dict)
-    models: dict[str, ModelEntry] = field(default_factory=dict)
-    telemetry: Telemetry = Telemetry()
-
-
-EMBEDDED_MODEL = "smollm2-135m-instruct"
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _variable = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _name = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -148,9 +73,9 @@ def load(path: Path | None, environ: Mapping[str, str] | None = None) -> Config:
 def decode(tree: dict[str, Any], environ: Mapping[str, str]) -> Config:
     """Decode a configuration tree.  Raises ConfigError."""
     try:
-        file = msgspec.convert(tree, _File, strict=False)
+        file = msgspec.convert(tree, File, strict=False)
     except msgspec.ValidationError as e:
-        raise ConfigError(_explained(str(e), _File, tree)) from e
+        raise ConfigError(_explained(str(e), tree)) from e
     data_dir = Path(file.data_dir).expanduser() if file.data_dir else default_data_dir(environ)
     config = Config(
         server=file.server,
@@ -159,6 +84,8 @@ def decode(tree: dict[str, Any], environ: Mapping[str, str]) -> Config:
         auth=file.auth,
         backends={name: _backend(name, fields) for name, fields in _backends_of(file).items()},
         models=_models_of(file),
+        limits=file.limits,
+        breaker=file.breaker,
         telemetry=file.telemetry,
     )
     _check(config)
@@ -167,7 +94,7 @@ def decode(tree: dict[str, Any], environ: Mapping[str, str]) -> Config:
 
 def schema() -> dict[str, Any]:
     """JSON Schema of the file, for editors and `check-config --schema`."""
-    return msgspec.json.schema(_File)
+    return msgspec.json.schema(File)
 
 
 def default_data_dir(environ: Mapping[str, str]) -> Path:
@@ -179,11 +106,11 @@ def default_data_dir(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "pluggably"
 
 
-def _backends_of(file: _File) -> dict[str, dict[str, Any]]:
+def _backends_of(file: File) -> dict[str, dict[str, Any]]:
     return {"local": {"kind": "local"}} if file.backends is None else file.backends
 
 
-def _models_of(file: _File) -> dict[str, ModelEntry]:
+def _models_of(file: File) -> dict[str, ModelEntry]:
     if "auto" in file.models:
         return file.models
     local = next((name for name, fields in _backends_of(file).items() if fields.get("kind") == "local"), None)
@@ -202,13 +129,16 @@ def _backend(name: str, fields: dict[str, Any]) -> BackendEntry:
         raise ConfigError(f"{at}.kind: missing; known are {', '.join(KINDS)}")
     if kind not in KINDS:
         raise ConfigError(f"{at}.kind: '{kind}' is unknown{_nearest(str(kind), KINDS)}; known are {', '.join(KINDS)}")
+    own = set(settings_of(kind, {}).__struct_fields__)
+    common = {name: fields.pop(name) for name in Terms.__struct_fields__ if name in fields and name not in own}
     try:
-        return BackendEntry(kind=kind, settings=settings_of(kind, fields))
+        terms = msgspec.convert(common, Terms, strict=False)
+        return BackendEntry(kind=kind, settings=settings_of(kind, fields), terms=terms)
     except msgspec.ValidationError as e:
         text = str(e)
         unknown = re.match(r"Object contains unknown field `([^`]+)`", text)
         if unknown:
-            known = settings_of(kind, {}).__struct_fields__
+            known = (*own, *Terms.__struct_fields__)
             raise ConfigError(f"{at}.{unknown[1]}: unknown key{_nearest(unknown[1], known)}") from e
         raise ConfigError(f"{at}{_tail(text)}") from e
 
@@ -232,17 +162,23 @@ def _check(config: Config) -> None:
     if bool(server.tls.cert) != bool(server.tls.key):
         raise ConfigError("server.tls: cert and key are needed together")
     for name, entry in config.models.items():
-        if not entry.routes:
-            raise ConfigError(f"models.{name}.routes: empty; name at least one BACKEND/MODEL")
-        for n, route in enumerate(entry.routes):
-            to = route if isinstance(route, str) else route.to
-            backend, slash, model = to.partition("/")
-            if not slash or not model:
-                raise ConfigError(f"models.{name}.routes[{n}]: '{to}' is not BACKEND/MODEL")
-            if backend not in config.backends:
-                raise ConfigError(
-                    f"models.{name}.routes[{n}]: backend '{backend}' is unknown{_nearest(backend, config.backends)}"
-                )
+        if isinstance(entry.routes, tuple):
+            _check_routes(f"models.{name}.routes", entry.routes, config)
+        else:
+            for modality, routes in entry.routes.items():
+                _check_routes(f"models.{name}.routes.{modality}", routes, config)
+
+
+def _check_routes(at: str, routes: tuple[str | Target, ...], config: Config) -> None:
+    if not routes:
+        raise ConfigError(f"{at}: empty; name at least one BACKEND/MODEL")
+    for n, route in enumerate(routes):
+        to = route if isinstance(route, str) else route.to
+        backend, slash, model = to.partition("/")
+        if not slash or not model:
+            raise ConfigError(f"{at}[{n}]: '{to}' is not BACKEND/MODEL")
+        if backend not in config.backends:
+            raise ConfigError(f"{at}[{n}]: backend '{backend}' is unknown{_nearest(backend, config.backends)}")
 
 
 def _interpolate(value: Any, environ: Mapping[str, str], at: str) -> Any:
@@ -285,24 +221,66 @@ def _overlay(tree: dict[str, Any], environ: Mapping[str, str]) -> None:
             raise ConfigError(f"{name}: not a YAML value") from e
 
 
-def _explained(message: str, root: type[Struct], tree: Any) -> str:
-    unknown = re.match(r"Object contains unknown field `([^`]+)`(?: - at `\$\.?(.*)`)?$", message)
-    if not unknown:
-        return _tail(message).lstrip(".: ") or message
-    name, at = unknown[1], (unknown[2] or "")
-    known: tuple[str, ...] = root.__struct_fields__
-    section = {"server": Server, "server.tls": Tls, "database": Database, "auth": Auth, "telemetry": Telemetry}.get(at)
-    if section is not None:
-        known = section.__struct_fields__
-    elif at.startswith("models"):
-        known = Timeouts.__struct_fields__ if at.endswith("timeouts") else ModelEntry.__struct_fields__
-        # msgspec masks keys of mappings; find the entry that has the key it refused.
-        masked = next((k for k, v in tree.get("models", {}).items() if name in str(v)), "…")
-        at = at.replace("[...]", f".{masked}")
-    elif at.startswith("auth.keys"):
-        known = Key.__struct_fields__
-    path = f"{at}.{name}" if at else name
-    return f"{path}: unknown key{_nearest(name, known)}"
+_SECTIONS: dict[str, type[Struct]] = {
+    "server": Server,
+    "server.tls": Tls,
+    "database": Database,
+    "auth": Auth,
+    "limits": Limits,
+    "limits.default": Limit,
+    "breaker": Rule,
+    "telemetry": Telemetry,
+}
+
+
+_MAPPINGS: dict[str, Any] = {"models": ModelEntry, ".routes": tuple[str | Target, ...], "backends": dict[str, Any]}
+"""What the values of a mapping are."""
+_place = re.compile(r" - at (`key` in )?`\$\.?([^`]*)`$")
+
+
+def _explained(message: str, tree: Any) -> str:
+    place = _place.search(message)
+    if place is None:
+        what, at = message, ""
+    else:
+        what, at = message[: place.start()], _unmasked(place[2], tree)
+    if unknown := re.match(r"Object contains unknown field `([^`]+)`", what):
+        path = f"{at}.{unknown[1]}" if at else unknown[1]
+        return f"{path}: unknown key{_nearest(unknown[1], _section(at).__struct_fields__)}"
+    if wrong := re.match(r"Invalid enum value '([^']*)'", what):
+        if place is not None and place[1]:
+            return f"{at}.{wrong[1]}: unknown key{_nearest(wrong[1], get_args(Modality))}"
+        section, _, name = at.rpartition(".")
+        return f"{at}: '{wrong[1]}' is unknown{_nearest(wrong[1], get_args(get_type_hints(_section(section)).get(name)))}"
+    return f"{at}: {what}" if at else what
+
+
+def _section(at: str) -> type[Struct]:
+    if at.startswith("models"):
+        return Timeouts if at.endswith(".timeouts") else Target if at.endswith("]") else ModelEntry
+    if at.startswith("auth.keys"):
+        return Key
+    return _SECTIONS.get(at, File)
+
+
+def _unmasked(at: str, tree: Any) -> str:
+    """msgspec masks the keys of mappings: put in the first whose value it refuses."""
+    *heads, rest = at.split("[...]")
+    path = ""
+    for head in heads:
+        tree = tree[head.lstrip(".")]
+        name = next(name for name, value in tree.items() if not _converts(value, _MAPPINGS[head]))
+        path += f"{head}.{name}"
+        tree = tree[name]
+    return path + rest
+
+
+def _converts(value: Any, kind: Any) -> bool:
+    try:
+        msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def _nearest(name: str, known: Any) -> str:

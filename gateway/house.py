@@ -5,16 +5,20 @@ A request takes the estate once, when it comes in, and finishes on it whatever i
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 from msgspec import Struct
 
 from backends.base import Backend, Local
 from gateway.auth.apikey import KeyRing
-from gateway.config import Config
 from gateway.db.responses import ResponseRows
 from gateway.registry import Registry
 from gateway.routing.dispatch import Dispatcher
+from gateway.routing.gate import Gate
+from gateway.routing.health import HealthBook
+from gateway.routing.limits import Limiter
 from gateway.routing.router import Router
+from gateway.settings import Config
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.usage import Ledger
 from gateway.visit import Visit
@@ -37,7 +41,10 @@ class House:
         self.estate = estate
         self.metrics = Metrics()
         self.ledger = Ledger(self.metrics)
-        self.dispatcher = Dispatcher(self.metrics)
+        self.book = HealthBook(estate.config.breaker)
+        self.limiter = Limiter(estate.config.limits)
+        self.dispatcher = Dispatcher(self.metrics, self.book)
+        self._gate(estate)
         self.draining = False
         self.database_answers: Callable[[], Awaitable[bool]] = _no
         """Whether the database can be asked; set while the application runs."""
@@ -47,6 +54,24 @@ class House:
         self.metrics.in_flight.set_function(self._guests.__len__)
         self.expelled: set[int] = set()
         """Visits cut short because the gateway is stopping."""
+
+    def move(self, estate: Estate) -> None:
+        """Swap the estate; what is known of routes and keys stays, unless its rules changed."""
+        self.estate = estate
+        self.book.adopt(estate.config.breaker)
+        self.limiter.adopt(estate.config.limits)
+        self._gate(estate)
+
+    def _gate(self, estate: Estate) -> None:
+        gates = {}
+        for name, entry in estate.config.backends.items():
+            self.metrics.open.labels(name).set_function(partial(self.book.open, name))
+            if (places := entry.terms.concurrent) is not None:
+                gate = self.dispatcher.gates.get(name) or Gate(name, places, entry.terms.queue_max)
+                gate.resize(places, entry.terms.queue_max)
+                self.metrics.waiting.labels(name).set_function(partial(getattr, gate, "waiting"))
+                gates[name] = gate
+        self.dispatcher.gates = gates
 
     def enter(self, visit: Visit) -> None:
         self._guests[id(visit)] = visit, asyncio.current_task()

@@ -31,6 +31,13 @@ class Registry:
     def has_local(self, backend: str, name: str) -> bool:
         return name in self._local[backend]
 
+    def known(self, backend: str, name: str) -> Model | None:
+        """What is known of a backend's model, without asking anybody."""
+        if backend in self._local:
+            found = self._local[backend].get(name)
+            return found.model if found else None
+        return next((model for model in self._lists.get(backend, ()) if model.name == name), None)
+
     def local(self) -> list[Model]:
         return [found.model for catalogue in self._local.values() for found in catalogue.values()]
 

@@ -10,10 +10,17 @@ from msgspec import Struct, field
 from backends.base import Wait
 from compat.canonical.event import Usage
 from compat.canonical.principal import Principal
+from gateway.settings import SelectionMode
 
 
 class Presence(Protocol):
-    """Tells when the client has gone."""
+    """The client's connection: tells when it has gone."""
+
+    late: bool
+    """It was made when the gateway had begun to stop."""
+
+    def answering(self) -> None:
+        """The head of an answer is about to be sent."""
 
     def watch(self, on_leaving: Callable[[], None]) -> None: ...
     def unwatch(self, on_leaving: Callable[[], None]) -> None: ...
@@ -30,6 +37,8 @@ class Visit(Struct, kw_only=True):
     at: float = 0.0
     route: str = ""
     """Path template of the endpoint; empty for unknown paths."""
+    anthropic: bool = False
+    """The client has named a version of Anthropic's API: where the path is no dialect's own, it is answered in that."""
     presence: Presence | None = None
     """Where the server offers it; ASGI's `receive` tells the same at the price of a task."""
     principal: Principal | None = None
@@ -41,6 +50,11 @@ class Visit(Struct, kw_only=True):
     model: str | None = None
     reason: str = ""
     attempts: int = 0
+    trail: list[tuple[str, str]] = field(default_factory=list)
+    """The routes that were looked at, in order, and what became of each."""
+    explain: bool = False
+    """The client wants to know how its routes were chosen."""
+    mode: SelectionMode = "auto"
     streamed: bool = False
     handed: float | None = None
     """When the first attempt was handed to a backend."""

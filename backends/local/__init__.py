@@ -80,6 +80,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class LocalBackend:
+    keeps_deadlines = True
     dialects: frozenset[Dialect] = frozenset(_PATHS)
     price: Price | None = "local"
 

@@ -1,4 +1,4 @@
-"""Anthropic's Messages: streamed answers read as events.
+"""Anthropic's Messages: answers, streamed and whole, read as events.
 
 Source: https://platform.claude.com/docs/en/build-with-claude/streaming
 """
@@ -21,21 +21,23 @@ class _Message(Struct):
     id: str = ""
     model: str = ""
     usage: Raw = Raw()
-    content: "list[_Block]" = []
+    content: "list[_Block] | None" = None
     stop_reason: str | None = None
     stop_sequence: str | None = None
 
 
 class _Block(Struct):
+    """Some servers write all fields into each block of a whole answer, null where they are another kind's."""
+
     type: str = ""
-    id: str = ""
-    name: str = ""
-    text: str = ""
-    thinking: str = ""
-    data: str = ""
-    signature: str = ""
+    id: str | None = None
+    name: str | None = None
+    text: str | None = None
+    thinking: str | None = None
+    data: str | None = None
+    signature: str | None = None
     citations: list[Any] | None = None
-    input: Any = None
+    input: Raw = Raw()
 
 
 class _Delta(Struct):
@@ -60,7 +62,8 @@ class _Event(Struct):
 
 _read = msgspec.json.Decoder(_Event).decode
 _read_message = msgspec.json.Decoder(_Message).decode
-_write = msgspec.json.Encoder().encode
+_UNSOUND = (msgspec.DecodeError, UnicodeDecodeError)
+"""The tap has held the answer to JSON's syntax, but has not looked into its strings."""
 
 
 async def parse_events(frames: AsyncGenerator[bytes, None], *, created: int) -> AsyncGenerator[Event, None]:
@@ -75,31 +78,40 @@ async def parse_events(frames: AsyncGenerator[bytes, None], *, created: int) -> 
                 if not (data := data_of(event)):
                     continue
                 try:
-                    wire = _read(data)
-                except msgspec.ValidationError as e:
+                    told = reader.take(_read(data))
+                except _UNSOUND as e:
                     raise BadResponse("The backend's answer has a shape that cannot be translated.") from e
-                for parsed in reader.take(wire):
+                for parsed in told:
                     yield parsed
 
 
 def parse_answer(body: bytes, *, created: int) -> list[Event]:
-    """Read a whole answer, already tapped, as the events it would have been streamed in."""
+    """Read a whole answer, already tapped, as the events it would have been streamed in.
+
+    Raises BadResponse where it does not say why it ended: it was cut off.
+    """
     try:
         message = _read_message(body)
-    except msgspec.ValidationError as e:
+        if message.stop_reason is None:
+            raise BadResponse("The backend's answer ended before it was complete.")
+        reader = _Reader(created)
+        return [event for told in _story(message) for event in reader.take(told)]
+    except _UNSOUND as e:
         raise BadResponse("The backend's answer has a shape that cannot be translated.") from e
-    reader = _Reader(created)
+
+
+def _story(message: _Message) -> list[_Event]:
+    """The stream that a whole message stands for."""
     stop = _Delta(stop_reason=message.stop_reason, stop_sequence=message.stop_sequence)
     story = [_Event(type="message_start", message=message)]
-    for index, block in enumerate(message.content):
+    for index, block in enumerate(message.content or ()):
         story.append(_Event(type="content_block_start", index=index, content_block=block))
         deltas = [_Delta(type="citations_delta", citation=citation) for citation in block.citations or ()]
         if block.signature:
             deltas.append(_Delta(type="signature_delta", signature=block.signature))
         story += [_Event(type="content_block_delta", index=index, delta=delta) for delta in deltas]
         story.append(_Event(type="content_block_stop", index=index))
-    story += [_Event(type="message_delta", delta=stop, usage=message.usage), _Event(type="message_stop")]
-    return [event for told in story for event in reader.take(told)]
+    return [*story, _Event(type="message_delta", delta=stop, usage=message.usage), _Event(type="message_stop")]
 
 
 class _Reader:
@@ -148,18 +160,19 @@ class _Reader:
         match block.type:
             case "text":
                 self._begun[index] = self._said
-                self._said += len(block.text)
+                self._said += len(block.text or "")
                 return [TextDelta(text=block.text)] if block.text else []
             case "thinking" if block.thinking:
                 return [ReasoningDelta(text=block.thinking)]
             case "redacted_thinking":
-                return [ReasoningDelta(redacted=block.data)]
+                return [ReasoningDelta(redacted=block.data or "")]
             case "tool_use":
                 self._calls[index] = call = len(self._calls)
-                given = _write(block.input).decode() if block.input else ""
-                if not given:
+                given = bytes(block.input)
+                if given.strip(b"{} \t\r\n") in (b"", b"null"):  # an empty object; a stream's arguments follow it
+                    given = b""
                     self._silent.add(index)
-                return [ToolDelta(call=call, id=block.id, name=block.name, arguments=given)]
+                return [ToolDelta(call=call, id=block.id, name=block.name, arguments=given.decode())]
         return []
 
     def _piece(self, index: int, delta: _Delta) -> list[Event]:

@@ -39,6 +39,8 @@ _REASONS: dict[str, Reason] = {
     "content_filter": "content_filter",
 }
 _write = msgspec.json.Encoder().encode
+_UNSOUND = (msgspec.DecodeError, UnicodeDecodeError)
+"""The tap has held the answer to JSON's syntax, but has not looked into its strings."""
 
 
 async def render_events(
@@ -210,7 +212,7 @@ async def parse_events(frames: AsyncGenerator[bytes, None], stops: Collection[st
                     continue
                 try:
                     chunk = _read_chunk(data)
-                except msgspec.ValidationError as e:
+                except _UNSOUND as e:
                     raise BadResponse("The backend's answer has a shape that cannot be translated.") from e
                 if not started:
                     started = True
@@ -229,14 +231,19 @@ async def parse_events(frames: AsyncGenerator[bytes, None], stops: Collection[st
 
 
 def parse_answer(body: bytes, stops: Collection[str] = ()) -> list[Event]:
-    """Read a whole answer, already tapped, as the events it would have been streamed in."""
+    """Read a whole answer, already tapped, as the events it would have been streamed in.
+
+    Raises BadResponse where a choice does not say why it ended: it was cut off.
+    """
     try:
         chunk = _read_chunk(body)
-    except msgspec.ValidationError as e:
+    except _UNSOUND as e:
         raise BadResponse("The backend's answer has a shape that cannot be translated.") from e
+    if not chunk.choices or not all(choice.finish_reason for choice in chunk.choices):
+        raise BadResponse("The backend's answer ended before it was complete.")
     events: list[Event] = [Started(id=chunk.id or "", model=chunk.model or "", created=int(chunk.created or 0))]
     calls: dict[tuple[int, int], bool] = {}
-    for choice in chunk.choices or ():
+    for choice in chunk.choices:
         choice.delta = choice.message
         events += _choice_events(choice, calls, _stop_of(chunk, choice, stops))
     if (usage := parse_usage(chunk.usage)) is not None:

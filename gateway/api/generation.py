@@ -4,9 +4,9 @@ An endpoint is a `Language`: how its dialect is read and written.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import msgspec
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
@@ -18,11 +18,13 @@ from compat.canonical.event import Result, fold
 from compat.canonical.request import Envelope, Request
 from compat.sse import KEEP_ALIVE
 from gateway.api.reading import Disconnected, form_type, read_json, require_method
-from gateway.api.reply import CLIENT_GONE, Errors, Reply
+from gateway.api.reply import CLIENT_GONE, Errors, Reply, explained
 from gateway.auth.guard import admit
 from gateway.house import Estate, House
-from gateway.routing.dispatch import Answer
+from gateway.routing.attempt import Answer, Asked
 from gateway.routing.router import Plan
+from gateway.routing.selection import modality_of
+from gateway.settings import SelectionMode
 from gateway.visit import Visit
 
 
@@ -66,6 +68,10 @@ class Prepared(Struct, frozen=True):
 
 
 _DIALECT_HEADERS = frozenset({b"anthropic-beta", b"anthropic-version", b"openai-beta"})
+_TIMEOUT, _STRICT, _EXPLAIN = b"x-request-timeout", b"x-gateway-strict", b"x-gateway-explain"
+_MODE = b"x-gateway-selection-mode"
+_HEADERS = _DIALECT_HEADERS | {_TIMEOUT, _STRICT, _EXPLAIN, _MODE}
+_MODES = get_args(SelectionMode)
 LARGE_BYTES = 4 * 1024 * 1024
 """From here on a form is read in a thread, not to hold up the loop."""
 SCOPE = "inference"
@@ -99,8 +105,12 @@ def endpoint(house: House, path: str, language: Language, work: Work | None = No
             require_method(http, "POST")
             limit = estate.config.server.body_limit_bytes
             body = await read_json(http, receive, limit, or_form=language.peek_form is not None)
-            timeout_s = _timeout(http)
-            strict = _header(http, b"x-gateway-strict").lower() == b"true"
+            said = {name: value for name, value in http["headers"] if name in _HEADERS}
+            timeout_s = _timeout(said[_TIMEOUT]) if _TIMEOUT in said else None
+            strict = said.get(_STRICT, b"").lower() == b"true"
+            visit.explain = said.get(_EXPLAIN, b"").lower() == b"true"
+            if _MODE in said:
+                visit.mode = _mode(said[_MODE])
             if language.peek_form is not None and (form := form_type(http)):
                 if len(body) < LARGE_BYTES:
                     envelope = language.peek_form(body, form)
@@ -108,18 +118,35 @@ def endpoint(house: House, path: str, language: Language, work: Work | None = No
                     envelope = await asyncio.to_thread(language.peek_form, body, form)
             else:
                 envelope = language.peek(body)
-            if spoken := {n.decode(): v.decode("latin-1") for n, v in http["headers"] if n in _DIALECT_HEADERS}:
+            if spoken := {n.decode(): v.decode("latin-1") for n, v in said.items() if n in _DIALECT_HEADERS}:
                 envelope = msgspec.structs.replace(envelope, headers=spoken)
         except GatewayError as e:
             await reply.refuse(e)
             return
         except Disconnected:
-            visit.status = CLIENT_GONE
+            visit.status = visit.status or CLIENT_GONE
             return
+        if envelope.dialect == "native" and "selection_mode" in envelope.fields:
+            visit.mode = msgspec.json.decode(envelope.fields["selection_mode"])
         visit.requested, visit.streamed = envelope.model or "auto", envelope.stream
-        await reply.attend(do(house, estate, language, envelope, visit, reply, timeout_s, strict))
+        work = do(house, estate, language, envelope, visit, reply, timeout_s, strict)
+        await reply.attend(work if house.limiter.idle else _limited(house, envelope, visit, work))
 
     return generate
+
+
+async def _limited(house: House, envelope: Envelope, visit: Visit, work: Awaitable[None]) -> None:
+    """Do the work within what the caller's key may use.  Raises LimitReached."""
+    assert visit.principal is not None, "the guard lets nobody in without one"
+    try:
+        given = house.limiter.enter(visit.principal.id, envelope)
+    except GatewayError:
+        cast(Coroutine[Any, Any, None], work).close()
+        raise
+    try:
+        await work
+    finally:
+        house.limiter.leave(given, visit.usage, answered=visit.first is not None)
 
 
 async def _answer(
@@ -139,7 +166,18 @@ async def _answer(
         reply.errors = language.errors
     if envelope.stream:
         reply.ping_while_waiting()
-    answer = await house.dispatcher.answer(plan, envelope, language.parse, call, visit)
+    context = Context(visit=visit, plan=plan, envelope=envelope)
+    asked = Asked(
+        plan=plan,
+        envelope=envelope,
+        call=call,
+        visit=visit,
+        parse=language.parse,
+        render=None if (stream := language.stream) is None else lambda events: stream(events, context),
+        mode=visit.mode,
+        hurried=timeout_s is not None and timeout_s < plan.timeouts.total_s,
+    )
+    answer = await house.dispatcher.answer(asked)
     try:
         headers = _headers(answer, visit)
         if call.dropped:
@@ -151,7 +189,6 @@ async def _answer(
         elif answer.frames is not None:
             await reply.stream(headers, answer.frames if language.watch is None else language.watch(answer))
         elif answer.events is not None:
-            context = Context(visit=visit, plan=plan, envelope=envelope)
             if envelope.stream and language.stream is not None:
                 await reply.stream(headers, language.stream(answer.events, context))
             else:
@@ -173,7 +210,7 @@ async def planned(
     estate: Estate, envelope: Envelope, visit: Visit, timeout_s: float | None, strict: bool
 ) -> tuple[Plan, Call]:
     """The routes of a request, and what surrounds it.  Raises ModelNotFound."""
-    plan = await estate.router.plan(envelope.model)
+    plan = await estate.router.plan(envelope.model, modality_of(envelope))
     visit.reason = plan.reason
     total_s = plan.timeouts.total_s if timeout_s is None else min(timeout_s, plan.timeouts.total_s)
     principal = visit.principal
@@ -184,6 +221,7 @@ async def planned(
         deadline=asyncio.get_running_loop().time() + total_s,
         timeouts=plan.timeouts,
         wait=visit.wait,
+        streamed=envelope.stream,
         strict=strict,
     )
     return plan, call
@@ -196,6 +234,8 @@ def _headers(answer: Answer, visit: Visit) -> list[tuple[bytes, bytes]]:
         (b"x-gateway-model", header_text(answer.route.name)),
         (b"x-gateway-attempts", b"%d" % visit.attempts),
     )
+    if visit.explain:
+        headers.append(explained(visit))
     if visit.wait.queue_s > 0 and visit.wait.queue_position is not None:
         headers.append((b"x-gateway-queue-position", b"%d" % visit.wait.queue_position))
     return headers
@@ -208,16 +248,20 @@ def header_text(text: str) -> bytes:
     return "".join(c if c.isascii() and c.isprintable() else "?" for c in text).encode()
 
 
-def _header(scope: HTTPScope, name: bytes) -> bytes:
-    return next((value for known, value in scope["headers"] if known == name), b"")
+def _mode(header: bytes) -> SelectionMode:
+    given = header.decode("latin-1")
+    if given not in _MODES:
+        raise InvalidRequest(
+            f"The header 'x-gateway-selection-mode' must be one of {', '.join(_MODES)}.",
+            param="x-gateway-selection-mode",
+            code="invalid_value",
+        )
+    return cast(SelectionMode, given)
 
 
-def _timeout(scope: HTTPScope) -> float | None:
-    given = _header(scope, b"x-request-timeout")
-    if not given:
-        return None
+def _timeout(header: bytes) -> float:
     try:
-        seconds = float(given)
+        seconds = float(header)
     except ValueError:
         seconds = -1.0
     if not 0 < seconds < 86_400:

@@ -8,8 +8,8 @@ from litestar.exceptions import HTTPException
 from backends.base import Probed
 from compat.canonical.error import Forbidden
 from gateway.auth.apikey import PUBLIC
-from gateway.config import LOOPBACK
 from gateway.house import Estate, House
+from gateway.settings import LOOPBACK
 
 
 def routes(house: House) -> list[Any]:
@@ -29,6 +29,7 @@ def routes(house: House) -> list[Any]:
         for name, backend in estate.backends.items():
             trouble = await backend.ready() if isinstance(backend, Probed) else None
             checks[f"backend:{name}"] = trouble or "ok"
+        checks |= {f"route:{name}": state for name, state in house.book.troubled(house.book.now()).items()}
         # One backend in trouble leaves the others serving: it is shown, and does not take the gateway out.
         backends = [state for name, state in checks.items() if name.startswith("backend:")]
         usable = not backends or "ok" in backends

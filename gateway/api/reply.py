@@ -6,6 +6,7 @@ costs several times this.  Invariant: whatever happens, the answer's generator i
 """
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import aclosing
 from time import perf_counter
@@ -22,6 +23,9 @@ from gateway.visit import Visit
 
 KEEP_ALIVE_S = 10.0
 """Silence after which a streaming client is sent a comment, so that nothing between cuts the line."""
+
+NAME_MAX = 200
+"""Characters of a model's name that a header shows."""
 
 CLIENT_GONE = 499
 """The status that is logged for a client that left; nobody receives it."""
@@ -150,7 +154,8 @@ class Reply:
 
     def _routed(self) -> list[Header]:
         visit = self._visit
-        return [(b"x-gateway-attempts", str(visit.attempts).encode())] if visit.attempts else []
+        headers = [(b"x-gateway-attempts", str(visit.attempts).encode())] if visit.attempts else []
+        return [*headers, explained(visit)] if visit.explain else headers
 
     async def _start_stream(self, headers: Sequence[Header]) -> None:
         await self._start(
@@ -177,7 +182,7 @@ class Reply:
 
     def _ping_if_silent(self) -> None:
         silent_s = perf_counter() - self._wrote
-        if silent_s >= KEEP_ALIVE_S and not self._ended:
+        if silent_s >= KEEP_ALIVE_S and not self._ended and (self._ping is None or self._ping.done()):
             self._ping = asyncio.create_task(self._send_ping())
             silent_s = 0.0
         self._pinger = asyncio.get_running_loop().call_later(KEEP_ALIVE_S - silent_s, self._ping_if_silent)
@@ -194,6 +199,24 @@ class Reply:
             self._pinger.cancel()
         if self._ping is not None:
             self._ping.cancel()
+
+
+def explained(visit: Visit) -> Header:
+    """How a request's routes were chosen and what became of each, as JSON in one header."""
+    routes = [{"route": _shown(route), "outcome": outcome} for route, outcome in visit.trail]
+    told = {
+        "requested": _shown(visit.requested or ""),
+        "reason": _shown(visit.reason),
+        "mode": visit.mode,
+        "routes": routes,
+    }
+    # All ASCII, and DEL is the one control character that JSON lets stand.
+    return b"x-gateway-explain", json.dumps(told, separators=(",", ":")).replace("\x7f", "\\u007f").encode()
+
+
+def _shown(name: str) -> str:
+    """Clients may send names of any length."""
+    return name if len(name) <= NAME_MAX else name[:NAME_MAX] + "…"
 
 
 def _uncancel(task: "asyncio.Task[None] | None") -> None:

@@ -36,7 +36,8 @@ from compat.openai.responses_tap import ResponsesTap
 from gateway.api.generation import Context, Language, Prepared, endpoint
 from gateway.db.responses import ResponseRows, Turn
 from gateway.house import House
-from gateway.routing.dispatch import Answer, relays
+from gateway.routing.attempt import Answer
+from gateway.routing.dispatch import relays
 from gateway.routing.router import Plan
 from gateway.visit import Visit, new_id
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from compat.canonical.error import InvalidRequest, Unauthenticated
 from compat.canonical.principal import Principal
-from gateway.config import Auth
+from gateway.settings import Auth
 
 SCOPES = frozenset({"inference", "sessions", "models:read", "models:write", "admin"})
 PUBLIC = "public"

@@ -4,16 +4,17 @@
 their globs, then local models, then what the providers list.
 """
 
-import random
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
+import msgspec
 from msgspec import Struct
 
-from backends.base import Backend, Timeouts
+from backends.base import Backend, Price, Timeouts
 from compat.canonical.error import ModelNotFound
-from gateway.config import ModelEntry
+from compat.canonical.model import Modality
 from gateway.registry import Registry
+from gateway.settings import Guard, ModelEntry, Strategy, Target
 
 
 class Route(Struct, frozen=True):
@@ -21,6 +22,12 @@ class Route(Struct, frozen=True):
     model: str
     """The backend's own name for the model."""
     weight: float = 1.0
+    price: Price | None = None
+    """None: nobody said."""
+    modality: Modality | None = None
+    capabilities: tuple[str, ...] = ()
+    """None named: unknown."""
+    context_length: int | None = None
 
     @property
     def name(self) -> str:
@@ -30,75 +37,111 @@ class Route(Struct, frozen=True):
 class Plan(Struct, frozen=True, kw_only=True):
     requested: str
     routes: Sequence[Route]
-    """In the order they are tried."""
+    """As configured; `gateway.routing.selection` puts them in order for a request."""
     reason: str
     """Why these, in words."""
     retries: int = 0
     """Further attempts once each route has failed."""
     timeouts: Timeouts = Timeouts()
+    strategy: Strategy = "order"
+    guard: Guard = "off"
 
 
 class Router:
-    def __init__(self, entries: Mapping[str, ModelEntry], backends: Mapping[str, Backend], registry: Registry) -> None:
+    def __init__(
+        self,
+        entries: Mapping[str, ModelEntry],
+        backends: Mapping[str, Backend],
+        registry: Registry,
+        prices: Mapping[str, Price | None] | None = None,
+    ) -> None:
         self._backends = backends
         self._registry = registry
-        self._exact: dict[str, Plan] = {}
-        self._weighted: set[str] = set()
+        self._prices = prices or {}
+        self._exact: dict[str, Plan | dict[str, Plan]] = {}
+        """Where an entry has routes by modality, one plan for each."""
         self._globs: list[tuple[str, ModelEntry]] = []
         for name, entry in entries.items():
             if "*" in name:
                 self._globs.append((name, entry))
             else:
-                self._exact[name] = self._planned(name, entry, f"configured as '{name}'")
-            if entry.strategy == "weighted":
-                self._weighted.add(name)
+                self._exact[name] = self._by_modality(name, entry, f"configured as '{name}'")
 
-    async def plan(self, requested: str) -> Plan:
+    async def plan(self, requested: str, modality: Modality = "text") -> Plan:
         """The routes for a name; an empty one means `auto`.  Raises ModelNotFound."""
         name = requested or "auto"
         plan = self._exact.get(name)
         if plan is not None:
-            return _drawn(plan) if name in self._weighted else plan
+            return plan if isinstance(plan, Plan) else self._of_modality(plan, name, modality)
         for pattern, entry in self._globs:
             if fnmatchcase(name, pattern):
-                plan = self._planned(name, entry, f"configured as '{pattern}'")
-                return _drawn(plan) if pattern in self._weighted else plan
+                plan = self._by_modality(name, entry, f"configured as '{pattern}'")
+                return plan if isinstance(plan, Plan) else self._of_modality(plan, name, modality)
         backend_name, slash, model = name.partition("/")
         backend = self._backends.get(backend_name)
         if slash and model and backend is not None:
             if self._registry.is_closed(backend_name) and not self._registry.has_local(backend_name, model):
                 raise self._unknown(requested)
-            return Plan(requested=name, routes=(Route(backend, model),), reason="addressed as BACKEND/MODEL", retries=2)
+            route = self._route(backend_name, model)
+            return Plan(requested=name, routes=(route,), reason="addressed as BACKEND/MODEL", retries=2)
         found = await self._registry.find(name)
         if found is None:
             raise self._unknown(requested)
         return Plan(
             requested=name,
-            routes=(Route(self._backends[found.backend], found.name),),
+            routes=(self._route(found.backend, found.name),),
             reason="a local model" if found.status == "ready" else f"listed by backend '{found.backend}'",
             retries=2,
         )
 
-    def _planned(self, name: str, entry: ModelEntry, reason: str) -> Plan:
+    def _by_modality(self, name: str, entry: ModelEntry, reason: str) -> Plan | dict[str, Plan]:
+        if isinstance(entry.routes, tuple):
+            return self._planned(name, entry, entry.routes, reason)
+        return {
+            modality: self._planned(name, entry, routes, f"{reason}, {modality}")
+            for modality, routes in entry.routes.items()
+        }
+
+    def _of_modality(self, plans: dict[str, Plan], name: str, modality: Modality) -> Plan:
+        if modality not in plans:
+            raise ModelNotFound(f"The model '{name}' has no routes for {modality}; it has some for {', '.join(plans)}.")
+        return plans[modality]
+
+    def _planned(self, name: str, entry: ModelEntry, targets: Sequence[str | Target], reason: str) -> Plan:
         routes = []
-        for target in entry.routes:
-            to, weight = (target, 1.0) if isinstance(target, str) else (target.to, target.weight)
-            backend, _, model = to.partition("/")
-            routes.append(Route(self._backends[backend], model.replace("*", name), weight))
-        return Plan(requested=name, routes=tuple(routes), reason=reason, retries=entry.retries, timeouts=entry.timeouts)
+        for given in targets:
+            target = Target(to=given) if isinstance(given, str) else given
+            backend, _, model = target.to.partition("/")
+            route = self._route(backend, model.replace("*", name))
+            routes.append(
+                msgspec.structs.replace(
+                    route,
+                    weight=target.weight,
+                    capabilities=target.capabilities or route.capabilities,
+                    context_length=target.context_length or route.context_length,
+                )
+            )
+        return Plan(
+            requested=name,
+            routes=tuple(routes),
+            reason=reason,
+            retries=entry.retries,
+            timeouts=entry.timeouts,
+            strategy=entry.strategy,
+            guard=entry.stream_guard,
+        )
+
+    def _route(self, backend: str, model: str) -> Route:
+        facts = self._registry.known(backend, model)
+        return Route(
+            self._backends[backend],
+            model,
+            price=self._prices.get(backend),
+            modality=facts.modality if facts else None,
+            capabilities=facts.capabilities if facts else (),
+            context_length=facts.context_length if facts else None,
+        )
 
     def _unknown(self, requested: str) -> ModelNotFound:
         shown = requested if len(requested) <= 200 else requested[:200] + "…"
         return ModelNotFound(f"The model '{shown}' does not exist. GET /v1/models lists what there is.")
-
-
-def _drawn(plan: Plan) -> Plan:
-    """Weighted order: the first route is drawn by weight, the rest follow by the same draw."""
-    rest, order = list(plan.routes), []
-    while rest:
-        chosen = random.choices(rest, [max(route.weight, 0.0) or 1e-9 for route in rest])[0]  # noqa: S311
-        rest.remove(chosen)
-        order.append(chosen)
-    return Plan(
-        requested=plan.requested, routes=tuple(order), reason=plan.reason, retries=plan.retries, timeouts=plan.timeouts
-    )

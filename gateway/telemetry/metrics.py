@@ -1,5 +1,8 @@
 """Prometheus metrics.  Labels are bounded: names from the configuration and our own words, never a client's."""
 
+import asyncio
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -11,12 +14,26 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._children: dict[tuple[Any, ...], Any] = {}
         r = self.registry
         self.requests = Counter("pluggably_requests", "Requests answered.", ["route", "backend", "status"], registry=r)
         self.errors = Counter("pluggably_errors", "Errors by code.", ["route", "backend", "code"], registry=r)
         self.tokens = Counter("pluggably_tokens", "Tokens metered.", ["backend", "direction"], registry=r)
         self.attempts = Counter("pluggably_attempts", "Attempts at a backend.", ["backend", "outcome"], registry=r)
+        self.resumed = Counter(
+            "pluggably_streams_resumed",
+            "Broken streams that a backend went on with.",
+            ["backend", "outcome"],
+            registry=r,
+        )
+        self.skipped = Counter(
+            "pluggably_events_skipped", "Malformed events left out of streams.", ["backend"], registry=r
+        )
+        self.open = Gauge("pluggably_breakers_open", "Routes left alone because of failures.", ["backend"], registry=r)
+        self.waiting = Gauge("pluggably_waiting", "Requests waiting for a backend.", ["backend"], registry=r)
         self.in_flight = Gauge("pluggably_in_flight", "Requests under way.", registry=r)
+        self.tasks = Gauge("pluggably_tasks", "Tasks of the event loop.", registry=r)
+        self.tasks.set_function(_tasks)
         self.duration = Histogram(
             "pluggably_request_seconds", "Whole request.", ["route"], buckets=_SECONDS, registry=r
         )
@@ -31,5 +48,20 @@ class Metrics:
             registry=r,
         )
 
+    def child(self, metric: Any, *labels: str) -> Any:
+        """The metric with these labels.  Looking it up costs more than counting, so it is kept: labels are few."""
+        key = (metric, *labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = metric.labels(*labels)
+        return child
+
     def render(self) -> bytes:
         return generate_latest(self.registry)
+
+
+def _tasks() -> int:
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:  # no loop runs
+        return 0

@@ -37,7 +37,6 @@ class Ledger:
         self.dropped = 0
         self._over: list[Visit] = []
         self._wanted = asyncio.Event()
-        self._children: dict[tuple[Any, ...], Any] = {}
 
     def settle(self, visit: Visit) -> None:
         """Account for a visit that is over: shortly, together with others, which is cheaper than one by one."""
@@ -58,10 +57,10 @@ class Ledger:
         backend = visit.backend or ""
         first = visit.first - visit.began if visit.first is not None else None
         m = self._metrics
-        self._child(m.requests, route, backend, str(visit.status)).inc()
-        self._child(m.duration, route).observe(total)
+        m.child(m.requests, route, backend, str(visit.status)).inc()
+        m.child(m.duration, route).observe(total)
         if visit.code is not None or visit.status >= 400:
-            self._child(m.errors, route, backend, visit.code or str(visit.status)).inc()
+            m.child(m.errors, route, backend, visit.code or str(visit.status)).inc()
         if visit.requested is not None:
             self._settle_generation(visit, backend, route, first, total)
         if route in _QUIET and visit.status < 400:
@@ -71,12 +70,12 @@ class Ledger:
     def _settle_generation(self, visit: Visit, backend: str, route: str, first: float | None, total: float) -> None:
         m, usage = self._metrics, visit.usage
         if first is not None:
-            self._child(m.first_token, backend).observe(first)
+            m.child(m.first_token, backend).observe(first)
         if visit.handed is not None:
-            self._child(m.overhead, route).observe(visit.handed - visit.began)
+            m.child(m.overhead, route).observe(visit.handed - visit.began)
         if usage is not None:
-            self._child(m.tokens, backend, "input").inc(usage.input_tokens or 0)
-            self._child(m.tokens, backend, "output").inc(usage.output_tokens or 0)
+            m.child(m.tokens, backend, "input").inc(usage.input_tokens or 0)
+            m.child(m.tokens, backend, "output").inc(usage.output_tokens or 0)
         if visit.principal is None:
             return
         if len(self._rows) == QUEUE_MAX:
@@ -131,14 +130,6 @@ class Ledger:
                 self._rows.extendleft(reversed(batch))
                 logger().error("usage_write_failed", error=type(e).__name__, rows=len(self._rows))
                 return
-
-    def _child(self, metric: Any, *labels: str) -> Any:
-        # Metric.labels() costs more than the increment; the label space is bounded, so keep them.
-        key = (metric, *labels)
-        child = self._children.get(key)
-        if child is None:
-            child = self._children[key] = metric.labels(*labels)
-        return child
 
 
 def _name(given: str | None) -> str | None:

@@ -74,9 +74,16 @@ def test_explain_tells_the_routes_in_order_and_why(file: str) -> None:
     assert done.stdout.index("up/reset") < done.stdout.index("up/answer")
     assert "configured as 'after-reset'" in done.stdout
     told = json.loads(run("explain", "once-x", "--json", "--config", file).stdout)
-    assert told["routes"] == [{"route": "up/once-x", "weight": 1.0}]
+    assert [(route["route"], route["left_out"]) for route in told["routes"]] == [("up/once-x", None)]
     assert told["reason"] == "configured as 'once-*'"
     assert told["retries"] == 0
+
+
+def test_explain_tells_which_routes_a_selection_mode_leaves_out(file: str) -> None:
+    done = run("explain", "dead-then-fake", "--mode", "free_only", "--config", file)
+    assert "1. fake/fake" in done.stdout
+    assert "dead/anything" in done.stdout
+    assert "free_only does not allow" in done.stdout
 
 
 def test_explain_finds_what_a_provider_lists_and_leaves_nothing_open(file: str) -> None:

@@ -8,8 +8,9 @@ import jsonschema
 import msgspec
 import pytest
 
-from gateway.config import Config, ConfigError, load, schema
+from gateway.config import ConfigError, load, schema
 from gateway.estate import build
+from gateway.settings import Config
 from tests.process import ROOT
 
 KEY = {"name": "app", "key": "0123456789abcdef"}

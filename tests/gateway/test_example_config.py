@@ -9,7 +9,8 @@ from msgspec import Struct
 
 from backends import KINDS, settings_of
 from backends.base import Timeouts
-from gateway import config
+from gateway import config, settings
+from gateway.routing.breaker import Rule
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "config.example.yaml"
@@ -28,13 +29,16 @@ def test_the_example_configuration_loads_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("path", "struct"),
     [
-        ("", config._File),
-        ("server", config.Server),
-        ("server.tls", config.Tls),
-        ("database", config.Database),
-        ("auth", config.Auth),
-        ("telemetry", config.Telemetry),
-        ("models.smart", config.ModelEntry),
+        ("", settings.File),
+        ("server", settings.Server),
+        ("server.tls", settings.Tls),
+        ("database", settings.Database),
+        ("auth", settings.Auth),
+        ("limits", settings.Limits),
+        ("limits.default", settings.Limit),
+        ("breaker", Rule),
+        ("telemetry", settings.Telemetry),
+        ("models.smart", settings.ModelEntry),
         ("models.smart.timeouts", Timeouts),
     ],
 )
@@ -46,18 +50,29 @@ def test_the_example_names_every_key_of_every_section(path: str, struct: type[St
 
 
 def test_the_example_names_every_key_of_a_configured_api_key() -> None:
-    assert set(_tree()["auth"]["keys"][0]) == set(config.Key.__struct_fields__)
+    assert set(_tree()["auth"]["keys"][0]) == set(settings.Key.__struct_fields__)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_example_names_every_setting_of_every_kind_of_backend(kind: str) -> None:
     named = {key for entry in _tree()["backends"].values() if entry["kind"] == kind for key in entry} - {"kind"}
-    assert set(type(settings_of(kind, {})).__struct_fields__) == named
+    own = set(type(settings_of(kind, {})).__struct_fields__)
+    assert own == named - (set(settings.Terms.__struct_fields__) - own)
+
+
+def test_the_example_names_every_setting_of_any_backend() -> None:
+    assert set(settings.Terms.__struct_fields__) <= set(_tree()["backends"]["box2"])
 
 
 def test_the_defaults_shown_in_the_example_are_the_defaults() -> None:
     tree = _tree()
-    for section, struct in {"server": config.Server, "telemetry": config.Telemetry}.items():
+    sections: dict[str, type[Struct]] = {
+        "server": settings.Server,
+        "limits": settings.Limits,
+        "breaker": Rule,
+        "telemetry": settings.Telemetry,
+    }
+    for section, struct in sections.items():
         shown = msgspec.convert(tree[section], struct)
         assert shown == struct()
     shown = settings_of(

@@ -1,4 +1,4 @@
-"""A gateway that keeps responses for two tenants, and a provider that keeps its own."""
+"""A gateway that keeps responses for two tenants, a provider that keeps its own, and a gateway before Anthropic."""
 
 from collections.abc import Iterator
 
@@ -6,6 +6,7 @@ import httpx2
 import openai
 import pytest
 
+from tests.claude import Claude, claude
 from tests.gateway.conftest import config, speaking
 from tests.process import Gateway, gateway
 from tests.provider import Provider
@@ -60,4 +61,47 @@ def rival(keeper: Gateway, sdk_http: httpx2.Client) -> openai.OpenAI:
 def wire_client(keeper: Gateway) -> Iterator[httpx2.Client]:
     """Speaks to the same gateway without an SDK, for the first tenant."""
     with speaking(keeper, {"authorization": f"Bearer {ACME_KEY}"}) as http:
+        yield http
+
+
+@pytest.fixture(scope="session")
+def running_anthropic() -> Iterator[Claude]:
+    with claude() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def running_translating(
+    running_anthropic: Claude, running_provider: Provider, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    tree = config(running_provider.url)
+    tree["backends"]["claude"] = {"kind": "anthropic", "base_url": running_anthropic.url, "api_key": "k"}
+    with gateway(tmp_path_factory.mktemp("translating"), tree) as running:
+        yield running
+
+
+@pytest.fixture
+def anthropics(running_anthropic: Claude) -> Iterator[Claude]:
+    """The provider that speaks Anthropic's dialect, with nothing asked of it yet."""
+    running_anthropic.forget()
+    yield running_anthropic
+    assert not running_anthropic.broken
+
+
+@pytest.fixture
+def translating(running_translating: Gateway, anthropics: Claude, upstream: Provider) -> Gateway:
+    """A gateway whose backends speak other dialects than its clients; it wants no key."""
+    return running_translating
+
+
+@pytest.fixture
+def translated(translating: Gateway, sdk_http: httpx2.Client) -> openai.OpenAI:
+    """An unchanged OpenAI client of that gateway."""
+    return openai.OpenAI(base_url=f"{translating.url}/v1", api_key="x", max_retries=0, http_client=sdk_http)
+
+
+@pytest.fixture
+def translated_http(translating: Gateway) -> Iterator[httpx2.Client]:
+    """Speaks to the same gateway without an SDK."""
+    with speaking(translating) as http:
         yield http

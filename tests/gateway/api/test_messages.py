@@ -14,8 +14,8 @@ import pytest
 from pydantic import BaseModel
 
 from compat.anthropic.answer import PING
-from tests import wire
-from tests.claude import Claude, claude, events, fixture, frames, send
+from tests import scripts, wire
+from tests.claude import Claude, claude, events, fixture, frames, tell
 from tests.exchange import Exchange
 from tests.gateway.conftest import APP_KEY, AUTH, READER_KEY, UPSTREAM_KEY
 from tests.http import error_of, usage_row
@@ -251,12 +251,9 @@ def test_the_sdks_tool_runner_goes_round_without_a_thread_where_nobody_keeps_one
 ) -> None:
     async def weather(exchange: Exchange) -> None:
         frames = wire.tool_call(include_usage=True)[:4] + wire.tool_call(include_usage=True)[6:]
-        exchange.begin()
         if exchange.json["messages"][-1]["role"] == "tool":
             frames = wire.stream(["Sunny."], include_usage=True)
-        for frame in frames:
-            exchange.send(frame)
-        exchange.end()
+        await scripts.tell(exchange, frames)
 
     upstream.scripts["weather"] = weather
     runner = sdk.beta.messages.tool_runner(model="up/weather", max_tokens=9, messages=HELLO, tools=[get_weather])
@@ -273,8 +270,7 @@ def test_a_silent_stream_is_kept_awake_with_pings(
 ) -> None:
     async def slow(exchange: Exchange) -> None:
         await asyncio.sleep(0.5)
-        await send(exchange, frames("text.sse"))
-        exchange.end()
+        await tell(exchange, frames("text.sse"))
 
     running_claude.forget()
     running_claude.scripts["slow"] = slow

@@ -368,11 +368,11 @@ def test_wrong_methods_are_told(wire_client: httpx2.Client) -> None:
 
 
 def test_what_cannot_be_carried_over_is_named_or_refused(wire_client: httpx2.Client) -> None:
-    body = asking("up/answer", tools=[{"type": "web_search"}], truncation="auto", background=True)
+    body = asking("up/answer", tools=[{"type": "web_search"}], truncation="auto", service_tier="flex")
     answer = wire_client.post(PATH, json=body)
     assert answer.status_code == 200
     assert answer.json()["tools"] == []
-    assert set(answer.headers["x-gateway-dropped"].split(", ")) == {"tools.web_search", "truncation", "background"}
+    assert set(answer.headers["x-gateway-dropped"].split(", ")) == {"tools.web_search", "truncation", "service_tier"}
     strict = wire_client.post(PATH, json=body, headers={"x-gateway-strict": "true"})
     assert strict.status_code == 400
     assert error_of(strict)["code"] == "unsupported_parameter"

@@ -1,19 +1,17 @@
 """A name → routes: what goes before what."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Sequence
 
 import pytest
-from msgspec.structs import replace
 
 from backends.base import Backend, Local, Ports
 from backends.fake import FakeBackend, Settings
 from compat.canonical.error import ModelNotFound
 from compat.canonical.model import Model
-from gateway.config import ModelEntry, Target
 from gateway.registry import Registry
 from gateway.routing.router import Router
+from gateway.settings import ModelEntry, Target
 
 
 class Listing(FakeBackend):
@@ -80,17 +78,12 @@ async def test_a_name_that_leads_nowhere_is_not_found(router: Router, name: str)
     assert len(missing.value.message) < 400
 
 
-async def test_the_weights_draw_the_first_route_and_the_rest_stay_for_fallback() -> None:
-    entry = ModelEntry(routes=(Target(to="up/a", weight=3), Target(to="up/b", weight=1)), strategy="weighted")
+async def test_a_glob_puts_the_name_into_its_routes_and_keeps_their_facts() -> None:
+    entry = ModelEntry(routes=(Target(to="up/*", weight=3, capabilities=("tools",), context_length=10),))
     backends: dict[str, Backend] = {"up": UP}
-    router = Router({"mixed": entry, "m-*": replace(entry, routes=("up/*",))}, backends, Registry(backends, {}))
-    drawn: Counter[str] = Counter()
-    for _ in range(2000):
-        plan = await router.plan("mixed")
-        assert sorted(route.model for route in plan.routes) == ["a", "b"]
-        drawn[plan.routes[0].model] += 1
-    assert 1350 < drawn["a"] < 1650
-    assert [route.model for route in (await router.plan("m-1")).routes] == ["m-1"]
+    router = Router({"m-*": entry}, backends, Registry(backends, {}))
+    (route,) = (await router.plan("m-1")).routes
+    assert (route.model, route.weight, route.capabilities, route.context_length) == ("m-1", 3, ("tools",), 10)
 
 
 async def test_a_list_is_asked_for_once_by_many(router: Router) -> None:

@@ -1,0 +1,144 @@
+"""Which of a plan's routes can do what a request wants, and in which order they are asked.
+
+A route is left out only for what is known of it, and only while another may do: where none may, all
+are asked as they stand, and the backend's own refusal is the answer.
+"""
+
+import random
+import re
+from collections.abc import Callable, Sequence
+
+from backends.base import Price
+from compat.canonical.error import InvalidRequest
+from compat.canonical.model import Modality
+from compat.canonical.request import Dialect, Envelope
+from gateway.routing.health import HealthBook
+from gateway.routing.router import Plan, Route
+from gateway.settings import SelectionMode
+from gateway.visit import Visit
+
+CHARACTERS_PER_TOKEN = 6
+"""More than a token of ordinary text has: what is too long by this measure is too long."""
+
+_MODALITIES: dict[Dialect, Modality] = {"embeddings": "embedding", "images": "image", "image_edits": "image"}
+_PRICES: dict[SelectionMode, frozenset[Price]] = {
+    "local_only": frozenset({"local"}),
+    "free_only": frozenset({"free", "local"}),
+    "commercial_only": frozenset({"paid"}),
+}
+_pictures = re.compile(rb'"(?:image_url|input_image|images)"|"type"\s*:\s*"image"').search
+
+
+def modality_of(envelope: Envelope) -> Modality:
+    """What a request wants made."""
+    return _MODALITIES.get(envelope.dialect, "text")
+
+
+def select(plan: Plan, envelope: Envelope, book: HealthBook, mode: SelectionMode, visit: Visit) -> Sequence[Route]:
+    """The routes to ask, in order; those left out go to the visit's trail.  Raises InvalidRequest."""
+    routes = plan.routes
+    if mode != "auto":
+        routes = [route for route in routes if route.price in _PRICES[mode]]
+        visit.trail += [(route.name, reason) for route in plan.routes if (reason := _priced_out(route, mode))]
+        if not routes:
+            raise InvalidRequest(
+                f"No route of the model '{plan.requested}' is allowed by '{mode}'.",
+                param="selection_mode",
+                code="unsupported_value",
+            )
+    if len(routes) == 1:
+        return routes
+    routes = _able(routes, envelope, visit)
+    return routes if plan.strategy == "order" or len(routes) == 1 else _STRATEGIES[plan.strategy](routes, book)
+
+
+def allowed(route: Route, mode: SelectionMode, modality: Modality) -> str | None:
+    """Why a route would be left out before any request is looked at; None if it would not."""
+    if reason := _priced_out(route, mode):
+        return reason
+    if route.modality is not None and route.modality != modality:
+        return f"makes {route.modality}, not {modality}"
+    return None
+
+
+def _priced_out(route: Route, mode: SelectionMode) -> str | None:
+    if mode == "auto" or route.price in _PRICES[mode]:
+        return None
+    return f"its price class is {route.price or 'unknown'}, which {mode} does not allow"
+
+
+def _able(routes: Sequence[Route], envelope: Envelope, visit: Visit) -> Sequence[Route]:
+    lacks = _wants(envelope)
+    kept, left_out = [], []
+    for route in routes:
+        reason = lacks(route)
+        if reason is None:
+            kept.append(route)
+        else:
+            left_out.append((route.name, reason))
+    if not kept:
+        return routes
+    visit.trail += left_out
+    return kept
+
+
+def _wants(envelope: Envelope) -> Callable[[Route], str | None]:
+    """What a route lacks for this request, as far as that is known; None for nothing."""
+    modality = modality_of(envelope)
+    pictures = modality == "text" and _pictures(envelope.body) is not None
+    tools = bytes(envelope.fields.get("tools", b"null")) not in (b"null", b"[]")
+    size = 0 if pictures or modality != "text" else len(envelope.body)
+    tokens: int | None = None
+
+    def too_long(window: int) -> bool:
+        nonlocal tokens
+        if size // CHARACTERS_PER_TOKEN <= window:
+            return False
+        if tokens is None:
+            tokens = _characters(envelope.body) // CHARACTERS_PER_TOKEN
+        return tokens > window
+
+    def lacks(route: Route) -> str | None:
+        if route.modality is not None and route.modality != modality:
+            return f"makes {route.modality}, not {modality}"
+        if route.capabilities and pictures and "vision" not in route.capabilities:
+            return "takes no images"
+        if route.capabilities and tools and "tools" not in route.capabilities:
+            return "takes no tools"
+        if route.context_length is not None and too_long(route.context_length):
+            return f"context of {route.context_length} tokens is too short"
+        return None
+
+    return lacks
+
+
+def _characters(body: bytes) -> int:
+    """Of most alphabets, several bytes are one, and many clients write six for each."""
+    text = body.decode("utf-8", "replace")
+    return len(text) - 5 * text.count("\\u")
+
+
+def _weighted(routes: Sequence[Route], book: HealthBook) -> Sequence[Route]:  # noqa: ARG001
+    """Each place is drawn by weight among those left."""
+    rest, order = list(routes), []
+    while rest:
+        chosen = random.choices(rest, [max(route.weight, 0.0) or 1e-9 for route in rest])[0]  # noqa: S311
+        rest.remove(chosen)
+        order.append(chosen)
+    return order
+
+
+def _latency(routes: Sequence[Route], book: HealthBook) -> Sequence[Route]:
+    """The faster of two drawn ones comes first: all of the traffic on the fastest would make it the slowest."""
+    now = book.now()
+    order = random.sample(list(routes), len(routes))
+    if book.of(order[1].name).speed(now) < book.of(order[0].name).speed(now):
+        order[0], order[1] = order[1], order[0]
+    return [order[0], *sorted(order[1:], key=lambda route: book.of(route.name).speed(now))]
+
+
+def _least_busy(routes: Sequence[Route], book: HealthBook) -> Sequence[Route]:
+    return sorted(routes, key=lambda route: book.of(route.name).busy)
+
+
+_STRATEGIES = {"weighted": _weighted, "latency": _latency, "least_busy": _least_busy}
