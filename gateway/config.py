@@ -161,6 +161,8 @@ def _check(config: Config) -> None:
         names.add(key.name)
     if bool(server.tls.cert) != bool(server.tls.key):
         raise ConfigError("server.tls: cert and key are needed together")
+    if config.breaker.cooldown_max_s < config.breaker.cooldown_s:
+        raise ConfigError("breaker.cooldown_max_s: less than cooldown_s, with which it begins")
     for name, entry in config.models.items():
         if isinstance(entry.routes, tuple):
             _check_routes(f"models.{name}.routes", entry.routes, config)
@@ -251,7 +253,8 @@ def _explained(message: str, tree: Any) -> str:
         if place is not None and place[1]:
             return f"{at}.{wrong[1]}: unknown key{_nearest(wrong[1], get_args(Modality))}"
         section, _, name = at.rpartition(".")
-        return f"{at}: '{wrong[1]}' is unknown{_nearest(wrong[1], get_args(get_type_hints(_section(section)).get(name)))}"
+        kind = get_type_hints(_section(section)).get(name)
+        return f"{at}: '{wrong[1]}' is unknown{_nearest(wrong[1], get_args(kind))}"
     return f"{at}: {what}" if at else what
 
 

@@ -178,6 +178,8 @@ class Connection(HttpToolsProtocol):
         self._steps += 1
         if not self.url.startswith(b"/"):
             self._fail(InvalidRequest("The request target must be a path that begins with '/'."))
+        if self.parser.get_method() == b"CONNECT":  # which the parser takes for an upgrade, however it is read
+            self._fail(InvalidRequest("The gateway is no proxy: CONNECT is not supported."))
         if len(self.pipeline) >= PIPELINED_MAX:
             self._fail(InvalidRequest(f"More than {PIPELINED_MAX} requests were sent ahead."))
         if self.parser.should_upgrade():

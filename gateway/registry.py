@@ -23,6 +23,8 @@ class Registry:
         self._lists: dict[str, Sequence[Model]] = {}
         self._due: dict[str, float] = {}
         self._asking: dict[str, asyncio.Task[None]] = {}
+        self.edition = 0
+        """Counts the times when more became known."""
 
     def is_closed(self, backend: str) -> bool:
         """Whether all of a backend's models are known: only local ones are."""
@@ -66,7 +68,10 @@ class Registry:
 
     async def _ask(self, name: str) -> None:
         try:
-            self._lists[name] = await self._backends[name].models()
+            listed = await self._backends[name].models()
+            if listed != self._lists.get(name):
+                self._lists[name] = listed
+                self.edition += 1
             self._due[name] = time.monotonic() + FRESH_S
         except GatewayError as e:
             self._due[name] = time.monotonic() + FAILED_S

@@ -7,9 +7,12 @@ fixture, and `claude-opus-4-6:text` does too, for models whose generation matter
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from tests.exchange import Exchange
 from tests.provider import Provider, _Connection
@@ -27,6 +30,35 @@ def fixture(name: str) -> bytes:
 def frames(name: str) -> list[bytes]:
     """The events of a golden stream, separators included."""
     return [event + b"\n\n" for event in fixture(name).split(b"\n\n") if event]
+
+
+def whole(stream: Iterable[bytes]) -> bytes:
+    """The body that says at once what these events say one by one; inputs keep their spelling."""
+    body: dict[str, Any] = {}
+    block: dict[str, Any] = {}
+    spelled = ""
+    told: list[tuple[str, Any]] = list(events(b"".join(stream)))
+    for name, event in told:
+        match event:
+            case {"message": message}:
+                body = message
+            case {"content_block": begun}:
+                body["content"].append(block := begun)
+                spelled = ""
+            case {"delta": {"type": "citations_delta", "citation": citation}}:
+                block["citations"] = [*(block["citations"] or ()), citation]
+            case {"delta": {"type": "signature_delta", "signature": signature}}:
+                block["signature"] = signature
+            case {"delta": {"type": "input_json_delta", "partial_json": piece}}:
+                spelled += piece
+            case {"delta": {"type": ("text_delta" | "thinking_delta") as kind} as delta}:
+                block[kind.removesuffix("_delta")] += delta[kind.removesuffix("_delta")]
+            case {"delta": stop, "usage": usage}:
+                body |= stop
+                body["usage"] |= usage
+        if name == "content_block_stop" and spelled:
+            block["input"] = msgspec.Raw(spelled.encode())
+    return msgspec.json.encode(body)
 
 
 class Claude(Provider):
@@ -54,23 +86,36 @@ class Claude(Provider):
             body = fixture(name).replace(b"Invalid", BODY_CANARY.encode() + b" Invalid")
             exchange.answer(body, f"{argument} Refused", **_HEADERS)
         elif script == "cut":
-            await send(exchange, [e for e in frames("text.sse") if b"message_stop" not in e])
+            # A whole answer breaks off in its middle.
+            await _send(exchange, frames("text.sse")[:-1] if exchange.streams else [fixture("text.json")[:200]])
             exchange.end()
         elif script == "stall":
-            await send(exchange, frames("text.sse")[:4])
+            await _send(exchange, frames("text.sse")[:4] if exchange.streams else [])
             await asyncio.Event().wait()
-        elif not exchange.streams:
+        elif exchange.streams:
+            await tell(exchange, frames(f"{script or 'text'}.sse"))
+        elif script == "overloaded":
+            exchange.answer(fixture("overloaded.sse").rpartition(b"data: ")[2].strip(), "529 Overloaded", **_HEADERS)
+        elif (FIXTURES / f"{script or 'text'}.json").exists():
             exchange.answer(fixture(f"{script or 'text'}.json"), **_HEADERS)
         else:
-            await send(exchange, frames(f"{script or 'text'}.sse"))
-            exchange.end()
+            await tell(exchange, frames(f"{script}.sse"))
 
 
-async def send(exchange: Exchange, events: list[bytes]) -> None:
+async def tell(exchange: Exchange, events: list[bytes]) -> None:
+    """Answer as asked: event by event, or with the body that they stand for."""
+    if not exchange.streams:
+        exchange.answer(whole(events), **_HEADERS)
+        return
+    await _send(exchange, events)
+    exchange.end()
+
+
+async def _send(exchange: Exchange, pieces: list[bytes]) -> None:
     head = "".join(f"\r\n{name}: {value}" for name, value in _HEADERS.items())
-    exchange.begin("text/event-stream; charset=utf-8" + head)
-    for event in events:
-        exchange.send(event)
+    exchange.begin(("text/event-stream; charset=utf-8" if exchange.streams else "application/json") + head)
+    for piece in pieces:
+        exchange.send(piece)
         await asyncio.sleep(0)
 
 

@@ -67,7 +67,8 @@ class Exchange:
 
     @property
     def wants_usage(self) -> bool:
-        return bool((self.json.get("stream_options") or {}).get("include_usage"))
+        """A stream tells it only to those who ask, a whole answer always."""
+        return not self.streams or bool((self.json.get("stream_options") or {}).get("include_usage"))
 
     def answer(self, body: bytes, status: str = "200 OK", **headers: str) -> None:
         """One whole response."""

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 
+from compat.openai.fold import fold_chat
 from tests import wire
 from tests.exchange import Exchange, Script
 
@@ -17,6 +19,35 @@ async def _frames(x: Exchange, frames: list[bytes], pause_s: float = 0.0) -> Non
         await asyncio.sleep(pause_s)
 
 
+async def tell(x: Exchange, frames: list[bytes], sent: list[bytes] | None = None) -> None:
+    """Answer as asked: frame by frame, or with the body that they fold to.
+
+    sent: what comes of the frames when they are streamed, where that is something else.
+    """
+
+    async def each() -> AsyncIterator[bytes]:
+        for frame in frames:
+            yield frame
+
+    if not x.streams:
+        x.answer(await fold_chat(each()))
+        return
+    await _frames(x, frames if sent is None else sent)
+    x.end()
+
+
+async def _begin(x: Exchange, words: int) -> None:
+    """The head of an answer and so many words of it; of a whole one, half the body that has these words."""
+    said = [f"word{n} " for n in range(words)]
+    if x.streams:
+        await _frames(x, [wire.opening(None), *(wire.word(word, None) for word in said)] if said else [])
+        return
+    x.begin("application/json")
+    if said:
+        body = wire.completion("".join(said))
+        x.send(body[: len(body) // 2])
+
+
 async def events(x: Exchange, count: str = "3", pause_s: str = "0") -> None:
     """So many words, with a pause before each next one; whole, the time they would have taken."""
     words = [f"word{n} " for n in range(int(count))]
@@ -29,8 +60,7 @@ async def events(x: Exchange, count: str = "3", pause_s: str = "0") -> None:
 
 
 async def tools(x: Exchange) -> None:
-    await _frames(x, wire.tool_call(x.wants_usage))
-    x.end()
+    await tell(x, wire.tool_call(x.wants_usage))
 
 
 async def status(x: Exchange, code: str, *retry_after: str) -> None:
@@ -63,15 +93,15 @@ async def error_in_200(x: Exchange) -> None:
 
 async def cut(x: Exchange, count: str = "0") -> None:
     """So many words, then the end of the response, without finish_reason or [DONE]."""
-    opened = [wire.opening(None)] if int(count) else []
-    await _frames(x, [*opened, *(wire.word(f"word{n} ", None) for n in range(int(count)))])
+    await _begin(x, int(count))
     x.end()
 
 
 async def tear(x: Exchange, count: str = "2") -> None:
     """So many words, then half an event and a closed connection."""
-    await _frames(x, [wire.opening(None), *(wire.word(f"word{n} ", None) for n in range(int(count)))])
-    x.send(wire.word("torn", None)[:40])
+    await _begin(x, int(count))
+    if x.streams:
+        x.send(wire.word("torn", None)[:40])
     x.close()
 
 
@@ -85,8 +115,7 @@ async def silent(x: Exchange) -> None:
 
 async def stall(x: Exchange, count: str = "1") -> None:
     """So many words, then silence; 0 sends the headers only."""
-    opened = [wire.opening(None)] if int(count) else []
-    await _frames(x, [*opened, *(wire.word(f"word{n} ", None) for n in range(int(count)))])
+    await _begin(x, int(count))
     await silent(x)
 
 
@@ -95,33 +124,33 @@ async def redirect(x: Exchange) -> None:
 
 
 async def crlf(x: Exchange) -> None:
-    await _frames(x, [f.replace(b"\n", b"\r\n") for f in wire.stream(["a", "b"], include_usage=x.wants_usage)])
-    x.end()
+    frames = wire.stream(["a", "b"], include_usage=x.wants_usage)
+    await tell(x, frames, [frame.replace(b"\n", b"\r\n") for frame in frames])
 
 
 async def malformed(x: Exchange) -> None:
     frames = wire.stream(["good ", "better"], include_usage=x.wants_usage)
-    await _frames(x, [*frames[:2], b'data: {"choices": [{"index": 0, "del\n\n', *frames[2:]])
-    x.end()
+    await tell(x, frames, [*frames[:2], b'data: {"choices": [{"index": 0, "del\n\n', *frames[2:]])
 
 
 async def error_event(x: Exchange, count: str = "2") -> None:
-    """So many words, then an error inside the stream."""
+    """So many words, then an error inside the stream; no words, where nothing is streamed."""
     words = [wire.word(f"word{n} ", None) for n in range(int(count))]
     body = {"error": {"message": f"The server had an error {BODY_CANARY}", "type": "server_error", "code": None}}
+    if not x.streams:
+        x.answer(wire.dump(body), "500 Internal Server Error")
+        return
     await _frames(x, [wire.opening(None), *words, b"data: " + wire.dump(body) + b"\n\n"])
     x.end()
 
 
 async def no_done(x: Exchange) -> None:
-    await _frames(x, wire.stream(["a", "b"], include_usage=x.wants_usage)[:-1])
-    x.end()
+    await tell(x, wire.stream(["a", "b"], include_usage=x.wants_usage)[:-1])
 
 
 async def usage_unasked(x: Exchange) -> None:
     """Usage on the chunk that finishes, whether asked for or not, as some providers send it."""
-    await _frames(x, [wire.opening(None), wire.word("a", None), wire.finish(usage=wire.dump(wire.USAGE)), wire.DONE])
-    x.end()
+    await tell(x, [wire.opening(None), wire.word("a", None), wire.finish(usage=wire.dump(wire.USAGE)), wire.DONE])
 
 
 SCRIPTS: dict[str, Script] = {

@@ -28,6 +28,8 @@ def parse_message(wire: dict[str, Any], at: str) -> Message:
     role = wire.get("role")
     if role is None:
         raise missing(f"{at}.role")
+    if not isinstance(role, str):
+        raise wrong_type(f"{at}.role", "a string")
     if role not in _ROLES:
         raise InvalidRequest(f"Invalid value for '{at}.role': {role!r}.", param=f"{at}.role", code="invalid_value")
     given = wire.get("content")

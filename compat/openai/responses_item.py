@@ -122,6 +122,8 @@ def _normalized(item: Item, at: str, new_id: NewId) -> Item:
         role = item.get("role")
         if role is None:
             raise missing(f"{at}.role")
+        if not isinstance(role, str):
+            raise _wrong(f"{at}.role", "a string")
         if role not in _ROLES:
             raise _refused(f"{at}.role", role)
         whole["content"] = _normalized_content(item.get("content"), f"{at}.content", spoken=role == "assistant")

@@ -17,6 +17,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "custom": {"type": "custom", "description": None, "format": {"type": "text"}},
 }
 """The client's kinds of tools, and what an answer shows of them whether it was given or not."""
+_KINDS = tuple(_DEFAULTS)
+"""No set: a client's own `type` may be anything, and not everything can be looked up in one."""
 
 
 def parse_tools(
@@ -27,7 +29,7 @@ def parse_tools(
     hosted = tuple(tool for tool in tools if isinstance(tool, Opaque))
     if choice is not None and is_hosted(choice):
         return tools, None
-    if isinstance(choice, dict) and choice.get("type") in _DEFAULTS and not isinstance(choice.get("name"), str):
+    if isinstance(choice, dict) and choice.get("type") in _KINDS and not isinstance(choice.get("name"), str):
         raise missing("tool_choice.name")
     if hosted and choice == "required" and len(hosted) == len(tools):
         return tools, None
@@ -37,7 +39,7 @@ def parse_tools(
 
 def render_tools(given: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The client's own tools, as an answer shows them."""
-    return [_DEFAULTS[tool["type"]] | tool for tool in given if tool.get("type") in _DEFAULTS]
+    return [_DEFAULTS[tool["type"]] | tool for tool in given if tool.get("type") in _KINDS]
 
 
 def grammars(given: list[dict[str, Any]]) -> bool:
@@ -48,13 +50,13 @@ def grammars(given: list[dict[str, Any]]) -> bool:
 def lost_choice(given: list[dict[str, Any]], choice: str | dict[str, Any] | None) -> bool:
     """Whether the choice leaves only tools that nobody but OpenAI can run."""
     if choice == "required":
-        return all(tool.get("type") not in _DEFAULTS for tool in given)
+        return all(tool.get("type") not in _KINDS for tool in given)
     return choice is not None and is_hosted(choice)
 
 
 def is_hosted(choice: str | dict[str, Any]) -> bool:
     """Whether a tool of the provider's own is chosen."""
-    return isinstance(choice, dict) and choice.get("type") not in (*_DEFAULTS, "allowed_tools")
+    return isinstance(choice, dict) and choice.get("type") not in (*_KINDS, "allowed_tools")
 
 
 def _parse_tool(tool: dict[str, Any], at: str) -> Tool | Opaque:

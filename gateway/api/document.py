@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 from litestar import Litestar, MediaType, Request, Response, Router, get
+from litestar.exceptions import NotFoundException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
@@ -105,13 +106,22 @@ class _Json(JsonRenderPlugin):
         return msgspec.json.encode(document(request.app))
 
 
+def _refuse_unknown(response: Response[Any]) -> Response[Any]:
+    # Litestar has an HTML page for what is not there.
+    if response.status_code == 404:
+        raise NotFoundException
+    return response
+
+
 def config() -> OpenAPIConfig:
     return OpenAPIConfig(
         title="Pluggably",
         version=VERSION,
         description="One OpenAI-compatible gateway for commercial providers, public APIs and local models.",
         render_plugins=[_Page(path="/", favicon=""), _Json()],
-        openapi_router=Router("/docs", route_handlers=[], opt={"scope": PUBLIC}, include_in_schema=False),
+        openapi_router=Router(
+            "/docs", route_handlers=[], opt={"scope": PUBLIC}, include_in_schema=False, after_request=_refuse_unknown
+        ),
         components=Components(
             security_schemes={
                 "bearer": SecurityScheme(type="http", scheme="bearer"),
@@ -188,7 +198,9 @@ def document(app: Litestar) -> dict[str, Any]:
     for path, operations in base["paths"].items():
         error = "AnthropicError" if path.startswith("/v1/messages") else "Error"
         for operation in operations.values():
-            operation["responses"].setdefault("default", _response("An error.", error))
+            # Litestar describes errors of its own, which `errors` never lets out.
+            said = {status: said for status, said in operation["responses"].items() if status < "4"}
+            operation["responses"] = said | {"default": _response("An error.", error)}
     return base
 
 
@@ -211,7 +223,7 @@ def _generating(
                     "in": "header",
                     "required": False,
                     "description": "Seconds the whole request may take.",
-                    "schema": {"type": "number", "exclusiveMinimum": 0},
+                    "schema": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 86_400},
                 }
             ],
             "requestBody": {"required": True, "content": bodies},

@@ -8,7 +8,6 @@ import asyncio
 import re
 from collections.abc import Mapping
 from time import perf_counter
-from urllib.parse import urlsplit
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
@@ -17,6 +16,7 @@ from compat.canonical.error import (
     Forbidden,
     GatewayError,
     HeadersTooLarge,
+    InternalError,
     InvalidRequest,
     MethodNotAllowed,
     ModelLoading,
@@ -27,6 +27,7 @@ from compat.canonical.principal import Principal
 from gateway.api.shape import render_error
 from gateway.house import House
 from gateway.settings import LOOPBACK
+from gateway.telemetry.logging import logger
 from gateway.visit import Visit, new_id
 
 HEADERS_MAX_BYTES = 32 * 1024
@@ -116,6 +117,14 @@ class Door:
             await refuse(
                 Overloaded("The gateway is shutting down.", code=_CLOSING, retry_after_s=1.0), send_noted, visit
             )
+        except Exception as e:
+            # Those who answer tell their own faults; here nothing may be left to the server, which knows no dialect.
+            if visit.status:
+                raise
+            logger().error("request_failed", request_id=visit.request_id, exc_info=e)
+            error = InternalError("The gateway failed to handle this request.")
+            visit.code = error.word
+            await refuse(error, send_noted, visit)
         finally:
             house.leave(visit)
             house.ledger.settle(visit)
@@ -157,7 +166,7 @@ class Door:
             text, own = origin.decode("latin-1"), hosts[0].decode("latin-1") if hosts else ""
             if text in server.cors_origins:
                 shared = text
-            elif scope["method"] not in _SAFE and urlsplit(text).netloc != own:
+            elif scope["method"] not in _SAFE and (not own or text.partition("://")[2] != own):
                 raise Forbidden(
                     "Requests from that origin are not allowed; add it to server.cors_origins.",
                     code="origin_not_allowed",

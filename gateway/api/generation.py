@@ -72,6 +72,7 @@ _TIMEOUT, _STRICT, _EXPLAIN = b"x-request-timeout", b"x-gateway-strict", b"x-gat
 _MODE = b"x-gateway-selection-mode"
 _HEADERS = _DIALECT_HEADERS | {_TIMEOUT, _STRICT, _EXPLAIN, _MODE}
 _MODES = get_args(SelectionMode)
+HEADER_MAX = 1000
 LARGE_BYTES = 4 * 1024 * 1024
 """From here on a form is read in a thread, not to hold up the loop."""
 SCOPE = "inference"
@@ -242,7 +243,8 @@ def _headers(answer: Answer, visit: Visit) -> list[tuple[bytes, bytes]]:
 
 
 def header_text(text: str) -> bytes:
-    """A client's own words may come back in a header: printable ASCII only."""
+    """A client's own words may come back in a header: printable ASCII only, and not without end."""
+    text = text[:HEADER_MAX]
     if text.isascii() and text.isprintable():
         return text.encode()
     return "".join(c if c.isascii() and c.isprintable() else "?" for c in text).encode()

@@ -16,6 +16,7 @@ from compat.canonical.request import Envelope
 from gateway.api.generation import Context, Language, endpoint, header_text, planned
 from gateway.api.reply import Reply
 from gateway.house import Estate, House
+from gateway.routing.selection import select
 from gateway.visit import Visit
 
 
@@ -45,9 +46,9 @@ def _whole(result: Result, context: Context) -> bytes:
 
 
 async def _count(
-    house: House,  # noqa: ARG001  all endpoints' work is called alike
+    house: House,
     estate: Estate,
-    language: Language,  # noqa: ARG001
+    language: Language,  # noqa: ARG001  all endpoints' work is called alike
     envelope: Envelope,
     visit: Visit,
     reply: Reply,
@@ -56,7 +57,8 @@ async def _count(
 ) -> None:
     """Count with the model that would answer first; another's tokens are not its own."""
     plan, call = await planned(estate, envelope, visit, timeout_s, strict)
-    route = plan.routes[0]
+    in_order = msgspec.structs.replace(plan, strategy="order")
+    route = select(in_order, envelope, house.book, visit.mode, visit)[0]
     visit.backend, visit.model = route.backend.name, route.model
     if not isinstance(route.backend, CountsTokens):
         raise InvalidRequest(

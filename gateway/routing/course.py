@@ -65,9 +65,11 @@ class Course:
         return await self._next_again(now)
 
     def _next_fresh(self, now: float) -> Route | None:
-        for route in self._fresh:
+        for n, route in enumerate(self._fresh):
             if self._book.of(route.name).admit(now, self._visit):
-                self._fresh.remove(route)
+                for passed_over in self._fresh[:n]:
+                    self._left_alone(passed_over, now)
+                del self._fresh[n]
                 return route
         if self._verdict is not None:
             self._skip_rest(now)
@@ -81,9 +83,14 @@ class Course:
 
     def _skip_rest(self, now: float) -> None:
         for route in self._fresh:
-            wait_s = self._book.of(route.name).free_at(now) - now
-            self._visit.trail.append((route.name, f"left alone for {wait_s:.0f} s"))
+            self._left_alone(route, now)
         self._fresh = []
+
+    def _left_alone(self, route: Route, now: float) -> None:
+        if all(name != route.name for name, _ in self._visit.trail):
+            wait_s = self._book.of(route.name).free_at(now) - now
+            how_long = f"for {wait_s:.0f} s" if wait_s > 0 else "while another request probes it"
+            self._visit.trail.append((route.name, f"left alone {how_long}"))
 
     async def _next_again(self, now: float) -> Route:
         verdict = self._verdict or Unreachable("No route is left to try.")

@@ -33,6 +33,11 @@ class Health:
     def admit(self, now: float, who: object) -> bool:
         return now >= self._resting_until and self.breaker.admit(now, who)
 
+    @property
+    def state(self) -> str:
+        """For a status page, while it is left alone."""
+        return "resting" if self.breaker.opened_until is None else self.breaker.state
+
     def free_at(self, now: float) -> float:
         """When it may be asked again; `now` if it may be asked at once."""
         return max(now, self._resting_until, self.breaker.opened_until or now)
@@ -97,7 +102,7 @@ class HealthBook:
     def troubled(self, now: float) -> dict[str, str]:
         """The routes that are left alone, and why, in words for a status page."""
         return {
-            name: f"{health.breaker.state}, after {health.trouble}; tried again in {health.free_at(now) - now:.0f} s"
+            name: f"{health.state}, after {health.trouble}; tried again in {health.free_at(now) - now:.0f} s"
             for name, health in self._known.items()
             if health.breaker.opened_until is not None or health.free_at(now) > now
         }

@@ -60,16 +60,15 @@ class Router:
         self._prices = prices or {}
         self._exact: dict[str, Plan | dict[str, Plan]] = {}
         """Where an entry has routes by modality, one plan for each."""
-        self._globs: list[tuple[str, ModelEntry]] = []
-        for name, entry in entries.items():
-            if "*" in name:
-                self._globs.append((name, entry))
-            else:
-                self._exact[name] = self._by_modality(name, entry, f"configured as '{name}'")
+        self._entries = {name: entry for name, entry in entries.items() if "*" not in name}
+        self._globs = [(name, entry) for name, entry in entries.items() if "*" in name]
+        self._plan()
 
     async def plan(self, requested: str, modality: Modality = "text") -> Plan:
         """The routes for a name; an empty one means `auto`.  Raises ModelNotFound."""
         name = requested or "auto"
+        if self._edition != self._registry.edition:
+            self._plan()
         plan = self._exact.get(name)
         if plan is not None:
             return plan if isinstance(plan, Plan) else self._of_modality(plan, name, modality)
@@ -93,6 +92,12 @@ class Router:
             reason="a local model" if found.status == "ready" else f"listed by backend '{found.backend}'",
             retries=2,
         )
+
+    def _plan(self) -> None:
+        """Draw the plans of exact names, with what is known by now of their models."""
+        self._edition = self._registry.edition
+        for name, entry in self._entries.items():
+            self._exact[name] = self._by_modality(name, entry, f"configured as '{name}'")
 
     def _by_modality(self, name: str, entry: ModelEntry, reason: str) -> Plan | dict[str, Plan]:
         if isinstance(entry.routes, tuple):
@@ -137,7 +142,8 @@ class Router:
             self._backends[backend],
             model,
             price=self._prices.get(backend),
-            modality=facts.modality if facts else None,
+            # A provider's list does not say what a model makes.
+            modality=facts.modality if facts and self._registry.is_closed(backend) else None,
             capabilities=facts.capabilities if facts else (),
             context_length=facts.context_length if facts else None,
         )

@@ -41,12 +41,13 @@ class Subject(Struct, kw_only=True):
     """Whether nothing is being worked on, as seen from behind the backend."""
 
 
-def call(total_s: float = 30.0) -> Call:
+def call(total_s: float = 30.0, *, streamed: bool = True) -> Call:
     return Call(
         request_id="req_contract",
         principal=Principal(id="test"),
         deadline=asyncio.get_running_loop().time() + total_s,
         timeouts=Timeouts(first_token_s=total_s, idle_s=total_s, total_s=total_s),
+        streamed=streamed,
     )
 
 
@@ -61,8 +62,12 @@ def body(model: str, *, stream: bool) -> bytes:
 
 
 async def events_come_in_order(subject: Subject) -> None:
-    async with aclosing(subject.backend.run(request(subject.model), call())) as events:
-        got: list[Event] = [event async for event in events]
+    for streamed in (True, False):
+        async with aclosing(subject.backend.run(request(subject.model), call(streamed=streamed))) as events:
+            _in_order([event async for event in events])
+
+
+def _in_order(got: list[Event]) -> None:
     kinds = [type(event) for event in got]
     assert kinds[0] is Started
     assert kinds.count(Started) == 1
@@ -76,11 +81,12 @@ async def events_come_in_order(subject: Subject) -> None:
 
 
 async def an_answer_is_whole_and_tells_its_model(subject: Subject) -> None:
-    result = await fold(subject.backend.run(request(subject.model), call(110.0)))
-    [choice] = result.choices
-    assert [part for part in choice.parts if isinstance(part, Text) and part.text]
-    assert result.started.model
-    assert result.started.id
+    for streamed in (True, False):
+        result = await fold(subject.backend.run(request(subject.model), call(110.0, streamed=streamed)))
+        [choice] = result.choices
+        assert [part for part in choice.parts if isinstance(part, Text) and part.text]
+        assert result.started.model
+        assert result.started.id
 
 
 async def answers_can_be_asked_for_side_by_side(subject: Subject) -> None:
@@ -119,6 +125,20 @@ async def cancelling_whoever_waits_stops_the_work(subject: Subject) -> None:
     await _stopped(subject, began)
 
 
+async def cancelling_whoever_waits_for_a_whole_answer_stops_the_work(subject: Subject) -> None:
+    if subject.endless is None or subject.idle is None:
+        return
+    waiting = asyncio.create_task(fold(subject.backend.run(request(subject.endless), call(streamed=False))))
+    async with asyncio.timeout(30):
+        while subject.idle():
+            await asyncio.sleep(0.01)
+    began = time.monotonic()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await _stopped(subject, began)
+
+
 async def closing_events_never_begun_does_no_harm(subject: Subject) -> None:
     await subject.backend.run(request(subject.model), call()).aclose()
     await events_come_in_order(subject)
@@ -126,11 +146,12 @@ async def closing_events_never_begun_does_no_harm(subject: Subject) -> None:
 
 async def trouble_is_a_gateway_error_that_tells_no_secret(subject: Subject) -> None:
     for model in subject.failing:
-        with pytest.raises(GatewayError) as trouble:
-            await fold(subject.backend.run(request(model), call()))
-        for secret in subject.secrets:
-            assert secret not in trouble.value.message, model
-        assert trouble.value.message
+        for streamed in (True, False):
+            with pytest.raises(GatewayError) as trouble:
+                await fold(subject.backend.run(request(model), call(streamed=streamed)))
+            for secret in subject.secrets:
+                assert secret not in trouble.value.message, model
+            assert trouble.value.message
         if isinstance(subject.backend, Relays):
             for stream in (True, False):
                 with pytest.raises(GatewayError) as trouble:
@@ -196,6 +217,7 @@ CHECKS: list[Check] = [
     answers_can_be_asked_for_side_by_side,
     closing_the_events_stops_the_work,
     cancelling_whoever_waits_stops_the_work,
+    cancelling_whoever_waits_for_a_whole_answer_stops_the_work,
     closing_events_never_begun_does_no_harm,
     trouble_is_a_gateway_error_that_tells_no_secret,
     its_models_bear_its_name,

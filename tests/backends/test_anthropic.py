@@ -124,8 +124,9 @@ async def test_leaving_a_relayed_stream_stops_the_provider(backend: AnthropicBac
 async def test_a_stream_without_message_stop_is_an_error(backend: AnthropicBackend) -> None:
     with pytest.raises(BadResponse):
         await relayed(backend, "cut")
-    with pytest.raises(BadResponse):
-        await fold(backend.run(request("cut"), call()))
+    for streamed in (True, False):
+        with pytest.raises(BadResponse):
+            await fold(backend.run(request("cut"), call(streamed=streamed)))
 
 
 async def test_an_error_inside_a_stream_is_raised(backend: AnthropicBackend) -> None:

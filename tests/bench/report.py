@@ -30,9 +30,8 @@ GLOSSARY = (
     "round; TTFT ends at the first text; `reads` is how many reads the client needed per answer. In a closed loop "
     "latency at 16 and 64 is mostly queueing: the delay a contestant adds by itself stands at × 1, its cost under CPU. "
     "Lanes name the client's dialect and, where it is another, the provider's. `× bare` is against the bare "
-    "pass-through of the same request, whose upstream answers in the client's own dialect; `same work` is the bare "
-    "pass-through of what the provider sends: to translate, the gateway always asks for a stream. These ratios are "
-    "medians of the rounds' own ratios; targets hold at 16 connections."
+    "pass-through of the same request, whose upstream answers in the client's own dialect. These ratios are medians "
+    "of the rounds' own ratios; targets hold at 16 connections."
 )
 
 
@@ -110,22 +109,19 @@ def lanes(bench: Bench, figures: dict[Cell, Figures]) -> list[Table]:
             continue
         workload, connections = WORKLOADS[cell.workload], cell.concurrency
         place = (workload.name, connections)
-        work = (workload.beside or workload.name, connections)
-        of_request = bench.multiple((*place, "gateway"), (*place, "bare"))
-        of_work = bench.multiple((*place, "gateway"), (*work, "bare"))
+        of_bare = bench.multiple((*place, "gateway"), (*place, "bare"))
         of_litellm = bench.multiple((*place, "litellm"), (*place, "gateway"))
         rows.append(
             (
                 f"{workload.name} × {connections}",
                 f"{f.cpu_us:,.0f}",
-                "–" if of_request is None else f"{of_request:.2f}",
-                f"{_cpu(figures, work, 'bare'):,.0f}",
-                *_judged(of_work, workload.within if connections == JUDGED_AT else None, "≤"),
+                f"{_cpu(figures, place, 'bare'):,.0f}",
+                *_judged(of_bare, workload.within if connections == JUDGED_AT else None, "≤"),
                 f"{_cpu(figures, place, 'litellm'):,.0f}",
                 *_judged(of_litellm, workload.beyond if connections == JUDGED_AT else None, "≥"),
             )
         )
-    ours = ("lane", "CPU µs", "× bare", "same work µs", "× same work", "target", "")
+    ours = ("lane", "CPU µs", "bare µs", "× bare", "target", "")
     header = (*ours, "LiteLLM µs", "LiteLLM ×", "target", "")
     return [Table("Lanes", header, rows)] if rows and len(bench.contestants) > 1 else []
 

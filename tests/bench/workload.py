@@ -31,10 +31,7 @@ class Workload(Struct, frozen=True, kw_only=True):
     upstream finds many events in one read, and what each event costs does not show."""
     headers: str = "authorization: Bearer {key}\r\n"
     within: float = RELAY
-    """Target: at most this multiple of the bare pass-through's CPU for the same work."""
-    beside: str | None = None
-    """The workload in which the bare pass-through does the same work; None: this one.  An answer that is
-    translated is always streamed by the provider, so whoever answers it whole has read a stream."""
+    """Target: at most this multiple of the bare pass-through's CPU."""
     beyond: float | None = None
     """Target: at least this multiple of LiteLLM's requests per CPU-second."""
 
@@ -65,7 +62,6 @@ def _chat(
     paced: bool = False,
     within: float = RELAY,
     beyond: float | None = None,
-    beside: str | None = None,
 ) -> Workload:
     return Workload(
         name=name,
@@ -76,7 +72,6 @@ def _chat(
         paced=paced,
         within=within,
         beyond=beyond,
-        beside=beside,
     )
 
 
@@ -90,9 +85,7 @@ def _completions(name: str, *, stream: bool) -> Workload:
     )
 
 
-def _messages(
-    name: str, model: str = CLAUDE, *, stream: bool, within: float = RELAY, beside: str | None = None
-) -> Workload:
+def _messages(name: str, model: str = CLAUDE, *, stream: bool, within: float = RELAY) -> Workload:
     return Workload(
         name=name,
         path="/v1/messages",
@@ -101,7 +94,6 @@ def _messages(
         stream=stream,
         headers=_ANTHROPIC,
         within=within,
-        beside=beside,
     )
 
 
@@ -119,9 +111,9 @@ WORKLOADS = {
         _EMBEDDINGS,
         _messages("messages", stream=False),
         _messages("messages-stream", stream=True),
-        _chat("chat-to-anthropic", CLAUDE, stream=False, within=TRANSLATION, beside="messages-stream"),
+        _chat("chat-to-anthropic", CLAUDE, stream=False, within=TRANSLATION),
         _chat("chat-to-anthropic-stream", CLAUDE, stream=True, within=TRANSLATION),
-        _messages("messages-to-openai", OPENAI, stream=False, within=TRANSLATION, beside="stream64"),
+        _messages("messages-to-openai", OPENAI, stream=False, within=TRANSLATION),
         _messages("messages-to-openai-stream", OPENAI, stream=True, within=TRANSLATION),
     )
 }

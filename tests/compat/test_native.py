@@ -55,3 +55,10 @@ def test_what_is_no_request_is_refused_with_its_field(body: bytes) -> None:
     with pytest.raises(InvalidRequest) as wrong:
         native.peek(body)
     assert wrong.value.param
+
+
+@pytest.mark.parametrize("role", [{}, [], 7, True])
+def test_a_role_that_is_no_word_is_refused_with_its_field(role: object) -> None:
+    with pytest.raises(InvalidRequest) as wrong:
+        read(input={"messages": [{"role": role, "content": "x"}]})
+    assert (wrong.value.param, wrong.value.code) == ("input.messages[0].role", "invalid_type")

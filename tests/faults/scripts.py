@@ -286,8 +286,8 @@ async def bomb(x: Exchange, mebibytes: str = "256") -> None:
     # After a full flush a block refers to nothing before it, so one does for all.
     block = packer.compress(b" " * MEBIBYTE) + packer.flush(zlib.Z_FULL_FLUSH)
     await x.head(media=SSE if x.ask.streams else JSON, content_encoding="gzip")
-    await x.piece(start + block * int(mebibytes))
-    await forever()
+    await x.piece(start + block * int(mebibytes) + packer.flush())
+    await x.end()
 
 
 async def huge(x: Exchange, mebibytes: str) -> None:

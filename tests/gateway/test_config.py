@@ -23,6 +23,11 @@ def loaded(folder: Path, tree: Any, environ: dict[str, str] | None = None) -> Co
     return load(path, environ or {})
 
 
+def entry(**fields: Any) -> dict[str, Any]:
+    """A configuration with one entry under `models`."""
+    return {"models": {"smart": {"routes": ["local/x"], **fields}}}
+
+
 def test_the_defaults_need_no_file_and_no_environment() -> None:
     config = load(None, {"HOME": "/nonexistent"})
     assert (config.server.host, config.server.port, config.auth.mode) == ("127.0.0.1", 8080, "local")
@@ -79,6 +84,29 @@ def test_the_schema_takes_the_example() -> None:
         ({"models": {"m": {"routes": ["loacl/x"]}}}, ["did you mean 'local'"]),
         ({"models": {"m": {"routes": ["local"]}}}, ["models.m.routes[0]", "BACKEND/MODEL"]),
         ({"models": {"m": {"routes": []}}}, ["models.m.routes: empty"]),
+        (entry(strategy="latenci"), ["models.smart.strategy", "did you mean 'latency'"]),
+        (entry(strategy="fastest"), ["models.smart.strategy", "'fastest' is unknown", "least_busy"]),
+        (entry(stream_guard="of"), ["models.smart.stream_guard", "did you mean 'off'"]),
+        (entry(routes={"txt": ["local/x"]}), ["models.smart.routes.txt: unknown key", "did you mean 'text'"]),
+        (entry(routes={"text": ["local/x"], "image": []}), ["models.smart.routes.image: empty"]),
+        (
+            entry(routes={"text": ["local/x"], "image": [{"to": "local/y", "wieght": 2}]}),
+            ["models.smart.routes.image[0].wieght", "did you mean 'weight'"],
+        ),
+        (entry(routes=[{"to": "local/x", "weight": -1}]), ["models.smart.routes[0].weight", ">= 0"]),
+        (entry(routes=[{"to": "local/x", "context_length": 0}]), ["models.smart.routes[0].context_length", ">= 1"]),
+        (entry(retries=-1), ["models.smart.retries", ">= 0"]),
+        ({"breaker": {"cooldown": 1}}, ["breaker.cooldown: unknown key", "did you mean 'cooldown_s'"]),
+        ({"breaker": {"faliures": 1}}, ["breaker.faliures", "did you mean 'failures'"]),
+        ({"limits": {"requests_per_minute": 1}}, ["limits.requests_per_minute", "default"]),
+        (
+            {"limits": {"default": {"request_per_minute": 1}}},
+            ["limits.default.request_per_minute", "did you mean 'requests_per_minute'"],
+        ),
+        ({"limits": {"store": "valkey"}}, ["limits.store", "memory"]),
+        ({"backends": {"up": {"kind": "fake", "queue_mx": 1}}}, ["backends.up.queue_mx", "did you mean 'queue_max'"]),
+        ({"backends": {"up": {"kind": "fake", "price": "cheap"}}}, ["backends.up.price", "cheap"]),
+        ({"backends": {"up": 3}}, ["backends.up", "object"]),
         ({"models": {"m": {}}}, ["models", "routes"]),
         ({"server": {"host": "0.0.0.0"}}, ["server.host", "auth.mode", "api_key"]),
         ({"server": {"host": "::"}}, ["server.host", "auth.mode"]),
@@ -107,6 +135,56 @@ def test_what_is_wrong_is_named_with_its_path_and_cure(tmp_path: Path, tree: Any
     for word in words:
         assert word in str(wrong.value)
     assert "0123456789abcdef" not in str(wrong.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong", "right"),
+    [
+        ("server.port", (-1, 65536), (0, 65535)),
+        ("server.drain_s", (-1,), (0, 0.5)),
+        ("server.body_limit_bytes", (0, -1), (1,)),
+        ("server.header_timeout_s", (0, -1), (0.1,)),
+        ("server.body_timeout_s", (0, -1), (0.1,)),
+        ("server.write_timeout_s", (0, -1), (0.1,)),
+        ("server.keep_alive_s", (0, -1), (0.1,)),
+        ("breaker.failures", (0, -1), (1,)),
+        ("breaker.failure_rate", (-0.1, 1.1), (0, 1)),
+        ("breaker.window_s", (0, -1), (0.1,)),
+        ("breaker.window_requests", (0, -1), (1,)),
+        ("breaker.cooldown_s", (0, -1), (0.1,)),
+        ("breaker.cooldown_max_s", (0, -1), (10,)),
+        ("limits.default.requests_per_minute", (0, -1), (1, None)),
+        ("limits.default.tokens_per_minute", (0, -1), (1, None)),
+        ("limits.default.concurrent", (0, -1), (1, None)),
+        ("models.smart.timeouts.connect_s", (0, -1), (0.1,)),
+        ("models.smart.timeouts.first_token_s", (0, -1), (0.1,)),
+        ("models.smart.timeouts.idle_s", (0, -1), (0.1,)),
+        ("models.smart.timeouts.total_s", (0, -1, ".nan"), (0.1,)),
+        ("backends.local.concurrent", (0, -1), (1, None)),
+        ("backends.fake.queue_max", (-1,), (0,)),
+    ],
+)
+def test_numbers_have_bounds(tmp_path: Path, path: str, wrong: tuple[Any, ...], right: tuple[Any, ...]) -> None:
+    def tree(value: Any) -> dict[str, Any]:
+        whole: dict[str, Any] = entry() | {"backends": {"local": {"kind": "local"}, "fake": {"kind": "fake"}}}
+        *sections, name = path.split(".")
+        node = whole
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[name] = value
+        return whole
+
+    for value in wrong:
+        with pytest.raises(ConfigError) as refused:
+            loaded(tmp_path, tree(value))
+        assert str(refused.value).startswith(f"{path}: Expected"), refused.value
+    for value in right:
+        loaded(tmp_path, tree(value))
+
+
+def test_a_cool_down_does_not_begin_beyond_its_end(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"breaker\.cooldown_max_s"):
+        loaded(tmp_path, {"breaker": {"cooldown_s": 10, "cooldown_max_s": 5}})
 
 
 def test_variables_are_filled_in(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def request(line: bytes = b"GET /health HTTP/1.1", *headers: bytes, body: bytes 
         request(b"GET http://evil.example/health HTTP/1.1", b"host: localhost"),
         request(b"OPTIONS * HTTP/1.1", b"host: a"),
         request(b"CONNECT evil.example:443 HTTP/1.1", b"host: a"),
+        request(b"CONNECT /health HTTP/1.1", b"host: a"),
         request(b"GET /hea\0lth HTTP/1.1", b"host: a"),
         request(b"GET /\xff\xfe HTTP/1.1", b"host: a"),
         request(b"GET /health HTTP/1.1", b"host: a", b"x: a\0b"),

@@ -34,10 +34,12 @@ from compat.openai.responses import (
     previous_of,
     read_request,
     references_of,
+    render_settings,
 )
 from compat.openai.responses_answer import render_failure, replay, unfold
 from compat.openai.responses_item import normalized, parse_items
 from compat.openai.responses_tap import ResponsesTap
+from compat.openai.responses_tool import lost_choice
 from compat.sse import Cutter
 from tests.responses import ANSWER, check_response, checked, writer, written
 from tests.wire import dump, fixture
@@ -192,6 +194,7 @@ def test_what_the_model_was_to_read_and_cannot_be_given_is_refused(part: dict[st
         ({"input": ["x"]}, "input[0]", "invalid_type"),
         ({"input": [{"content": "x"}]}, "input[0].type", MISSING),
         ({"input": [{"role": "user"}]}, "input[0].content", MISSING),
+        ({"input": [{"role": ["user"], "content": "x"}]}, "input[0].role", "invalid_type"),
         ({"input": [{"role": "robot", "content": "x"}]}, "input[0].role", "invalid_value"),
         ({"input": [{"role": "user", "content": [{"text": "x"}]}]}, "input[0].content[0].type", MISSING),
         ({"input": [{"role": "user", "content": [{"type": "input_text"}]}]}, "input[0].content[0].text", MISSING),
@@ -233,6 +236,13 @@ def test_a_request_that_cannot_be_read_names_the_field(fields: dict[str, Any], p
 def test_whatever_the_input_is_it_is_read_or_refused(given_: Any) -> None:
     with suppress(InvalidRequest):
         plain(asked(input=given_), "chat")
+
+
+@pytest.mark.parametrize("kind", [{}, [], None, 7])
+def test_a_tool_whose_type_is_no_word_is_nobodys(kind: object) -> None:
+    tools = [{"type": kind, "name": "a"}]
+    assert render_settings(ResponsesRequest(input="x", tools=tools))["tools"] == []
+    assert lost_choice(tools, "required")
 
 
 def test_normalized_items_are_as_openai_lists_them() -> None:

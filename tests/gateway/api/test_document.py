@@ -58,6 +58,14 @@ def test_what_the_gateway_serves_is_in_the_document(anonymous: httpx2.Client) ->
     assert any(path.startswith("/v1/models/{") for path in paths)
 
 
+def test_every_error_is_described_as_it_is(anonymous: httpx2.Client) -> None:
+    for operations in anonymous.get("/openapi.json").json()["paths"].values():
+        for operation in operations.values():
+            answers = operation["responses"]
+            assert not [status for status in answers if status[0] in "45"]
+            assert answers["default"]["content"]["application/json"]["schema"]["$ref"].endswith("Error")
+
+
 def test_the_docs_load_nothing_from_anybody_else(anonymous: httpx2.Client) -> None:
     page = anonymous.get("/docs")
     assert page.headers["content-type"].startswith("text/html")

@@ -46,7 +46,7 @@ def test_giant_headers_are_431(house: Gateway, header: str) -> None:
     assert shaped(json.loads(body))["code"] == "headers_too_large"
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:1"])
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:1", "http://[", "http://]"])
 def test_a_foreign_page_cannot_post(open_client: httpx2.Client, origin: str) -> None:
     for path in (CHAT, "/v1/generate"):
         answer = open_client.post(path, json=chat("fake/fake"), headers={"origin": origin})

@@ -17,7 +17,9 @@ KEY = f"authorization: Bearer {APP_KEY}"
 GOOD = json.dumps(chat("up/answer")).encode()
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/nothing", "/v1/chat/completions/", "/v2/chat", "/%ff", "/v1/chat//"])
+@pytest.mark.parametrize(
+    "path", ["/", "/v1", "/v1/nothing", "/v1/chat/completions/", "/v2/chat", "/%ff", "/v1/chat//", "/docs/x"]
+)
 def test_an_unknown_path_is_404(client: httpx2.Client, path: str) -> None:
     answer = client.get(path)
     assert answer.status_code == 404

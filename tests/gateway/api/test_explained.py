@@ -20,7 +20,7 @@ EXPLAIN = {"x-gateway-explain": "true"}
 def config(provider: str) -> dict[str, Any]:
     return {
         "auth": AUTH,
-        "breaker": {"failures": 2, "cooldown_s": 60},
+        "breaker": {"failures": 20, "cooldown_s": 60},
         "backends": {
             "up": {"kind": "openai", "base_url": provider, "api_key": UPSTREAM_KEY},
             "box": {"kind": "openai", "base_url": provider, "api_key": UPSTREAM_KEY, "price": "local"},
@@ -96,7 +96,7 @@ def test_it_names_what_was_left_out_and_why(http: httpx2.Client, upstream: Provi
     parts = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]
     body = {"model": "picky", "messages": [{"role": "user", "content": parts}]}
     assert outcomes(explained(http.post(CHAT, json=body, headers=EXPLAIN).headers, upstream)) == [
-        ("box/blind", "takes no images"), ("box/small", "rejected"),
+        ("box/blind", "takes no images"), ("box/small", "rejected"), ("up/answer", "answered"),
     ]  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def test_a_refusal_by_mode_tells_why(http: httpx2.Client, upstream: Provider) ->
 
 
 def test_it_tells_of_a_route_that_is_left_alone(http: httpx2.Client, upstream: Provider) -> None:
-    for _ in range(2):
+    for _ in range(20):
         http.post(CHAT, json=chat("ejected")).raise_for_status()
     answer = http.post(CHAT, json=chat("ejected"), headers=EXPLAIN).raise_for_status()
     assert answer.headers["x-gateway-attempts"] == "1"
@@ -139,7 +139,7 @@ def test_only_who_asks_is_told(http: httpx2.Client) -> None:
         "up/été 模型 😀",
         'up/"quoted" \\ name',
         "up/line\nbreak\r\nx-injected: yes",
-        "up/del\x7f\x00\x1b[31m",
+        "up/\x7f\x00\x1b[31m",
         "é" * 5000,
     ],
     ids=["letters", "quotes", "lines", "controls", "length"],
@@ -180,11 +180,11 @@ def test_a_stream_that_is_gone_on_with_keeps_its_head(http: httpx2.Client, upstr
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/messages", "/v1/responses", "/v1/generate"])
 def test_every_dialect_tells_it(http: httpx2.Client, upstream: Provider, path: str) -> None:
-    content = {
+    contents: dict[str, dict[str, Any]] = {
         "/v1/completions": {"prompt": "Hi"},
         "/v1/messages": {"max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]},
         "/v1/responses": {"input": "Hi"},
         "/v1/generate": {"input": {"prompt": "Hi"}},
-    }[path]
-    answer = http.post(path, json={"model": "second", **content}, headers=EXPLAIN)
+    }
+    answer = http.post(path, json={"model": "second", **contents[path]}, headers=EXPLAIN)
     assert [route for route, _ in outcomes(explained(answer.headers, upstream))][-1] == "box/answer"

@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests import wire
+from tests import scripts, wire
 from tests.exchange import Exchange
 from tests.http import error_of
 from tests.provider import Provider
@@ -131,23 +131,35 @@ def test_odd_chunks_of_a_provider_do_no_harm(client: httpx2.Client, upstream: Pr
     """Null ids and models, float times, arguments as objects: all seen in the wild."""
 
     async def odd(x: Exchange) -> None:
-        x.begin()
-        for chunk in (
+        chunks = (
             b'{"id":null,"model":null,"created":1.5,"choices":[{"index":0,"delta":{"role":"assistant"}}]}',
             b'{"choices":null}',
             b'{"id":"x","choices":[{"index":0,"delta":null}]}',
             b'{"id":"x","choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":null}],"usage":{}}',
             b'{"id":"x","choices":[{"index":0,"delta":{"tool_calls":null},"finish_reason":"eos"}],"usage":[]}',
-        ):
-            x.send(b"data: " + chunk + b"\n\n")
-        x.send(wire.DONE)
-        x.end()
+        )
+        await scripts.tell(x, [*(b"data: " + chunk + b"\n\n" for chunk in chunks), wire.DONE])
 
     upstream.scripts["odd"] = odd
     answer = client.post(PATH, json=body("up/odd"))
     assert answer.status_code == 200
-    assert answer.json()["output"]["text"] == "Hi"
-    assert answer.json()["finish_reason"] == "other"
+    assert not upstream.asked().streams
+    _, streamed = events(client.post(PATH, json=body("up/odd", stream=True)))[-1]
+    assert upstream.asked(count=2).streams
+    for whole in (answer.json(), streamed):
+        assert whole["output"]["text"] == "Hi"
+        assert whole["finish_reason"] == "other"
+
+
+def test_a_whole_answer_that_does_not_say_why_it_ended_is_no_success(client: httpx2.Client, upstream: Provider) -> None:
+    async def unfinished(x: Exchange) -> None:
+        x.answer(wire.completion("Half of").replace(b'"finish_reason":"stop"', b'"finish_reason":null'))
+
+    upstream.scripts["unfinished"] = unfinished
+    answer = client.post(PATH, json=body("once-unfinished"))
+    assert not upstream.asked().streams
+    assert (answer.status_code, error_of(answer)["code"]) == (502, "upstream_bad_response")
+    assert "Half of" not in answer.text
 
 
 @pytest.mark.parametrize(

@@ -13,3 +13,10 @@ def test_ready_tells_of_each_dependency(anonymous: httpx2.Client) -> None:
     assert answer.status_code == 200
     assert answer.json()["status"] == "ready"
     assert {"database", "backend:up", "backend:fake", "backend:dead"} <= set(answer.json()["checks"])
+
+
+def test_metrics_are_what_prometheus_reads_and_the_document_says(anonymous: httpx2.Client) -> None:
+    answer = anonymous.get("/metrics")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    said = anonymous.get("/openapi.json").json()["paths"]["/metrics"]["get"]["responses"]["200"]["content"]
+    assert [media.partition(";")[0] for media in said] == ["text/plain"]

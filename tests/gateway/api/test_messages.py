@@ -452,16 +452,26 @@ def test_openais_client_is_answered_by_anthropic(chat: openai.OpenAI, claudes: C
         "system": "Be brief.",
         "messages": [{"role": "user", "content": "Say hello."}],
         "temperature": 0.5,
-        "stream": True,
     }
     assert sent.headers["anthropic-version"] == "2023-06-01"
 
 
-def test_openais_client_streams_from_anthropic(chat: openai.OpenAI) -> None:
+def test_a_whole_answer_that_does_not_say_why_it_ended_is_no_success(chat: openai.OpenAI, claudes: Claude) -> None:
+    async def unfinished(exchange: Exchange) -> None:
+        exchange.answer(fixture("text.json").replace(b'"end_turn"', b"null"))
+
+    claudes.scripts["unfinished"] = unfinished
+    with pytest.raises(openai.InternalServerError) as caught:
+        chat.chat.completions.create(model="once-unfinished", messages=HELLO)
+    assert (caught.value.status_code, caught.value.code) == (502, "upstream_bad_response")
+
+
+def test_openais_client_streams_from_anthropic(chat: openai.OpenAI, claudes: Claude) -> None:
     stream = chat.chat.completions.create(
         model="claude/tools", messages=HELLO, stream=True, stream_options={"include_usage": True}
     )
     chunks = list(stream)
+    assert claudes.asked().streams
     assert chunks[0].choices[0].delta.role == "assistant"
     assert len({(chunk.id, chunk.created, chunk.model) for chunk in chunks}) == 1
     calls: dict[int, list[str]] = {}

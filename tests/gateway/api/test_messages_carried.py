@@ -10,7 +10,7 @@ import openai
 import pytest
 from anthropic.types import Message
 
-from tests import wire
+from tests import scripts, wire
 from tests.claude import Claude, claude, events, fixture
 from tests.exchange import Exchange
 from tests.process import Gateway, gateway
@@ -115,11 +115,8 @@ def test_documents_reach_a_provider_as_what_they_say(http: httpx2.Client, upstre
 
 
 async def met(exchange: Exchange, word: str) -> None:
-    exchange.begin()
     last = wire.dump([{"index": 0, "delta": {}, "finish_reason": "stop", "stop_reason": word}])
-    for frame in [wire.opening(), wire.word("One"), wire.chunk(last), wire.totals(), wire.DONE]:
-        exchange.send(frame)
-    exchange.end()
+    await scripts.tell(exchange, [wire.opening(), wire.word("One"), wire.chunk(last), wire.totals(), wire.DONE])
 
 
 @pytest.mark.parametrize(("word", "reason", "told"), [("END", "stop_sequence", "END"), ("OTHER", "end_turn", None)])
@@ -136,11 +133,9 @@ def test_a_stop_sequence_that_a_provider_tells_of_is_told(
 
 def test_thinking_that_is_not_to_be_shown_is_not(http: httpx2.Client, upstream: Provider) -> None:
     async def thinks(exchange: Exchange) -> None:
-        exchange.begin()
         thought = wire.chunk(wire.delta({"reasoning_content": "Hm."}))
-        for frame in [wire.opening(), thought, wire.word("Hi"), wire.finish(), wire.totals(), wire.DONE]:
-            exchange.send(frame)
-        exchange.end()
+        said = [wire.opening(), thought, wire.word("Hi"), wire.finish(), wire.totals(), wire.DONE]
+        await scripts.tell(exchange, said)
 
     upstream.scripts["thinks"] = thinks
     for thinking, kinds in (

@@ -12,7 +12,7 @@ import pydantic
 import pytest
 from openai.types.responses import Response
 
-from tests import wire
+from tests import scripts, wire
 from tests.exchange import Exchange
 from tests.gateway.api.conftest import ACME_KEY
 from tests.gateway.conftest import config
@@ -91,10 +91,7 @@ def test_it_is_metered_like_any_other(wire_client: httpx2.Client, keeper: Gatewa
 
 def test_an_answer_that_reached_its_limit_is_incomplete(wire_client: httpx2.Client, upstream: Provider) -> None:
     async def cut_short(x: Exchange) -> None:
-        x.begin()
-        for piece in wire.stream(["Once", " upon"], include_usage=True, reason="length"):
-            x.send(piece)
-        x.end()
+        await scripts.tell(x, wire.stream(["Once", " upon"], include_usage=True, reason="length"))
 
     upstream.scripts["cut-short"] = cut_short
     body = wire_client.post(PATH, json=asking("up/cut-short", max_output_tokens=16)).json()
@@ -107,16 +104,9 @@ def test_an_answer_that_reached_its_limit_is_incomplete(wire_client: httpx2.Clie
 
 def test_reasoning_comes_as_items_of_its_own(wire_client: httpx2.Client, upstream: Provider) -> None:
     async def thinking(x: Exchange) -> None:
-        x.begin()
-        for fields in (
-            {"role": "assistant", "reasoning_content": "Hm, "},
-            {"reasoning_content": "yes."},
-            {"content": "Yes"},
-        ):
-            x.send(wire.chunk(wire.delta(fields)))
-        for piece in (wire.finish(), wire.totals(), wire.DONE):
-            x.send(piece)
-        x.end()
+        deltas = ({"role": "assistant", "reasoning_content": "Hm, "}, {"reasoning_content": "yes."}, {"content": "Yes"})
+        said = [wire.chunk(wire.delta(fields)) for fields in deltas]
+        await scripts.tell(x, [*said, wire.finish(), wire.totals(), wire.DONE])
 
     upstream.scripts["thinking"] = thinking
     plain = wire_client.post(PATH, json=asking("up/thinking", stream=True))
@@ -133,10 +123,7 @@ def test_structured_output_is_parsed(acme: openai.OpenAI, upstream: Provider) ->
         people: int
 
     async def structured(x: Exchange) -> None:
-        x.begin()
-        for piece in wire.stream(['{"name":"Bonn",', '"people":3}'], include_usage=True):
-            x.send(piece)
-        x.end()
+        await scripts.tell(x, wire.stream(['{"name":"Bonn",', '"people":3}'], include_usage=True))
 
     upstream.scripts["structured"] = structured
     made = acme.responses.parse(model="up/structured", input="A city, please.", text_format=City)

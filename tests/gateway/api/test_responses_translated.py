@@ -8,8 +8,8 @@ import openai
 import pydantic
 import pytest
 
-from tests import wire
-from tests.claude import Claude, frames, send
+from tests import claude, scripts, wire
+from tests.claude import Claude, frames
 from tests.exchange import Exchange
 from tests.http import error_of
 from tests.provider import Provider
@@ -136,9 +136,8 @@ def test_pictures_files_and_structure_reach_claude(translated: openai.OpenAI, an
         name: str
 
     async def structured(x: Exchange) -> None:
-        await send(x, [f.replace(b"Hello", b'{\\"name\\":').replace(b"! How can I", b'\\"Bonn\\"')
-                       .replace(b" help you today?", b"}") for f in frames("text.sse")])  # fmt: skip
-        x.end()
+        await claude.tell(x, [f.replace(b"Hello", b'{\\"name\\":').replace(b"! How can I", b'\\"Bonn\\"')
+                              .replace(b" help you today?", b"}") for f in frames("text.sse")])  # fmt: skip
 
     anthropics.scripts["claude-opus-4-6:structured"] = structured
     content: Any = [
@@ -200,14 +199,10 @@ SHELL: Any = {"type": "custom", "name": "shell", "description": "Runs it.", "for
 
 async def shell(x: Exchange) -> None:
     """A call of the tool, its argument in pieces."""
-    x.begin()
     call = {"index": 0, "id": "call_9", "type": "function", "function": {"name": "shell", "arguments": ""}}
     pieces = [{"index": 0, "function": {"arguments": a}} for a in ('{"inp', 'ut": "ls ', '-l\\n"}')]
-    for piece in (call, *pieces):
-        x.send(wire.chunk(wire.delta({"tool_calls": [piece]})))
-    for frame in (wire.finish("tool_calls"), wire.totals(), wire.DONE):
-        x.send(frame)
-    x.end()
+    said = [wire.chunk(wire.delta({"tool_calls": [piece]})) for piece in (call, *pieces)]
+    await scripts.tell(x, [*said, wire.finish("tool_calls"), wire.totals(), wire.DONE])
 
 
 def test_a_custom_tool_is_called_with_plain_text(
@@ -250,11 +245,8 @@ def test_a_grammar_that_cannot_be_held_to_is_named(translated_http: httpx2.Clien
 async def probable(x: Exchange) -> None:
     token = {"token": "Yes", "logprob": -0.5, "bytes": [89], "top_logprobs": [{"token": "No", "logprob": -2.0}]}
     logprobs = {"content": [token], "refusal": None}
-    x.begin()
-    x.send(wire.chunk(json.dumps([{"index": 0, "delta": {"content": "Yes"}, "logprobs": logprobs}]).encode()))
-    for frame in (wire.finish(), wire.totals(), wire.DONE):
-        x.send(frame)
-    x.end()
+    said = wire.chunk(wire.dump([{"index": 0, "delta": {"content": "Yes"}, "logprobs": logprobs}]))
+    await scripts.tell(x, [said, wire.finish(), wire.totals(), wire.DONE])
 
 
 def test_log_probabilities_come_where_the_target_has_them(translated_http: httpx2.Client, upstream: Provider) -> None:

@@ -69,6 +69,8 @@ def config(provider: str, faulty: str) -> dict[str, Any]:
             "unable": named({"to": "up/blind", **BLIND}, {"to": "up/blind too", **BLIND}),
             "embedded": named("local/smollm2-135m-instruct", "up/vectors"),
             "priced": named("up/unpriced", "paying/paid", "gratis/free", "box/own"),
+            "counted": named("faulty-claude/ok", "local/smollm2-135m-instruct"),
+            "impatient": named("up/resting", "up/all"),
             "dear": named("up/unpriced", "dear/fake"),
             "ejected": named("checked/failing", "checked/well"),
             "lonely": named("up/alone"),
@@ -81,6 +83,7 @@ def config(provider: str, faulty: str) -> dict[str, Any]:
             "resumed messages": named(*broken_messages, stream_guard="resume"),
             "buffered messages": named(*broken_messages, stream_guard="buffer"),
             "unguarded messages": named(*broken_messages),
+            "resumed alone": named("faulty/cut:20,ok@alone", stream_guard="resume", retries=1),
             "unresumed": named("faulty/cut:20", "faulty/other", stream_guard="resume"),
         },
     }  # fmt: skip
@@ -310,6 +313,15 @@ def test_a_mode_that_allows_no_route_is_refused(http: httpx2.Client, upstream: P
     assert asked(upstream) == []
 
 
+def test_counting_tokens_heeds_the_mode(http: httpx2.Client, upstream: Provider) -> None:
+    body = {"model": "counted", "messages": [{"role": "user", "content": "Hi"}]}
+    headers = {"x-gateway-selection-mode": "local_only"}
+    answer = http.post("/v1/messages/count_tokens", json=body, headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-gateway-backend"] == "local"
+    assert answer.json()["input_tokens"] > 0
+
+
 # --- The breaker ------------------------------------------------------------------------------------
 
 
@@ -357,6 +369,17 @@ def test_what_clients_do_wrong_does_not_count_against_a_route(http: httpx2.Clien
     upstream.scripts["refusing"] = events
     assert http.post(CHAT, json=chat("refusing")).headers["x-gateway-model"] == "up/refusing"
     assert "not asked" not in asked(upstream)
+
+
+def test_a_route_that_asks_for_rest_gets_it(http: httpx2.Client, upstream: Provider) -> None:
+    async def busy(x: Exchange) -> None:
+        await status(x, "429", "60")
+
+    upstream.scripts["resting"] = busy
+    for _ in range(3):
+        assert http.post(CHAT, json=chat("impatient")).headers["x-gateway-model"] == "up/all"
+    assert asked(upstream).count("resting") == 1
+    assert checks(http)["route:up/resting"].startswith("resting, after rate_limit_exceeded")
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -463,6 +486,13 @@ def test_without_a_guard_a_broken_stream_ends_with_an_error(
         messages.messages.stream(model="unguarded messages", max_tokens=100, messages=HELLO) as stream,
     ):
         stream.get_final_message()
+
+
+def test_a_route_that_broke_off_is_asked_again_where_there_is_no_other(http: httpx2.Client, faulty: Faults) -> None:
+    body = http.post(CHAT, json=chat("resumed alone", stream=True)).content
+    assert text_of(body) == TEXT
+    assert body.endswith(b"data: [DONE]\n\n")
+    assert len(faulty.seen("cut:20,ok@alone")) == 2
 
 
 def test_an_answer_that_does_not_join_is_not_joined(http: httpx2.Client) -> None:

@@ -253,9 +253,9 @@ def test_routes_that_are_left_alone_are_named() -> None:
         with pytest.raises(UpstreamFailed):
             await course.next()
         assert who.trail == [
-            ("c/m", "upstream_error"),
             ("a/m", "left alone for 5 s"),
             ("b/m", "left alone for 6 s"),
+            ("c/m", "upstream_error"),
         ]
 
     inside(work)

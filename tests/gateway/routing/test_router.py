@@ -42,6 +42,31 @@ ENTRIES = {
 }
 
 
+class Telling(FakeBackend):
+    """Lists one model with a small context, which says nothing of what it makes."""
+
+    async def models(self) -> Sequence[Model]:
+        return [Model(name="m", backend=self.name, context_length=100)]
+
+
+def test_what_a_provider_lists_is_known_from_then_on() -> None:
+    backends: dict[str, Backend] = {"up": Telling("up", Settings())}
+    registry = Registry(backends, {})
+    router = Router({"exact": ModelEntry(routes=("up/m",)), "gl*": ModelEntry(routes=("up/m",))}, backends, registry)
+
+    async def known(name: str) -> tuple[str | None, int | None]:
+        route = (await router.plan(name)).routes[0]
+        return route.modality, route.context_length
+
+    async def story() -> None:
+        assert await known("exact") == (None, None)
+        await registry.all()
+        for name in ("exact", "glob", "up/m"):
+            assert await known(name) == (None, 100)
+
+    asyncio.run(story())
+
+
 @pytest.fixture
 def router() -> Router:
     backends: dict[str, Backend] = {"up": UP, "here": HERE}
