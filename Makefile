@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types bench load soak fmt clean lock install dev engines compatibility
+.PHONY: help run test check lint types bench load soak fmt clean lock install dev engines compatibility resilience
 
 help:  ## show the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ soak: dev  ## ten minutes of traffic with faults; a provider down, departures an
 
 compatibility: dev  ## write docs/compatibility.md from a run of the clients' tests
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q tests/clients --write-compatibility
+
+resilience: dev  ## write docs/resilience.md from a run of every fault a provider can have
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q tests/faults --write-resilience
 
 fmt: dev  ## format the code
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .

@@ -211,7 +211,7 @@ def _generating(
     if form is not None:
         bodies["multipart/form-data"] = {"schema": form}
     ok = _response("The answer; a stream of server-sent events when `stream` is true.", answer)
-    ok["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    ok["content"]["text/event-stream"] = {}
     return {
         "post": {
             "summary": summary,
