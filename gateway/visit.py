@@ -52,6 +52,8 @@ class Visit(Struct, kw_only=True):
     attempts: int = 0
     trail: list[tuple[str, str]] = field(default_factory=list)
     """The routes that were looked at, in order, and what became of each."""
+    fell_back: bool = False
+    """Another route answered than the one that came first."""
     explain: bool = False
     """The client wants to know how its routes were chosen."""
     mode: SelectionMode = "auto"

@@ -64,7 +64,7 @@ def _generation(id_: str, result: Result, context: Context) -> native.Generation
         selection=native.Selection(
             requested=context.plan.requested,
             reason=context.plan.reason,
-            fallback=visit.attempts > 1 and (visit.backend, visit.model) != _first(context),
+            fallback=visit.fell_back,
             attempts=visit.attempts,
         ),
         timing=native.Timing(
@@ -74,11 +74,6 @@ def _generation(id_: str, result: Result, context: Context) -> native.Generation
             total_s=perf_counter() - visit.began,
         ),
     )
-
-
-def _first(context: Context) -> tuple[str, str]:
-    route = context.plan.routes[0]
-    return route.backend.name, route.model
 
 
 LANGUAGE = Language(peek=native.peek, parse=native.parse_request, whole=_whole, stream=_stream, errors=_Errors())

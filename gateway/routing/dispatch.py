@@ -57,6 +57,7 @@ class Dispatcher:
             if visit.first is None:
                 visit.first = perf_counter()
             visit.trail.append((route.name, "answered"))
+            visit.fell_back = route is not routes[0]
             if plan.guard == "resume" and asked.envelope.stream:
                 Continuation(answer, asked, course, self.book, self._metrics, self._begin).guard()
             return answer

@@ -102,7 +102,7 @@ class HealthBook:
     def troubled(self, now: float) -> dict[str, str]:
         """The routes that are left alone, and why, in words for a status page."""
         return {
-            name: f"{health.state}, after {health.trouble}; tried again in {health.free_at(now) - now:.0f} s"
+            name[:200]: f"{health.state}, after {health.trouble}; tried again in {health.free_at(now) - now:.0f} s"
             for name, health in self._known.items()
             if health.breaker.opened_until is not None or health.free_at(now) > now
         }

@@ -26,6 +26,8 @@ _PRICES: dict[SelectionMode, frozenset[Price]] = {
     "free_only": frozenset({"free", "local"}),
     "commercial_only": frozenset({"paid"}),
 }
+_SAID = ("messages", "input", "prompt")
+"""The fields of a request, by its dialect, in which pictures may be."""
 _pictures = re.compile(rb'"(?:image_url|input_image|images)"|"type"\s*:\s*"image"').search
 
 
@@ -85,7 +87,8 @@ def _able(routes: Sequence[Route], envelope: Envelope, visit: Visit) -> Sequence
 def _wants(envelope: Envelope) -> Callable[[Route], str | None]:
     """What a route lacks for this request, as far as that is known; None for nothing."""
     modality = modality_of(envelope)
-    pictures = modality == "text" and _pictures(envelope.body) is not None
+    said = next((bytes(envelope.fields[name]) for name in _SAID if name in envelope.fields), b"")
+    pictures = modality == "text" and _pictures(said) is not None
     tools = bytes(envelope.fields.get("tools", b"null")) not in (b"null", b"[]")
     size = 0 if pictures or modality != "text" else len(envelope.body)
     tokens: int | None = None
