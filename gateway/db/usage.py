@@ -14,20 +14,16 @@ Row = dict[str, Any]
 
 _NAMES = [column.name for column in usage.columns]
 _COLUMNS = ", ".join(_NAMES)
-# A batch travels as one JSON text, which the database takes apart: with a parameter per value, binding
-# them costs more than the request they account for, and SQLite's driver fights the event loop for the
-# interpreter's lock row by row.
-_INSERT = {
-    "sqlite": text(
-        f"INSERT INTO usage ({_COLUMNS}) SELECT "  # noqa: S608  our own column names
-        + ", ".join(f"json_extract(value, '$.{name}')" for name in _NAMES)
-        + " FROM json_each(:rows)"
-    ),
-    "postgresql": text(
-        f"INSERT INTO usage ({_COLUMNS}) "  # noqa: S608
-        f"SELECT {_COLUMNS} FROM json_populate_recordset(NULL::usage, CAST(:rows AS json))"
-    ),
-}
+_PLACES = f"({', '.join('?' * len(_NAMES))})"
+_CHUNK = 100
+"""Rows in one statement of SQLite, which may have 32,766 parameters."""
+# Many rows in each statement: of one statement a row, SQLite's driver fights the event loop for the
+# interpreter's lock.
+_INTO = f"INSERT INTO usage ({_COLUMNS})"
+# PostgreSQL takes a batch as one JSON text: binding a parameter per value costs more than what it accounts for.
+_FROM_JSON = text(
+    f"{_INTO} SELECT {_COLUMNS} FROM json_populate_recordset(NULL::usage, CAST(:rows AS json))"  # noqa: S608
+)
 
 
 class UsageRows:
@@ -35,9 +31,15 @@ class UsageRows:
         self._engine = engine
 
     async def add(self, rows: Sequence[Row]) -> None:
-        """Insert a batch in one statement."""
+        """Insert a batch, all or none."""
         async with self._engine.begin() as connection:
-            await connection.execute(_INSERT[connection.dialect.name], {"rows": msgspec.json.encode(rows).decode()})
+            if connection.dialect.name == "postgresql":
+                await connection.execute(_FROM_JSON, {"rows": msgspec.json.encode(rows).decode()})
+                return
+            for start in range(0, len(rows), _CHUNK):
+                chunk = rows[start : start + _CHUNK]
+                values = tuple(row[name] for row in chunk for name in _NAMES)
+                await connection.exec_driver_sql(f"{_INTO} VALUES {', '.join([_PLACES] * len(chunk))}", values)
 
     async def of_tenant(self, tenant: str, limit: int = 100) -> list[Row]:
         """The newest rows of a tenant."""
