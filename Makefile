@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types bench load soak fmt clean lock install dev engines compatibility resilience
+.PHONY: help run test check lint types bench load soak fmt clean lock install dev engines compatibility resilience fuzz
 
 help:  ## show the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ compatibility: dev  ## write docs/compatibility.md from a run of the clients' te
 
 resilience: dev  ## write docs/resilience.md from a run of every fault a provider can have
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q tests/faults --write-resilience
+
+fuzz: dev  ## send eleven thousand fuzzed requests
+	@SOAK=1 $(BIN)/python -m pytest -q tests/fuzz
 
 fmt: dev  ## format the code
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .
