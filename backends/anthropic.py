@@ -1,7 +1,6 @@
 """Anthropic, or any provider that speaks its Messages dialect.
 
-The SDK knows the provider (address, authentication) and lists its models; answers take the relay, as in
-`backends.openai`.
+The SDK knows the provider (address, authentication); answers take the relay, as in `backends.openai`.
 """
 
 import os
@@ -14,15 +13,15 @@ from msgspec import Struct
 from yarl import URL
 
 from backends.base import Call, Ports, Price, Relayed, unfit
-from backends.failures import of_status
-from backends.relay import Wire
+from backends.headers import lowered, spoken
+from backends.relay import Wire, own_headers
 from compat.anthropic.envelope import peek_count, upstream_body
 from compat.anthropic.error import parse_error
 from compat.anthropic.messages import render_request
 from compat.anthropic.models import parse_models
 from compat.anthropic.reading import parse_answer, parse_events
 from compat.anthropic.tap import CountTap
-from compat.canonical.error import BadResponse, TimedOut, Unreachable
+from compat.canonical.error import BadResponse
 from compat.canonical.event import Event
 from compat.canonical.model import Model
 from compat.canonical.request import Dialect, Envelope, Request, TextRequest
@@ -66,17 +65,18 @@ class AnthropicBackend:
             "content-type": "application/json",
             "user-agent": "pluggably",
             "anthropic-version": settings.version,
-            **(self._sdk.auth_headers if key else {}),
-            **settings.headers,
+            **(lowered(self._sdk.auth_headers) if key else {}),
+            **lowered(settings.headers),
         }
         root = str(self._sdk.base_url).rstrip("/")
         self._messages = URL(f"{root}/v1/messages", encoded=True)
         self._count = URL(f"{root}/v1/messages/count_tokens", encoded=True)
+        self._models = URL(f"{root}/v1/models?limit=1000", encoded=True)
         self._wire = Wire(name, parse_error=parse_error)
 
     async def relay(self, envelope: Envelope, model: str, call: Call) -> Relayed:
         body = upstream_body(envelope, model)
-        headers = self._headers | _spoken(envelope)
+        headers = self._spoken(envelope)
         return await self._wire.send(self._messages, headers, body, tap(envelope), call, stream=envelope.stream)
 
     async def run(self, request: Request, call: Call) -> AsyncGenerator[Event, None]:
@@ -86,6 +86,7 @@ class AnthropicBackend:
         call.drop(*lost)
         watch = tap(peek_count(body))
         relayed = await self._wire.send(self._messages, self._headers, body, watch, call, stream=call.streamed)
+        call.headers += own_headers(relayed.headers)
         if relayed.body is not None:
             for event in parse_answer(relayed.body, created=int(time.time())):
                 yield event
@@ -98,27 +99,21 @@ class AnthropicBackend:
     async def count_tokens(self, envelope: Envelope, model: str, call: Call) -> int:
         watch = CountTap(envelope)
         body = upstream_body(envelope, model)
-        await self._wire.send(self._count, self._headers | _spoken(envelope), body, watch, call, stream=False)
+        await self._wire.send(self._count, self._spoken(envelope), body, watch, call, stream=False)
         if watch.usage is None or watch.usage.input_tokens is None:
             raise BadResponse(f"Backend '{self.name}' did not say how many tokens there are.")
         return watch.usage.input_tokens
 
     async def models(self) -> Sequence[Model]:
-        try:
-            answer = await self._sdk.models.with_raw_response.list(limit=1000, extra_headers=self._headers)
-            return parse_models(await answer.read(), self.name)
-        except anthropic.APIStatusError as e:
-            raise of_status(
-                e.status_code, parse_error(e.response.content), e.response.headers.get("retry-after"), self.name
-            ) from e
-        except anthropic.APITimeoutError as e:
-            raise TimedOut(f"Backend '{self.name}' did not answer in time.") from e
-        except anthropic.APIConnectionError as e:
-            raise Unreachable(f"The connection to backend '{self.name}' was lost or refused.") from e
+        # Not through the SDK: it adds headers of its own from the environment, whoever the provider is.
+        return parse_models(await self._wire.get(self._models, self._headers), self.name)
 
     async def aclose(self) -> None:
         await self._wire.aclose()
         await self._sdk.close()
+
+    def _spoken(self, envelope: Envelope) -> dict[str, str]:
+        return spoken(self._headers, envelope.headers, "anthropic-")
 
 
 def connect(name: str, settings: Settings, ports: Ports) -> AnthropicBackend:  # noqa: ARG001
@@ -132,8 +127,3 @@ def connect(name: str, settings: Settings, ports: Ports) -> AnthropicBackend:  #
     if key is None and official:
         raise ValueError(f"api_key: missing; set it, or the environment variable {KEY}")
     return AnthropicBackend(name, settings, base_url, key)
-
-
-def _spoken(envelope: Envelope) -> dict[str, str]:
-    """The client's own headers of this dialect."""
-    return {name: value for name, value in envelope.headers.items() if name.startswith("anthropic-")}

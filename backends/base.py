@@ -46,6 +46,8 @@ class Wait(Struct, kw_only=True):
     """0 when it is next; None when it is not queued (any more)."""
     queue_s: float = 0.0
     load_s: float = 0.0
+    held: bool = False
+    """It waits now, in a queue or for a local model to load: no provider has it."""
 
 
 class Call(Struct, kw_only=True):
@@ -63,6 +65,8 @@ class Call(Struct, kw_only=True):
     """Refuse what cannot be carried over, instead of leaving it out."""
     dropped: list[str] = field(default_factory=list)
     """What was left out, by the client's names; complete before the first event."""
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    """The provider's headers that may reach the client, as in `Relayed`; filled by `run` before the first event."""
 
     def drop(self, *names: str) -> None:
         """Leave fields of the request out.  Raises InvalidRequest if the client forbade that."""

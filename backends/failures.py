@@ -1,10 +1,11 @@
 """Provider trouble → our error: the one table, by status, code and exception type, never by message."""
 
-import asyncio
 import ssl
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
-import aiohttp
-
+from backends.http1 import ConnectTimedOut, Malformed
 from compat.canonical.error import (
     AuthFailed,
     BackendError,
@@ -41,6 +42,24 @@ QUOTA_CODES = frozenset(
 )
 CONTEXT_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error", "context_window_exceeded"})
 FILTER_CODES = frozenset({"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"})
+_ABSENT = frozenset({"not_found_error", "NotFoundError"})
+"""How others than OpenAI say that they have no such model."""
+_STATUSES = {
+    "requests": 429,
+    "tokens": 429,
+    "too_many_requests": 429,
+    "overloaded_error": 529,
+    "server_is_overloaded": 529,
+    "authentication_error": 401,
+    "invalid_api_key": 401,
+    "permission_error": 403,
+    "model_not_found": 404,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "timeout_error": 504,
+    "invalid_request_error": 400,
+}
+"""An error's code or type → the status it would have had as a refusal, the more telling first."""
 
 
 def of_status(status: int, verdict: Verdict, retry_after: str | None, provider: str) -> GatewayError:
@@ -83,11 +102,16 @@ def of_status(status: int, verdict: Verdict, retry_after: str | None, provider: 
         return ContextTooLong(message, param=verdict.param or "messages")
     if words & FILTER_CODES:
         return ContentFiltered(message, status=status, type=verdict.type, code=verdict.code, param=verdict.param)
+    type_, code = verdict.type, verdict.code
+    if status == 404 and type_ in _ABSENT:
+        type_, code = None, "model_not_found"
+    elif status == 413:
+        type_, code = None if type_ == "request_too_large" else type_, code or "request_too_large"
     return Rejected(
         message,
         status=status,
-        type=verdict.type,
-        code=verdict.code,
+        type=type_,
+        code=code,
         param=verdict.param,
         details=verdict.details,
     )
@@ -97,11 +121,14 @@ def of_stream(verdict: Verdict, provider: str) -> GatewayError:
     """The error that a provider reported inside an answer of status 200."""
     if verdict.status is not None:
         return of_status(verdict.status, verdict, None, provider)
-    words = {verdict.code, verdict.type} - {None}
+    words = {word for word in (verdict.code, verdict.type) if word is not None}
     if words & (QUOTA_CODES | CONTEXT_CODES | FILTER_CODES):
         return of_status(400, verdict, None, provider)
-    if words & {"overloaded_error", "server_is_overloaded", "rate_limit_exceeded", "rate_limit_error"}:
-        return Overloaded(f"Backend '{provider}' is overloaded.", retry_after_s=1.0)
+    if any(word.startswith("rate_limit") for word in words):
+        return of_status(429, verdict, None, provider)
+    status = next((status for word, status in _STATUSES.items() if word in words), None)
+    if status is not None:
+        return of_status(status, verdict, None, provider)
     return UpstreamFailed(f"Backend '{provider}' failed while answering.")
 
 
@@ -109,27 +136,41 @@ def of_exception(error: BaseException, provider: str) -> GatewayError | None:
     """The error that trouble on the way becomes; None for what is not the provider's."""
     if isinstance(error, GatewayError):
         return error
-    if isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError)):
+    if isinstance(error, ssl.SSLError):
         return Unreachable(f"TLS with backend '{provider}' failed.")
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
+    if isinstance(error, ConnectTimedOut):
         return TimedOut(f"Backend '{provider}' could not be connected in time.")
-    if isinstance(error, (aiohttp.ServerTimeoutError, asyncio.TimeoutError)):
+    if isinstance(error, TimeoutError):
         return TimedOut(f"Backend '{provider}' did not answer in time.")
-    if isinstance(error, (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)):
-        return Unreachable(f"The connection to backend '{provider}' was lost or refused.")
-    if isinstance(error, aiohttp.InvalidURL):
-        return Unreachable(f"The address of backend '{provider}' is not a URL.")
-    if isinstance(error, aiohttp.ClientError):
-        return BadResponse(f"Backend '{provider}' answered with what is not HTTP.")
     if isinstance(error, OSError):
         return Unreachable(f"The connection to backend '{provider}' was lost or refused.")
+    if isinstance(error, Malformed):
+        return BadResponse(f"Backend '{provider}' answered with what is not HTTP.")
+    if isinstance(error, UnicodeError):  # a name that cannot be one
+        return Unreachable(f"The address of backend '{provider}' is not a URL.")
     return None
 
 
+def retry_after(headers: Mapping[str, str]) -> str | None:
+    """When a refusal says to come back, in the words of `retry-after`; OpenAI's in milliseconds is the finer one."""
+    finer_ms = _number(headers.get("retry-after-ms"))
+    return headers.get("retry-after") if finer_ms is None else str(finer_ms / 1000)
+
+
 def seconds(retry_after: str | None) -> float | None:
-    """A `retry-after` header in seconds, capped; None when absent, a date or nonsense."""
+    """A `retry-after` header, a number or a date, in seconds from now, capped; None when absent or nonsense."""
+    value = _number(retry_after)
+    if value is None and retry_after is not None:
+        try:
+            value = parsedate_to_datetime(retry_after).timestamp() - datetime.now(UTC).timestamp()
+        except (ValueError, OverflowError):
+            return None
+    return None if value is None else min(max(value, 0.0), RETRY_AFTER_MAX_S)
+
+
+def _number(text: str | None) -> float | None:
     try:
-        value = float(retry_after or "")
+        value = float(text or "")
     except ValueError:
         return None
-    return min(max(value, 0.0), RETRY_AFTER_MAX_S) if value == value else None
+    return value if value == value else None

@@ -15,6 +15,7 @@ from msgspec import Struct
 from yarl import URL
 
 from backends.base import Call, Ports, Relayed, unfit
+from backends.headers import lowered, spoken
 from backends.presets import COMPATIBLE, PRESETS, Preset
 from backends.relay import Wire
 from compat.canonical.event import Event
@@ -78,11 +79,11 @@ class OpenAIBackend:
         self._headers = {
             "content-type": "application/json",
             "user-agent": "pluggably",
-            **(auth if key else {}),
+            **(lowered(auth) if key else {}),
             # From the configuration only: the SDK would take them from the environment for any provider.
             **({"openai-organization": settings.organization} if settings.organization else {}),
             **({"openai-project": settings.project} if settings.project else {}),
-            **settings.headers,
+            **lowered(settings.headers),
         }
         root = str(self._sdk.base_url)
         self._urls = {dialect: URL(root + path, encoded=True) for dialect, path in _PATHS.items()}
@@ -90,7 +91,8 @@ class OpenAIBackend:
         self._wire = Wire(name)
 
     async def relay(self, envelope: Envelope, model: str, call: Call) -> Relayed:
-        asks_usage, headers = self._asks_usage and envelope.dialect != "responses", self._headers
+        asks_usage = self._asks_usage and envelope.dialect != "responses"
+        headers = spoken(self._headers, envelope.headers, "openai-")
         if envelope.content_type:
             # A form may hold megabytes of pictures.
             body = await asyncio.to_thread(upstream_body, envelope, model)
@@ -113,6 +115,7 @@ class OpenAIBackend:
         call.drop(*lost, *refused)
         envelope = envelope_of(request, stream=call.streamed, max_tokens_field=self._preset.max_tokens_field)
         relayed = await self.relay(envelope, request.model, call)
+        call.headers += relayed.headers
         if relayed.body is not None:
             for event in parse_answer(relayed.body, request.sampling.stop):
                 yield event
@@ -144,7 +147,12 @@ def connect(name: str, settings: Settings, ports: Ports) -> OpenAIBackend:  # no
         raise ValueError("base_url: missing; this preset has no address of its own")
     if not base_url.startswith(("http://", "https://")):
         raise ValueError("base_url: must start with http:// or https://")
-    key = settings.api_key or (os.environ.get(preset.env) if preset.env else None)
+    # The environment's key is the preset's: no other server gets to see it.
+    own = preset.base_url is None or base_url.rstrip("/") == preset.base_url
+    key = settings.api_key or (os.environ.get(preset.env) if preset.env and own else None)
     if key is None and preset.env is not None:
-        raise ValueError(f"api_key: missing; set it, or the environment variable {preset.env}")
+        cure = f"set it, or the environment variable {preset.env}"
+        if not own:
+            cure = f"set it; {preset.env} is for {preset.base_url} only"
+        raise ValueError(f"api_key: missing; {cure}")
     return OpenAIBackend(name, settings, preset, base_url, key)

@@ -4,25 +4,22 @@ Every backend that speaks HTTP sends through here, so deadlines, size limits, tr
 the closing of connections exist once.  Invariant: when a `frames` generator ends, however it ends,
 the provider's connection is either free for reuse or closed.
 
-aiohttp instead of the SDK's client: half its CPU per request, measured; redirects are not followed
+Through `backends.http1` instead of the SDK's client: a fifth of its CPU per request.  Redirects are not followed
 (a 307 would re-send the request to another host) and no encoding is asked for (bombs).
 """
 
 import asyncio
-import io
-from collections.abc import AsyncGenerator, Callable, Mapping
-from functools import cache, partial
-from typing import Any, Protocol, cast
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from typing import Protocol
 
-import aiohttp
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.helpers import _EXC_SENTINEL
 from yarl import URL
 
 from backends.base import Call, Held, Relayed, Tally
-from backends.failures import of_exception, of_status, of_stream
+from backends.failures import of_exception, of_status, of_stream, retry_after
+from backends.http1 import Client
+from backends.response import Response
 from compat import inflation
-from compat.canonical.error import BackendError, BadResponse, GatewayError, TimedOut, Unreachable
+from compat.canonical.error import BackendError, BadResponse, GatewayError, TimedOut
 from compat.inflation import inflated
 from compat.openai.error import Verdict, parse_error
 from compat.sse import Cutter, TooLong
@@ -35,9 +32,12 @@ PIECE_BYTES = 64 * 1024
 """What is taken of a stream at a time: a client that does not read holds several copies of it."""
 AFTER_DONE_S = 0.25
 """How long the connection may take to end after the last event, to be worth keeping."""
+LAST_WORDS_S = 2.0
+"""How long to wait for what may follow a complete answer: its usage, the last event."""
 
+_UPSTREAM_ID = "x-gateway-upstream-request-id"
 _ENCODINGS = frozenset({"identity", "gzip", "x-gzip", "deflate"})
-_PASSED = frozenset({"openai-processing-ms", "openai-version", "openai-organization", "openai-model", "request-id"})
+_PASSED = frozenset({"openai-processing-ms", "openai-version", "openai-model", "request-id"})
 _PASSED_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-")
 
 
@@ -63,9 +63,8 @@ class Wire:
         parse_error: Callable[[bytes], Verdict] = parse_error,
     ) -> None:
         self._provider = provider
-        self._socket = unix_socket
         self._parse_error = parse_error
-        self._session: aiohttp.ClientSession | None = None
+        self._client = Client(unix_socket)
 
     async def send(
         self, url: URL, headers: Mapping[str, str], body: bytes, tap: Tap, call: Call, *, stream: bool
@@ -74,16 +73,10 @@ class Wire:
         loop = asyncio.get_running_loop()
         began = loop.time()
         due = min(began + call.timeouts.first_token_s, call.deadline) if stream else call.deadline
-        response: aiohttp.ClientResponse | None = None
+        response: Response | None = None
         try:
             async with asyncio.timeout_at(due) as patience:
-                response = await self._open().post(
-                    url,
-                    data=body if len(body) < LARGE_BYTES else io.BytesIO(body),
-                    headers=headers,
-                    allow_redirects=False,
-                    timeout=_connect_timeout(call.timeouts.connect_s),
-                )
+                response = await self._client.request("POST", url, headers, body, connect_s=call.timeouts.connect_s)
                 if response.status != 200:
                     raise await self._refusal(response)
                 encoding = response.headers.get("content-encoding", "identity")
@@ -109,6 +102,10 @@ class Wire:
             if response is not None:
                 response.close()
             if isinstance(e, Exception) and (error := of_exception(e, self._provider)) is not None:
+                if response is not None:
+                    error.headers = own_headers(passed_headers(response))
+                if error is e:
+                    raise
                 raise error from e
             raise
         watch = _Watch(loop, response, due, call, self._provider)
@@ -118,10 +115,8 @@ class Wire:
     async def get(self, url: URL, headers: Mapping[str, str], timeout_s: float = 10.0, *, method: str = "GET") -> bytes:
         """A small document, without sending any.  Raises GatewayError."""
         try:
-            async with (
-                asyncio.timeout(timeout_s),
-                self._open().request(method, url, headers=headers, allow_redirects=False) as response,
-            ):
+            async with asyncio.timeout(timeout_s):
+                response = await self._client.request(method, url, headers)
                 if response.status != 200:
                     raise await self._refusal(response)
                 body = await _read(response, BODY_MAX_BYTES, self._provider)
@@ -133,29 +128,7 @@ class Wire:
             raise
 
     async def aclose(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
-
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            connector: aiohttp.BaseConnector = (
-                aiohttp.UnixConnector(self._socket, limit=0, keepalive_timeout=30)
-                if self._socket
-                # No limit of its own: concurrency is bounded per backend by routing, with a queue one can see.
-                else aiohttp.TCPConnector(limit=0, keepalive_timeout=30, ttl_dns_cache=60)
-            )
-            connector._factory = cast(Any, partial(_Connection, loop=asyncio.get_running_loop()))
-            self._session = aiohttp.ClientSession(
-                connector=connector,
-                auto_decompress=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                skip_auto_headers=("User-Agent", "Accept-Encoding"),
-                headers={"Accept-Encoding": "identity"},
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
-                trust_env=False,
-            )
-        return self._session
+        await self._client.aclose()
 
     def _whole(self, tap: Tap, body: bytes) -> bytes:
         answer = tap.whole(body)
@@ -171,20 +144,19 @@ class Wire:
         except (inflation.TooLong, inflation.Broken) as e:
             raise BadResponse(f"Backend '{self._provider}' sent an answer that cannot be decompressed.") from e
 
-    async def _refusal(self, response: aiohttp.ClientResponse) -> GatewayError:
+    async def _refusal(self, response: Response) -> GatewayError:
         body = b""
-        while len(body) < ERROR_MAX_BYTES and (data := await response.content.read(ERROR_MAX_BYTES)):
+        while len(body) < ERROR_MAX_BYTES and (data := await response.read(ERROR_MAX_BYTES)):
             body += data
-        return of_status(response.status, self._parse_error(body), response.headers.get("retry-after"), self._provider)
+        return of_status(response.status, self._parse_error(body), retry_after(response.headers), self._provider)
 
-    async def _frames(self, response: aiohttp.ClientResponse, tap: Tap, watch: "_Watch") -> AsyncGenerator[bytes, None]:
+    async def _frames(self, response: Response, tap: Tap, watch: "_Watch") -> AsyncGenerator[bytes, None]:
         cutter = Cutter()
-        content = response.content
         ended = False
         try:
             while not ended:
-                watch.waiting(tap.began)
-                data = await content.read(PIECE_BYTES)
+                watch.waiting(tap.began, tap.finished)
+                data = await response.read(PIECE_BYTES)
                 watch.resting()
                 ended = not data
                 events = cutter.feed(data) if data else cutter.flush()
@@ -202,11 +174,17 @@ class Wire:
             if owed := tap.end():
                 yield owed
             if not ended:
-                await _drain(content)
+                await _drain(response)
+        except GatewayError as e:
+            if not (tap.finished and tap.failure is None and isinstance(e, TimedOut)):
+                e.headers = own_headers(passed_headers(response))
+                raise
+            if owed := tap.end():  # all of it has come; nobody waits for a connection to end
+                yield owed
         except TooLong as e:
             cutter.flush()  # the error keeps this frame alive
             raise BadResponse(f"Backend '{self._provider}' sent an event that is too large.") from e
-        except (aiohttp.ClientError, OSError) as e:
+        except OSError as e:
             if tap.done:
                 return
             if tap.finished:  # all of it has come; how the connection ended is no matter
@@ -215,20 +193,6 @@ class Wire:
                 return
             error = of_exception(e, self._provider)
             raise (error or e) from e
-        except RuntimeError as e:
-            if self._session is not None:
-                raise
-            # aiohttp's way to say that the connection was closed under its reader.
-            raise Unreachable(f"The connection to backend '{self._provider}' was closed.") from e
-
-
-class _Connection(ResponseHandler):
-    """Tells a body's reader of trouble at once; aiohttp's own leaves it waiting when a chunk is malformed."""
-
-    def set_exception(self, exc: BaseException, exc_cause: BaseException = _EXC_SENTINEL) -> None:
-        super().set_exception(exc, exc_cause)
-        if self._payload is not None and not self._payload.is_eof():
-            self._payload.set_exception(aiohttp.ClientPayloadError("malformed body"), exc_cause)
 
 
 class _Watch:
@@ -237,7 +201,7 @@ class _Watch:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        response: aiohttp.ClientResponse,
+        response: Response,
         first_due: float,
         call: Call,
         provider: str,
@@ -251,9 +215,13 @@ class _Watch:
         self._due = first_due
         self._timer = loop.call_at(first_due, self._fire)
 
-    def waiting(self, began: bool) -> None:
+    def waiting(self, began: bool, finished: bool) -> None:
         """The next piece is awaited from now on."""
-        self._due = min(self._loop.time() + self._idle_s, self._deadline) if began else self._first_due
+        if began:
+            patience_s = min(self._idle_s, LAST_WORDS_S) if finished else self._idle_s
+            self._due = min(self._loop.time() + patience_s, self._deadline)
+        else:
+            self._due = self._first_due
         if self._due < self._timer.when():
             self._timer.cancel()
             self._timer = self._loop.call_at(self._due, self._fire)
@@ -265,61 +233,55 @@ class _Watch:
     async def release(self) -> None:
         """The stream is over: keep the connection if it was read to its end, close it otherwise."""
         self._timer.cancel()
-        if not self._response.content.at_eof():
+        if not self._response.at_eof():
             self._response.close()
 
     def _fire(self) -> None:
         if self._loop.time() < self._due:
             self._timer = self._loop.call_at(self._due, self._fire)
             return
-        self._response.content.set_exception(TimedOut(f"Backend '{self._provider}' did not answer in time."))
+        self._response.fail(TimedOut(f"Backend '{self._provider}' did not answer in time."))
         self._response.close()
 
 
-def passed_headers(response: aiohttp.ClientResponse) -> list[tuple[str, str]]:
+def passed_headers(response: Response) -> list[tuple[str, str]]:
     """Those of a provider's headers that may reach a client."""
     passed = []
     for name, value in response.headers.items():
-        name = name.lower()
-        if not value.isascii():  # aiohttp reads UTF-8; on the wire a character is a byte
-            value = value.encode("utf-8", "surrogateescape").decode("latin-1")
         if name in _PASSED or name.startswith(_PASSED_PREFIXES):
             passed.append((name, value))
         elif name == "x-request-id":
-            passed.append(("x-gateway-upstream-request-id", value))
+            passed.append((_UPSTREAM_ID, value))
     return passed
 
 
-async def _read(
-    response: aiohttp.ClientResponse, limit: int, provider: str, more: Callable[[], None] | None = None
-) -> bytes:
+def own_headers(passed: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The same beside an answer in our own words, whose request is ours: the provider's is named apart."""
+    return list({_UPSTREAM_ID if name == "request-id" else name: value for name, value in passed}.items())
+
+
+async def _read(response: Response, limit: int, provider: str, more: Callable[[], None] | None = None) -> bytes:
     """The body; `more` is called when a piece has come and others are awaited."""
-    content = response.content
     if (response.content_length or 0) <= limit:
         pieces: list[bytes] = []
         size = 0
-        while data := await content.readany():
+        while data := await response.read():
             pieces.append(data)
             size += len(data)
             if size > limit:
                 pieces.clear()  # the error keeps this frame alive
                 break
-            if more is not None and not content.at_eof():
+            if more is not None and not response.at_eof():
                 more()
         else:
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
     raise BadResponse(f"Backend '{provider}' sent an answer that is too large.")
 
 
-async def _drain(content: aiohttp.StreamReader) -> None:
+async def _drain(response: Response) -> None:
     try:
         async with asyncio.timeout(AFTER_DONE_S):
-            while await content.readany():
+            while await response.read():
                 pass
     except (TimeoutError, BackendError):
         return
-
-
-@cache
-def _connect_timeout(connect_s: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=None, sock_connect=connect_s)

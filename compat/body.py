@@ -17,6 +17,9 @@ DEPTH_MAX = 64
 CONTAINERS_MAX = 500_000
 """How many arrays and objects a body may hold: what counting their depth may cost."""
 
+DIGITS_MAX = 20
+"""Of a number that a client spells, leading zeros included."""
+
 CREDENTIAL_FIELDS = frozenset({"api_base", "base_url", "api_key", "api_version", "extra_headers", "extra_body"})
 """Fields by which other gateways let a client choose where the operator's key is sent."""
 
@@ -91,6 +94,15 @@ def check_kinds(fields: dict[str, Raw], kinds: dict[str, tuple[str, ...]]) -> No
 def kind_of(raw: Raw) -> str:
     """The JSON kind of a value: string, object, array, boolean, null or number."""
     return _KINDS[memoryview(raw)[0]]
+
+
+def whole_number(text: str | bytes, most: int) -> int | None:
+    """The number that digits spell; None if it is none, or more than `most`."""
+    # Python itself refuses to read thousands of digits, as an error of ours.
+    if not (text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX):
+        return None
+    number = int(text)
+    return number if number <= most else None
 
 
 def missing(name: str) -> InvalidRequest:

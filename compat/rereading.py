@@ -3,9 +3,11 @@
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
+from msgspec.structs import replace
+
 from compat.anthropic.reading import parse_events as parse_messages
 from compat.canonical.error import BadResponse
-from compat.canonical.event import Event
+from compat.canonical.event import Event, Started
 from compat.canonical.request import Dialect
 from compat.openai.answer import parse_events as parse_chat
 
@@ -24,7 +26,7 @@ async def read_back(dialect: Dialect, sent: Sequence[bytes]) -> list[Event] | No
     async with aclosing(reader(_each(sent))) as reading:
         try:
             async for event in reading:
-                events.append(event)
+                events.append(replace(event, sent=bool(event.id)) if isinstance(event, Started) else event)
         except BadResponse:
             pass  # that it broke off is known
     return events

@@ -76,3 +76,7 @@ class Registry:
         except GatewayError as e:
             self._due[name] = time.monotonic() + FAILED_S
             logger().warning("models_unlisted", backend=name, code=e.code, reason=e.message)
+        except Exception:
+            # A defect in one backend is no reason to withhold the others' models.
+            self._due[name] = time.monotonic() + FAILED_S
+            logger().exception("models_unlisted", backend=name)

@@ -77,7 +77,7 @@ class Claude(Provider):
         script, _, argument = exchange.model.removeprefix("claude-opus-4-6:").partition(":")
         if path == "/v1/models":
             exchange.answer(fixture("models.json"))
-        elif path == "/v1/messages/count_tokens":
+        elif path == "/v1/messages/count_tokens" and script != "status":
             exchange.answer(self.count)
         elif custom := self.scripts.get(exchange.model):
             await custom(exchange)

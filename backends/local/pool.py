@@ -78,6 +78,7 @@ class Pool:
             self._owner = asyncio.create_task(self._own(), context=Context())
             self._owner.add_done_callback(self._abandoned)
         ticket = Ticket(local, call)
+        call.wait.held = True
         self._tell(self._arrived, ticket)
         try:
             try:
@@ -85,6 +86,8 @@ class Pool:
                     lease = await ticket.granted
             except TimeoutError as e:
                 raise TimedOut(f"Model '{model}' did not become free in time.") from e
+            finally:
+                call.wait.held = False
             yield lease
         finally:
             self._tell(self._left, ticket)

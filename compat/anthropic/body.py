@@ -15,6 +15,7 @@ from compat.canonical.request import Envelope
 
 _THINKING = ("enabled", "disabled", "adaptive", "between_tools")
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
+_INTERLEAVED = "interleaved-thinking"
 _Share = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -97,6 +98,9 @@ def read_body(envelope: Envelope) -> MessagesRequest:
         _one_of(thinking.type, _THINKING, "thinking.type")
         if thinking.type == "enabled" and thinking.budget_tokens is None:
             raise missing("thinking.budget_tokens")
+        between = _INTERLEAVED in envelope.headers.get("anthropic-beta", "")  # the budget is of all turns then
+        if body.max_tokens is not None and (thinking.budget_tokens or 0) >= body.max_tokens and not between:
+            raise wrong("max_tokens", "`max_tokens` must be greater than `thinking.budget_tokens`")
     if body.output_config is not None and body.output_config.effort is not None:
         _one_of(body.output_config.effort, _EFFORTS, "output_config.effort")
     format_, at = body.output_format, "output_format"

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from compat.canonical.error import GatewayError, Rejected
+from compat.canonical.error import GatewayError, QuotaExhausted, Rejected
 from compat.openai.error import MESSAGE_MAX, Verdict
 from compat.sse import frame
 
@@ -83,8 +83,10 @@ def verdict(error: Any) -> Verdict:
 
 
 def _type(error: GatewayError) -> str:
-    if isinstance(error, Rejected) and error.type in _KNOWN:
+    if isinstance(error, Rejected) and error.type in _KNOWN and error.type != Rejected.type:  # which says nothing
         return error.type
+    if isinstance(error, QuotaExhausted):
+        return "billing_error"
     return _TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
 
 

@@ -5,6 +5,7 @@ comes from another is put in Anthropic's terms, and what has none is named.
 Source: https://platform.claude.com/docs/en/api/messages/create
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ from compat.canonical.request import Envelope, Sampling, Schema, TextRequest, To
 
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system"}
 _TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+_EMPTY = "text content blocks must be non-empty"
 _NO_THREADS: dict[str, Any] = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
 """What clients that would have the provider keep their conversation take as the hint not to."""
 _SPOKEN: dict[type, str] = {Reasoning: "thinking", ToolCall: "tool_use"}
@@ -46,9 +48,12 @@ def parse_request(envelope: Envelope) -> TextRequest:
         for n, part in enumerate(system):
             if not isinstance(part, Text):
                 raise wrong(f"system[{n}].type", "Input should be 'text'")
+            if not part.text and not isinstance(body.system, str):
+                raise wrong(f"system[{n}].text", _EMPTY)
         messages.insert(0, Message(role="system", parts=system))
     extra = {name: decode_raw(raw) for name, raw in fields.items() if name not in FIELDS}
     choice, parallel = _parse_choice(body.tool_choice)
+    tools = _parse_tools(body.tools or (), choice)
     # What of these objects is not understood is this dialect's own: it is kept, to be written back or named.
     config = _object(fields.get("output_config"))
     format_, config["format"] = config.pop("format", None) or _object(fields.get("output_format")), None
@@ -74,7 +79,7 @@ def parse_request(envelope: Envelope) -> TextRequest:
             max_tokens=body.max_tokens,
             stop=tuple(body.stop_sequences or ()),
         ),
-        tools=tuple(_parse_tool(tool, f"tools[{n}]") for n, tool in enumerate(body.tools or ())),
+        tools=tools,
         tool_choice=choice,
         parallel_tools=parallel,
         schema=schema,
@@ -141,6 +146,8 @@ def _parse_message(wire: WireMessage, at: str) -> Message:
             kind = "document" if isinstance(part, Media) and part.mime[:6] != "image/" else others[type(part)]
             whose = "user" if wire.role == "assistant" else "assistant"
             raise wrong(f"{at}.content[{n}]", f"`{kind}` blocks can only be in `{whose}` messages")
+        if isinstance(part, Text) and not part.text and not isinstance(wire.content, str):
+            raise wrong(f"{at}.content[{n}].text", _EMPTY)
     return Message(role=_ROLES[wire.role], parts=parts)
 
 
@@ -189,6 +196,19 @@ def _samplers(s: Sampling, able: Abilities, thinking: Any, lost: dict[str, None]
         asked["temperature"] = 1.0
         lost["temperature"] = None
     return asked
+
+
+def _parse_tools(given: Sequence[Raw], choice: str | None) -> tuple[Tool | Opaque, ...]:
+    """Read the tools and hold them against each other and the choice.  Raises InvalidRequest."""
+    tools = tuple(_parse_tool(tool, f"tools[{n}]") for n, tool in enumerate(given))
+    # A whole server's tools come as one without a name.
+    names = [tool.body.get("name") if isinstance(tool, Opaque) else tool.name for tool in tools]
+    known = [name for name in names if isinstance(name, str)]
+    if len(set(known)) < len(known):
+        raise wrong("tools", "Tool names must be unique.")
+    if choice is not None and choice[0] == "=" and choice[1:] not in known and len(known) == len(names):
+        raise wrong("tool_choice.name", f"Tool '{choice[1:101]}' not found in provided tools")
+    return tools
 
 
 def _parse_tool(raw: Raw, at: str) -> Tool | Opaque:

@@ -6,11 +6,14 @@ from typing import Any
 
 import msgspec
 
+from compat.body import whole_number
 from compat.canonical.error import BadResponse, InvalidRequest
 from compat.canonical.model import Model
 
 LIMIT, LIMIT_MAX = 20, 1000
 """Models on a page: unless the client says, and at most."""
+_ABILITIES = {"image_input": "vision", "structured_outputs": "json_schema"}
+"""What the catalogue calls otherwise."""
 
 
 def render_model(model: Model, id_: str) -> dict[str, Any]:
@@ -35,8 +38,8 @@ def render_page(
     models: Sequence[dict[str, Any]], *, limit: str | None, after_id: str | None, before_id: str | None
 ) -> dict[str, Any]:
     """One page of a list, as a client's query asks for it.  Raises InvalidRequest."""
-    size = int(limit) if limit is not None and limit.isascii() and limit.isdigit() else LIMIT if limit is None else 0
-    if not 1 <= size <= LIMIT_MAX:
+    size = LIMIT if limit is None else whole_number(limit, LIMIT_MAX)
+    if not size:
         raise InvalidRequest(f"Input should be an integer from 1 to {LIMIT_MAX}", param="limit", code="invalid_value")
     if after_id is not None and before_id is not None:
         raise InvalidRequest("Only one of after_id and before_id can be given", param="after_id", code="invalid_value")
@@ -84,10 +87,11 @@ def parse_models(body: bytes, backend: str) -> list[Model]:
 
 
 def _abilities(given: Any) -> tuple[str, ...]:
-    """The names of what it supports: each capability is an object with `supported`."""
+    """The names of what it supports, in our words: each capability is an object with `supported`."""
     if not isinstance(given, dict):
         return ()
-    return tuple(name for name, value in given.items() if isinstance(value, dict) and value.get("supported") is True)
+    names: list[str] = [n for n, value in given.items() if isinstance(value, dict) and value.get("supported") is True]
+    return tuple(_ABILITIES.get(name, name) for name in names)
 
 
 def _seconds(written: Any) -> int:

@@ -35,6 +35,7 @@ Our errors:
 Messages are for clients: they carry no provider body, path, address or secret.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 
@@ -64,6 +65,8 @@ class GatewayError(Exception):
         """What the client is told."""
         self.rest_s: float | None = None
         """How long the provider itself asked to be left alone."""
+        self.headers: Sequence[tuple[str, str]] = ()
+        """The provider's that may reach the client, names in lower case."""
         self.request_id: str | None = None
         """Set by the house before it renders the error: some dialects name the request in the body."""
         if code is not None:

@@ -36,6 +36,8 @@ class Started(Tagged, frozen=True):
     """Seconds since 1970, UTC."""
     usage: Usage | None = None
     """What is known of the prompt by then, where the backend says: Metered says it all again."""
+    sent: bool = False
+    """The client has been sent this id, so it stays as it is, whatever ids of its dialect look like."""
 
 
 class TextDelta(Tagged, frozen=True):

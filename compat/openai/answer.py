@@ -58,7 +58,7 @@ async def render_events(
     ) -> bytes:
         if choice not in greeted:
             greeted.add(choice)
-            delta = {"role": "assistant", "content": "", **delta}
+            delta = {"role": "assistant", "content": "", "refusal": None, **delta}
         row = {"index": choice, "delta": delta, "logprobs": _render_logprobs(tokens), "finish_reason": reason}
         body = head | {"choices": [row]}
         if include_usage:
@@ -70,7 +70,7 @@ async def render_events(
             match event:
                 case Started(id=id_, model=model, created=created):
                     head = {
-                        "id": own_id("chatcmpl-", id_),
+                        "id": id_ if event.sent else own_id("chatcmpl-", id_),
                         "object": "chat.completion.chunk",
                         "created": created,
                         "model": model,

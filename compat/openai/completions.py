@@ -92,6 +92,12 @@ def parse_request(asked: Envelope) -> TextRequest:
     """Read a request whole.  Raises InvalidRequest."""
     body = check(asked)
     prompt = _prompt(body)
+    if not prompt:
+        raise InvalidRequest("This model's provider takes no empty prompt.", param="prompt", code="empty_string")
+    if body.max_tokens == 0:
+        raise InvalidRequest(
+            "This model's provider writes one token at least.", param="max_tokens", code="integer_below_min_value"
+        )
     stop = body.stop
     extra = {name: decode_raw(raw) for name, raw in asked.fields.items() if name not in _MODELLED}
     if extra.get("best_of") == 1:
@@ -129,6 +135,8 @@ async def render_events(
     """Write a stream as SSE frames of `text_completion`, [DONE] included."""
     head: dict[str, Any] = {}
     usage = Usage()
+    begun: set[int] = set()
+    """Choices that have had the echo."""
 
     def chunk(choice: int, text: str, reason: str | None = None) -> bytes:
         body = head | {"choices": [{"index": choice, "text": text, "logprobs": None, "finish_reason": reason}]}
@@ -141,12 +149,14 @@ async def render_events(
             match event:
                 case Started(id=id_, model=model, created=created):
                     head = {"id": own_id("cmpl-", id_), "object": "text_completion", "created": created, "model": model}
-                    if echo:
-                        yield chunk(0, echo)
-                case TextDelta(text=text, choice=n):
-                    yield chunk(n, text)
-                case Finished(reason=reason, choice=n):
-                    yield chunk(n, "", reason_out(reason))
+                case TextDelta(choice=n) | Finished(choice=n):
+                    if echo and n not in begun:
+                        begun.add(n)
+                        yield chunk(n, echo)
+                    if isinstance(event, TextDelta):
+                        yield chunk(n, event.text)
+                    else:
+                        yield chunk(n, "", reason_out(event.reason))
                 case Metered(usage=usage):
                     pass
         if include_usage:

@@ -10,7 +10,17 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from compat.body import CREDENTIAL_FIELDS, check_kinds, credential, decode_raw, kind_of, missing, read, read_fields
+from compat.body import (
+    CREDENTIAL_FIELDS,
+    check_kinds,
+    credential,
+    decode_raw,
+    kind_of,
+    missing,
+    read,
+    read_fields,
+    whole_number,
+)
 from compat.canonical.error import InvalidRequest
 from compat.canonical.message import Media
 from compat.canonical.request import Dialect, Envelope, ImageRequest
@@ -181,7 +191,7 @@ def _parse_form(asked: Envelope) -> ImageRequest:
     n = texts.get("n")
     if n is not None and not (n.isascii() and n.isdigit()):
         raise InvalidRequest("Invalid type for 'n': expected an integer.", param="n", code="invalid_type")
-    count = int(n) if n is not None else None
+    count = None if n is None else whole_number(n, COUNT_MAX) or 0  # which is refused like one that is too large
     return _request(asked, texts["prompt"], count, texts.get("size"), texts.get("user"), extra, tuple(images), mask)
 
 

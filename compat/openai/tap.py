@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
+from compat.body import whole_number
 from compat.canonical.event import Usage
 from compat.canonical.request import Envelope
 from compat.openai.error import Verdict, verdict
@@ -29,7 +30,7 @@ _NOTHING = (b"", b"null")
 
 
 class _Choice(Struct):
-    index: int = 0
+    index: int | None = 0
     finish_reason: str | None = None
     delta: Raw = Raw()
     text: Raw = Raw()
@@ -70,7 +71,7 @@ class Tap:
         """Events that could not be read and were left out."""
         self._hides_usage = not envelope.wants_usage
         n = bytes(envelope.fields.get("n", b"1"))
-        self._choices = int(n) if n.isdigit() else 1
+        self._choices = whole_number(n, 2**31) or 1
         self._several = n not in (b"1", b"null")
         self._open: set[int] = set()
         self._closed: set[int] = set()
@@ -101,7 +102,7 @@ class Tap:
         if bytes(chunk.error) not in _NOTHING:
             self.failure = verdict(msgspec.json.decode(chunk.error))
             return body
-        if not chunk.choices:
+        if not chunk.choices or not all(choice.finish_reason for choice in chunk.choices):
             return None
         self._note(chunk)
         self.began = self.finished = True
@@ -153,9 +154,10 @@ class Tap:
             self.usage = parse_usage(chunk.usage) or self.usage
         self.model = self.model or chunk.model
         for choice in chunk.choices or ():
-            self._open.add(choice.index)
+            index = choice.index or 0
+            self._open.add(index)
             if choice.finish_reason:
-                self._closed.add(choice.index)
+                self._closed.add(index)
                 self.finished = self._closed >= self._open and len(self._closed) >= self._choices
             if not self.began:
                 self.began = choice.finish_reason is not None or _has_content(choice)

@@ -24,7 +24,7 @@ from compat.canonical.error import (
     QueueFull,
 )
 from compat.canonical.principal import Principal
-from gateway.api.shape import render_error
+from gateway.api.shape import is_anthropic, render_error
 from gateway.house import House
 from gateway.settings import LOOPBACK
 from gateway.telemetry.logging import logger
@@ -71,10 +71,8 @@ class Door:
         request_id = given.decode() if given is not None and _sane_id(given) else new_id("req")
         visit = Visit(request_id=request_id, method=scope["method"], path=scope["path"], began=perf_counter())
         extra = [(b"x-request-id", request_id.encode())]
-        if any(name == b"anthropic-version" for name, _ in raw):
-            visit.anthropic = True
-            if not visit.path.startswith("/v1/messages"):  # which names the request itself, or as its provider did
-                extra.append((b"request-id", request_id.encode()))
+        visit.anthropic = any(name == b"anthropic-version" for name, _ in raw)
+        named = is_anthropic(visit)
         estate = house.estate
         visit.presence = scope.get("presence")  # type: ignore[assignment]
         scope["visit"] = visit  # type: ignore[typeddict-unknown-key]
@@ -88,7 +86,10 @@ class Door:
         async def send_noted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 visit.status = message["status"]
-                message["headers"] = [*message["headers"], *extra]
+                headers = [*message["headers"], *extra]
+                if named and all(name != b"request-id" for name, _ in headers):  # which a provider may have given
+                    headers.append((b"request-id", request_id.encode()))
+                message["headers"] = headers
                 if visit.presence is not None:
                     visit.presence.answering()
             await send(message)

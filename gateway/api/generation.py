@@ -18,7 +18,7 @@ from compat.canonical.event import Result, fold
 from compat.canonical.request import Envelope, Request
 from compat.sse import KEEP_ALIVE
 from gateway.api.reading import Disconnected, form_type, read_json, require_method
-from gateway.api.reply import CLIENT_GONE, Errors, Reply, explained
+from gateway.api.reply import CLIENT_GONE, Errors, Reply, explained, header_text
 from gateway.auth.guard import admit
 from gateway.house import Estate, House
 from gateway.routing.attempt import Answer, Asked
@@ -68,11 +68,11 @@ class Prepared(Struct, frozen=True):
 
 
 _DIALECT_HEADERS = frozenset({b"anthropic-beta", b"anthropic-version", b"openai-beta"})
+_LISTS = frozenset({b"anthropic-beta", b"openai-beta"})
 _TIMEOUT, _STRICT, _EXPLAIN = b"x-request-timeout", b"x-gateway-strict", b"x-gateway-explain"
 _MODE = b"x-gateway-selection-mode"
 _HEADERS = _DIALECT_HEADERS | {_TIMEOUT, _STRICT, _EXPLAIN, _MODE}
 _MODES = get_args(SelectionMode)
-HEADER_MAX = 1000
 LARGE_BYTES = 4 * 1024 * 1024
 """From here on a form is read in a thread, not to hold up the loop."""
 SCOPE = "inference"
@@ -106,7 +106,7 @@ def endpoint(house: House, path: str, language: Language, work: Work | None = No
             require_method(http, "POST")
             limit = estate.config.server.body_limit_bytes
             body = await read_json(http, receive, limit, or_form=language.peek_form is not None)
-            said = {name: value for name, value in http["headers"] if name in _HEADERS}
+            said = _said(http)
             timeout_s = _timeout(said[_TIMEOUT]) if _TIMEOUT in said else None
             strict = said.get(_STRICT, b"").lower() == b"true"
             visit.explain = said.get(_EXPLAIN, b"").lower() == b"true"
@@ -242,12 +242,13 @@ def _headers(answer: Answer, visit: Visit) -> list[tuple[bytes, bytes]]:
     return headers
 
 
-def header_text(text: str) -> bytes:
-    """A client's own words may come back in a header: printable ASCII only, and not without end."""
-    text = text[:HEADER_MAX]
-    if text.isascii() and text.isprintable():
-        return text.encode()
-    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text).encode()
+def _said(scope: HTTPScope) -> dict[bytes, bytes]:
+    """The headers that are read here.  Each line of a list is a part of it; of any other, the last line counts."""
+    said: dict[bytes, bytes] = {}
+    for name, value in scope["headers"]:
+        if name in _HEADERS:
+            said[name] = b",".join(filter(None, (said.get(name), value))) if name in _LISTS else value
+    return said
 
 
 def _mode(header: bytes) -> SelectionMode:

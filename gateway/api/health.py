@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from litestar import Request, Response, get
+from litestar import Request, Response, get, head
 
 from backends.base import Probed
 from compat.canonical.error import Forbidden
@@ -19,6 +19,10 @@ def routes(house: House) -> list[Any]:
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
+    @head("/health", opt={"scope": PUBLIC}, include_in_schema=False)
+    async def health_head() -> None:
+        pass
+
     @get(
         "/ready",
         opt={"scope": PUBLIC},
@@ -26,7 +30,16 @@ def routes(house: House) -> list[Any]:
         description="Per dependency, whether it would serve; 503 when the gateway would not.",
     )
     async def ready(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
-        estate: Estate = request.scope["estate"]  # type: ignore[typeddict-item]
+        status, checks = await state(request.scope["estate"])  # type: ignore[typeddict-item]
+        return Response({"status": status, "checks": checks}, status_code=200 if status == "ready" else 503)
+
+    @head("/ready", opt={"scope": PUBLIC}, include_in_schema=False)
+    async def ready_head(request: Request[Any, Any, Any]) -> Response[None]:
+        status, _ = await state(request.scope["estate"])  # type: ignore[typeddict-item]
+        return Response(None, status_code=200 if status == "ready" else 503)
+
+    async def state(estate: Estate) -> tuple[str, dict[str, str]]:
+        """In one word whether the gateway would serve, and of each dependency."""
         checks: dict[str, str] = {"database": "ok" if await house.database_answers() else "unavailable"}
         for name, backend in estate.backends.items():
             trouble = await backend.ready() if isinstance(backend, Probed) else None
@@ -35,9 +48,8 @@ def routes(house: House) -> list[Any]:
         # One backend in trouble leaves the others serving: it is shown, and does not take the gateway out.
         backends = [state for name, state in checks.items() if name.startswith("backend:")]
         usable = not backends or "ok" in backends
-        ok = usable and checks["database"] == "ok" and not house.draining
-        status = "draining" if house.draining else "ready" if ok else "unavailable"
-        return Response({"status": status, "checks": checks}, status_code=200 if ok else 503)
+        ok = usable and checks["database"] == "ok"
+        return "draining" if house.draining else "ready" if ok else "unavailable", checks
 
     @get(
         "/metrics",
@@ -55,4 +67,4 @@ def routes(house: House) -> list[Any]:
         house.ledger.account()
         return Response(house.metrics.render(), media_type=_METRICS)
 
-    return [health, ready, metrics]
+    return [health, health_head, ready, ready_head, metrics]

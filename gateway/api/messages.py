@@ -10,11 +10,11 @@ from compat.anthropic.answer import PING, render_events, render_result
 from compat.anthropic.envelope import peek, peek_count
 from compat.anthropic.error import render_error, render_error_frame
 from compat.anthropic.messages import parse_request
-from compat.canonical.error import GatewayError, InvalidRequest
+from compat.canonical.error import BackendError, GatewayError, InvalidRequest
 from compat.canonical.event import Event, Result
 from compat.canonical.request import Envelope
-from gateway.api.generation import Context, Language, endpoint, header_text, planned
-from gateway.api.reply import Reply
+from gateway.api.generation import Context, Language, endpoint, planned
+from gateway.api.reply import Reply, explained, header_text
 from gateway.house import Estate, House
 from gateway.routing.selection import select
 from gateway.visit import Visit
@@ -55,20 +55,40 @@ async def _count(
     timeout_s: float | None,
     strict: bool,
 ) -> None:
-    """Count with the model that would answer first; another's tokens are not its own."""
+    """Count with the first model that would answer and can: another's tokens are not quite its own."""
     plan, call = await planned(estate, envelope, visit, timeout_s, strict)
     in_order = msgspec.structs.replace(plan, strategy="order")
-    route = select(in_order, envelope, house.book, visit.mode, visit)[0]
-    visit.backend, visit.model = route.backend.name, route.model
-    if not isinstance(route.backend, CountsTokens):
-        raise InvalidRequest(
+    failure: GatewayError | None = None
+    for route in select(in_order, envelope, house.book, visit.mode, visit):
+        if not isinstance(route.backend, CountsTokens):
+            visit.trail.append((route.name, "cannot count tokens"))
+            continue
+        visit.backend, visit.model = route.backend.name, route.model
+        visit.attempts += 1
+        call.dropped.clear()
+        try:
+            count = await route.backend.count_tokens(envelope, route.model, call)
+        except GatewayError as e:
+            visit.trail.append((route.name, e.word))
+            if not isinstance(e, BackendError):
+                raise
+            failure = e
+            continue
+        visit.trail.append((route.name, "answered"))
+        break
+    else:
+        raise failure or InvalidRequest(
             f"Backend '{route.backend.name}' cannot count tokens; Anthropic's and local models can.",
             param="model",
             code="unsupported_value",
         )
-    visit.attempts = 1
-    count = await route.backend.count_tokens(envelope, route.model, call)
-    headers = [(b"x-gateway-backend", route.backend.name.encode()), (b"x-gateway-model", header_text(route.name))]
+    headers = [
+        (b"x-gateway-backend", route.backend.name.encode()),
+        (b"x-gateway-model", header_text(route.name)),
+        (b"x-gateway-attempts", b"%d" % visit.attempts),
+    ]
+    if visit.explain:
+        headers.append(explained(visit))
     if call.dropped:
         headers.append((b"x-gateway-dropped", header_text(", ".join(call.dropped))))
     await reply.whole(headers, msgspec.json.encode({"input_tokens": count}))

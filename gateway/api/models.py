@@ -3,8 +3,11 @@
 The path is the same in both dialects; a client that names a version of Anthropic's speaks that one.
 """
 
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
+import msgspec
 from litestar import Request, Response, get
 from litestar.params import FromPath, FromQuery
 
@@ -13,22 +16,31 @@ from compat.canonical.error import ModelNotFound
 from compat.canonical.model import Model
 from compat.openai import models as openai
 from gateway.house import Estate, House
+from gateway.settings import Target
 from gateway.visit import Visit
 
 
 class _Listed:
     """A model under the name a client can ask for it by."""
 
-    def __init__(self, id_: str, model: Model, routes: list[str] | None = None) -> None:
+    def __init__(self, id_: str, models: Sequence[Model], routes: list[str] | None = None) -> None:
         self.id = id_
-        self.model = model
+        self.models = models
+        """One; or one for each modality that a configured name has routes for."""
         self.routes = routes
         """Where a configured name leads; None for a backend's own model."""
 
-    def rendered(self, visit: Visit) -> dict[str, Any]:
+    def of(self, modality: str | None, backend: str | None) -> Model | None:
+        """What a client gets to see who asks for these only."""
+        for model in self.models:
+            if modality in (None, model.modality) and backend in (None, model.backend):
+                return model
+        return None
+
+    def rendered(self, model: Model, visit: Visit) -> dict[str, Any]:
         if visit.anthropic:
-            return anthropic.render_model(self.model, self.id)
-        out = openai.render_model(self.model, self.id)
+            return anthropic.render_model(model, self.id)
+        out = openai.render_model(model, self.id)
         return out if self.routes is None else out | {"owned_by": "pluggably", "routes": self.routes}
 
 
@@ -40,12 +52,28 @@ async def _listed(estate: Estate) -> dict[str, _Listed]:
     for name, entry in estate.config.models.items():
         if "*" in name:
             continue
-        targets = [route if isinstance(route, str) else route.to for route in entry.routes]
-        first = by_id.get(targets[0]) or Model(name=targets[0].partition("/")[2], backend=targets[0].partition("/")[0])
-        out[name] = _Listed(name, first, targets)
+        if isinstance(entry.routes, tuple):
+            targets = _targets(entry.routes)
+            out[name] = _Listed(name, [_model(targets[0], by_id)], targets)
+        else:
+            by_modality = {modality: _targets(routes) for modality, routes in entry.routes.items()}
+            firsts = [
+                msgspec.structs.replace(_model(targets[0], by_id), modality=modality)
+                for modality, targets in by_modality.items()
+            ]
+            out[name] = _Listed(name, firsts, list(dict.fromkeys(chain.from_iterable(by_modality.values()))))
     for id_, model in by_id.items():
-        out.setdefault(id_, _Listed(id_, model))
+        out.setdefault(id_, _Listed(id_, [model]))
     return out
+
+
+def _targets(routes: Sequence[str | Target]) -> list[str]:
+    return [route if isinstance(route, str) else route.to for route in routes]
+
+
+def _model(id_: str, known: Mapping[str, Model]) -> Model:
+    backend, _, name = id_.partition("/")
+    return known.get(id_) or Model(name=name, backend=backend)
 
 
 def routes(house: House) -> list[Any]:  # noqa: ARG001
@@ -66,10 +94,9 @@ def routes(house: House) -> list[Any]:  # noqa: ARG001
     ) -> dict[str, Any]:
         visit: Visit = request.scope["visit"]  # type: ignore[typeddict-item]
         data = [
-            one.rendered(visit)
+            one.rendered(model, visit)
             for one in (await _listed(request.scope["estate"])).values()  # type: ignore[typeddict-item]
-            if (modality is None or one.model.modality == modality)
-            and (backend is None or one.model.backend == backend)
+            if (model := one.of(modality, backend)) is not None
         ]
         if visit.anthropic:
             return anthropic.render_page(data, limit=limit, after_id=after_id, before_id=before_id)
@@ -87,8 +114,9 @@ def routes(house: House) -> list[Any]:  # noqa: ARG001
         visit: Visit = request.scope["visit"]  # type: ignore[typeddict-item]
         listed = await _listed(estate)
         found = listed.get(id_) or next((one for one in listed.values() if one.id.partition("/")[2] == id_), None)
-        if found is None:
+        model = None if found is None else found.of(None, None)
+        if found is None or model is None:
             raise ModelNotFound(f"The model '{id_[:200]}' does not exist. GET /v1/models lists what there is.")
-        return Response(found.rendered(visit))
+        return Response(found.rendered(model, visit))
 
     return [list_models, get_model]

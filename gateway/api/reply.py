@@ -24,8 +24,14 @@ from gateway.visit import Visit
 KEEP_ALIVE_S = 10.0
 """Silence after which a streaming client is sent a comment, so that nothing between cuts the line."""
 
+HEADLESS_S = 45.0
+"""The same before the answer has begun, unless it waits for its turn: the comment commits it to status 200."""
+
 NAME_MAX = 200
 """Characters of a model's name that a header shows."""
+
+HEADER_MAX = 1000
+"""Characters of a header in somebody else's words."""
 
 CLIENT_GONE = 499
 """The status that is logged for a client that left; nobody receives it."""
@@ -113,7 +119,7 @@ class Reply:
         await self._write(body, last=True)
 
     def ping_while_waiting(self) -> None:
-        """From now on the client of this stream is kept awake, before its first event as well."""
+        """From now on the client of this stream is kept awake, if need be before its first event as well."""
         self._streams = True
         self._pinger = asyncio.get_running_loop().call_later(KEEP_ALIVE_S, self._ping_if_silent)
 
@@ -147,14 +153,21 @@ class Reply:
             await self._write(self.errors.frame(error), last=True)
             return
         body = self.errors.body(error)
-        await self._start(
-            error.status, [*error_headers(error, attempted=self._visit.attempts > 0), *self._routed(), _length(body)]
-        )
+        passed = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in error.headers]
+        ours = error_headers(error, attempted=self._visit.attempts > 0)
+        await self._start(error.status, [*passed, *ours, *self._routed(), _length(body)])
         await self._write(body, last=True)
 
     def _routed(self) -> list[Header]:
         visit = self._visit
-        headers = [(b"x-gateway-attempts", str(visit.attempts).encode())] if visit.attempts else []
+        headers: list[Header] = []
+        if visit.attempts:
+            route = f"{visit.backend}/{visit.model}"
+            headers += (
+                (b"x-gateway-backend", (visit.backend or "").encode()),
+                (b"x-gateway-model", header_text(route)),
+                (b"x-gateway-attempts", b"%d" % visit.attempts),
+            )
         return [*headers, explained(visit)] if visit.explain else headers
 
     async def _start_stream(self, headers: Sequence[Header]) -> None:
@@ -182,10 +195,13 @@ class Reply:
 
     def _ping_if_silent(self) -> None:
         silent_s = perf_counter() - self._wrote
-        if silent_s >= KEEP_ALIVE_S and not self._ended and (self._ping is None or self._ping.done()):
-            self._ping = asyncio.create_task(self._send_ping())
+        patience_s = KEEP_ALIVE_S if self._started or self._visit.wait.held else HEADLESS_S
+        if silent_s >= patience_s:
+            if not self._ended and (self._ping is None or self._ping.done()):
+                self._ping = asyncio.create_task(self._send_ping())
             silent_s = 0.0
-        self._pinger = asyncio.get_running_loop().call_later(KEEP_ALIVE_S - silent_s, self._ping_if_silent)
+        wait_s = min(KEEP_ALIVE_S, patience_s - silent_s)
+        self._pinger = asyncio.get_running_loop().call_later(wait_s, self._ping_if_silent)
 
     async def _send_ping(self) -> None:
         if not self._started:
@@ -212,6 +228,14 @@ def explained(visit: Visit) -> Header:
     }
     # All ASCII, and DEL is the one control character that JSON lets stand.
     return b"x-gateway-explain", json.dumps(told, separators=(",", ":")).replace("\x7f", "\\u007f").encode()
+
+
+def header_text(text: str) -> bytes:
+    """A client's own words may come back in a header: printable ASCII only, and not without end."""
+    text = text[:HEADER_MAX]
+    if text.isascii() and text.isprintable():
+        return text.encode()
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text).encode()
 
 
 def _shown(name: str) -> str:

@@ -7,6 +7,7 @@ from litestar import MediaType, Request, Response, delete, get, post
 from litestar.params import FromPath
 
 from backends.base import KeepsResponses
+from compat.body import whole_number
 from compat.canonical.error import InvalidRequest, NotFound
 from compat.openai.responses_answer import render_response, replay
 from compat.openai.responses_item import Item, unsealed
@@ -132,11 +133,12 @@ def _number(request: Request[Any, Any, Any], name: str, default: int, most: int,
     given = request.query_params.get(name)
     if given is None:
         return default
-    if not (given.isascii() and given.isdigit() and least <= int(given[:12]) <= most):
+    number = whole_number(given, most)
+    if number is None or number < least:
         raise InvalidRequest(
             f"Invalid value for '{name}': expected {least} to {most}.", param=name, code="invalid_value"
         )
-    return int(given)
+    return number
 
 
 def _include(request: Request[Any, Any, Any]) -> list[str]:

@@ -8,7 +8,12 @@ from gateway.visit import Visit
 
 def render_error(error: GatewayError, visit: Visit) -> bytes:
     """The body of an error answer: Anthropic's beneath its own path and to its clients, OpenAI's to all others."""
-    if visit.anthropic or visit.path == "/v1/messages" or visit.path.startswith("/v1/messages/"):
+    if is_anthropic(visit):
         error.request_id = visit.request_id
         return anthropic.render_error(error)
     return openai.render_error(error)
+
+
+def is_anthropic(visit: Visit) -> bool:
+    """Whether a request speaks Anthropic's dialect, by its headers or its path."""
+    return visit.anthropic or visit.path == "/v1/messages" or visit.path.startswith("/v1/messages/")

@@ -30,6 +30,8 @@ def credential(headers: Headers) -> str | None:
         if name not in _FORMS:
             continue
         text = value.decode("latin-1").strip()
+        if not text:
+            continue  # some clients send each of them, and fill one
         if name == b"authorization":
             scheme, _, text = text.partition(" ")
             text = text.strip()
@@ -37,7 +39,7 @@ def credential(headers: Headers) -> str | None:
                 raise Unauthenticated("The Authorization header must be 'Bearer' and an API key.")
         if found is not None and found != text:
             raise InvalidRequest("The request carries two different API keys; send one.")
-        found = text or found
+        found = text
     return found
 
 

@@ -72,7 +72,7 @@ class Attempt:
         """When the client's time limit ends it."""
         if self._streamed and call is not asked.call:
             self._due = min(self._due, self._began + call.timeouts.first_token_s)
-        self._told = self._ended = False
+        self._told = self._ended = self._counted = False
         health.busy += 1
 
     def answered(self) -> None:
@@ -80,14 +80,13 @@ class Attempt:
         self._due = self._deadline
         now = asyncio.get_running_loop().time()
         self._health.answered(now, now - self._began if self._streamed else None)
-        self._metrics.child(self._metrics.attempts, self.route.backend.name, "ok").inc()
 
     def failed(self, error: GatewayError) -> None:
         self._told = True
         now = asyncio.get_running_loop().time()
         hurried = self._hurried and isinstance(error, TimedOut) and now >= self._due - 0.1
         self._health.failed(now, error, self._visit, hurried=hurried)
-        self._metrics.child(self._metrics.attempts, self.route.backend.name, error.word).inc()
+        self._count(error.word)
         self.end()
 
     def skipped(self, events: int) -> None:
@@ -98,10 +97,18 @@ class Attempt:
             return
         self._ended = True
         self._health.busy -= 1
-        if not self._told:
+        if self._told:
+            self._count("ok")
+        else:
             self._health.breaker.abandoned(self._visit)
         if self._gate is not None:
             self._gate.leave(asyncio.get_running_loop().time() - self._began)
+
+    def _count(self, outcome: str) -> None:
+        """Once: an answer that begins well and dies later is a failure, not two attempts."""
+        if not self._counted:
+            self._counted = True
+            self._metrics.child(self._metrics.attempts, self.route.backend.name, outcome).inc()
 
 
 class Counted:

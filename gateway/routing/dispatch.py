@@ -81,6 +81,7 @@ class Dispatcher:
                 raise
         visit.attempts += 1
         call.dropped.clear()
+        call.headers.clear()
         if visit.handed is None:
             visit.handed = perf_counter()
         return Attempt(route, with_share(call, course.left, asked.envelope.stream), health, gate, self._metrics, asked)
@@ -102,7 +103,7 @@ class Dispatcher:
                 break
         else:
             tally.check()
-        return Answer(route=route, tally=tally, events=told_on(head, events, attempt, tally))
+        return Answer(route=route, tally=tally, headers=call.headers, events=told_on(head, events, attempt, tally))
 
 
 def relays(backend: Backend, envelope: Envelope) -> TypeGuard[Relays]:

@@ -51,7 +51,7 @@ class Gate:
             )
         turn: asyncio.Future[None] = loop.create_future()
         self._waiting.setdefault(call.principal.id, deque()).append(turn)
-        call.wait.queue_position = ahead
+        call.wait.queue_position, call.wait.held = ahead, True
         began = loop.time()
         try:
             async with asyncio.timeout_at(call.deadline):
@@ -66,6 +66,7 @@ class Gate:
             self._forget(call.principal.id, turn)
             raise
         finally:
+            call.wait.held = False
             call.wait.queue_s += loop.time() - began
 
     def leave(self, took_s: float) -> None:

@@ -137,14 +137,14 @@ class Router:
         )
 
     def _route(self, backend: str, model: str) -> Route:
-        facts = self._registry.known(backend, model)
+        facts, closed = self._registry.known(backend, model), self._registry.is_closed(backend)
         return Route(
             self._backends[backend],
             model,
             price=self._prices.get(backend),
-            # A provider's list does not say what a model makes.
-            modality=facts.modality if facts and self._registry.is_closed(backend) else None,
-            capabilities=facts.capabilities if facts else (),
+            # A provider's list does not say what a model makes, and not all that it can do.
+            modality=facts.modality if facts and closed else None,
+            capabilities=facts.capabilities if facts and closed else (),
             context_length=facts.context_length if facts else None,
         )
 

@@ -28,6 +28,7 @@ _PRICES: dict[SelectionMode, frozenset[Price]] = {
 }
 _SAID = ("messages", "input", "prompt")
 """The fields of a request, by its dialect, in which pictures may be."""
+_TOOLS = ("tools", "functions")
 _pictures = re.compile(rb'"(?:image_url|input_image|images)"|"type"\s*:\s*"image"').search
 
 
@@ -89,7 +90,7 @@ def _wants(envelope: Envelope) -> Callable[[Route], str | None]:
     modality = modality_of(envelope)
     said = next((bytes(envelope.fields[name]) for name in _SAID if name in envelope.fields), b"")
     pictures = modality == "text" and _pictures(said) is not None
-    tools = bytes(envelope.fields.get("tools", b"null")) not in (b"null", b"[]")
+    tools = any(bytes(envelope.fields.get(name, b"null")) not in (b"null", b"[]") for name in _TOOLS)
     size = 0 if pictures or modality != "text" else len(envelope.body)
     tokens: int | None = None
 

@@ -21,6 +21,7 @@ from compat.canonical.error import (
     Overloaded,
     RateLimited,
     Rejected,
+    Unreachable,
 )
 from compat.canonical.event import fold
 from compat.canonical.request import Envelope
@@ -110,6 +111,49 @@ async def test_the_clients_version_and_betas_reach_the_provider(backend: Anthrop
     assert "openai-beta" not in headers
     await backend.relay(asked("text", stream=False), "text", call())
     assert upstream.asked(count=2).headers["anthropic-version"] == "2023-06-01"
+
+
+async def test_the_clients_betas_come_on_top_of_the_configured_ones(upstream: Claude) -> None:
+    settings = settings_of(
+        "anthropic",
+        {"base_url": upstream.url, "headers": {"Anthropic-Beta": "ours", "Anthropic-Version": "2024-01-01"}},
+    )
+    made = connect("claude", "anthropic", settings, Ports())
+    assert isinstance(made, AnthropicBackend)
+    spoken = {"anthropic-beta": "theirs,more", "anthropic-version": "2026-10-21"}
+    await made.relay(asked("text", stream=False, **spoken), "text", call())
+    await made.count_tokens(asked("text", stream=False, **spoken), "text", call())
+    await fold(made.run(request("text"), call()))
+    await made.aclose()
+    sent = [(x.headers["anthropic-beta"], x.headers["anthropic-version"]) for x in upstream.seen]
+    assert sent == [("ours,theirs,more", "2026-10-21")] * 2 + [("ours", "2024-01-01")]
+    assert all(x.head.lower().count(b"anthropic-beta:") == 1 for x in upstream.seen)
+
+
+async def test_the_environment_of_the_sdk_reaches_no_provider(
+    upstream: Claude, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"):
+        monkeypatch.setenv(name, "environment-canary")
+    monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", "x-custom: environment-canary")
+    settings = settings_of("anthropic", {"base_url": upstream.url, "headers": {"x-own": "1"}})
+    made = connect("own", "anthropic", settings, Ports())
+    listed = await made.models()
+    await fold(made.run(request("text"), call()))
+    await made.aclose()
+    assert [model.name for model in listed] == ["claude-opus-4-6", "claude-haiku-4-5-20251001"]
+    assert [x.path for x in upstream.seen] == ["/v1/models?limit=1000", "/v1/messages"]
+    for exchange in upstream.seen:
+        assert "environment-canary" not in exchange.head.decode()
+        assert exchange.headers["x-own"] == "1"
+
+
+async def test_models_that_cannot_be_listed_are_a_backend_error() -> None:
+    made = connect("gone", "anthropic", settings_of("anthropic", {"base_url": "http://127.0.0.1:9"}), Ports())
+    with pytest.raises(Unreachable) as lost:
+        await made.models()
+    await made.aclose()
+    assert "127.0.0.1" not in lost.value.message
 
 
 async def test_leaving_a_relayed_stream_stops_the_provider(backend: AnthropicBackend, upstream: Claude) -> None:

@@ -1,12 +1,17 @@
 """A provider's trouble → our error: the whole table."""
 
 import asyncio
+import json
 import ssl
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
-import aiohttp
 import pytest
 
-from backends.failures import of_exception, of_status, of_stream, seconds
+from backends.failures import of_exception, of_status, of_stream, retry_after, seconds
+from backends.http1 import ConnectTimedOut, Malformed
+from backends.response import Lost
+from compat.anthropic.error import render_error as anthropics
 from compat.canonical import error as e
 from compat.openai.error import Verdict, parse_error
 from tests.wire import fixture
@@ -65,6 +70,26 @@ def test_a_verdict_keeps_the_providers_words() -> None:
     assert not error.retryable
 
 
+@pytest.mark.parametrize(
+    ("status", "verdict", "type_", "code"),
+    [
+        (404, Verdict("No.", "not_found_error"), "invalid_request_error", "model_not_found"),
+        (404, Verdict("No.", "NotFoundError"), "invalid_request_error", "model_not_found"),
+        (404, Verdict("No.", "invalid_request_error", "other"), "invalid_request_error", "other"),
+        (413, Verdict("No.", "request_too_large"), "invalid_request_error", "request_too_large"),
+        (413, Verdict(), "invalid_request_error", "request_too_large"),
+        (413, Verdict("No.", "tokens", "rate_limit_exceeded"), "tokens", "rate_limit_exceeded"),
+    ],
+)
+def test_what_is_missing_or_too_large_is_said_in_openais_words(
+    status: int, verdict: Verdict, type_: str, code: str
+) -> None:
+    error = of_status(status, verdict, None, "up")
+    assert (error.status, error.type, error.code, error.param) == (status, type_, code, None)
+    told = json.loads(anthropics(error))["error"]["type"]
+    assert told == {404: "not_found_error", 413: "request_too_large"}[status]
+
+
 def test_a_limit_of_tokens_says_so() -> None:
     assert of_status(429, Verdict(type="tokens"), None, "up").type == "tokens"
     assert of_status(429, Verdict(type="anything"), None, "up").type == "requests"
@@ -74,10 +99,33 @@ def test_a_limit_of_tokens_says_so() -> None:
 @pytest.mark.parametrize(
     ("header", "value"),
     [(None, None), ("", None), ("7", 7), ("0.5", 0.5), ("-3", 0), ("1e9", 120), ("nan", None), ("inf", 120),
-     ("Wed, 21 Oct 2026 07:28:00 GMT", None)],
+     ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("Wed, 21 Oct 2099 07:28:00 -0000", 120),
+     ("Wed, 32 Oct 2099 07:28:00 GMT", None), ("soon", None)],
 )  # fmt: skip
 def test_retry_after_is_seconds_within_reason(header: str | None, value: float | None) -> None:
     assert seconds(header) == value
+
+
+def test_retry_after_may_be_a_date() -> None:
+    then = datetime.now(UTC) + timedelta(seconds=60)
+    value = seconds(format_datetime(then, usegmt=True))
+    assert value is not None
+    assert 50 < value <= 60
+
+
+@pytest.mark.parametrize(
+    ("headers", "value"),
+    [
+        ({}, None),
+        ({"retry-after": "7"}, 7),
+        ({"retry-after": "7", "retry-after-ms": "1500"}, 1.5),
+        ({"retry-after-ms": "1e9"}, 120),
+        ({"retry-after": "7", "retry-after-ms": "soon"}, 7),
+        ({"retry-after": "7", "retry-after-ms": "nan"}, 7),
+    ],
+)
+def test_milliseconds_say_it_best(headers: dict[str, str], value: float | None) -> None:
+    assert seconds(retry_after(headers)) == value
 
 
 @pytest.mark.parametrize(
@@ -90,6 +138,17 @@ def test_retry_after_is_seconds_within_reason(header: str | None, value: float |
         (Verdict(code="insufficient_quota"), e.QuotaExhausted),
         (Verdict(type="overloaded_error"), e.Overloaded),
         (Verdict(code="content_filter"), e.ContentFiltered),
+        (Verdict(type="rate_limit_error"), e.RateLimited),
+        (Verdict(type="tokens", code="rate_limit_exceeded"), e.RateLimited),
+        (Verdict(type="invalid_request_error"), e.Rejected),
+        (Verdict(type="invalid_request_error", code="invalid_api_key"), e.AuthFailed),
+        (Verdict(type="authentication_error"), e.AuthFailed),
+        (Verdict(type="permission_error"), e.AuthFailed),
+        (Verdict(type="not_found_error", message="x"), e.Rejected),
+        (Verdict(type="request_too_large"), e.Rejected),
+        (Verdict(type="timeout_error"), e.TimedOut),
+        (Verdict(type="api_error"), e.UpstreamFailed),
+        (Verdict(type="server_error"), e.UpstreamFailed),
     ],
 )
 def test_an_error_inside_an_answer_becomes_our_error(verdict: Verdict, kind: type[e.GatewayError]) -> None:
@@ -101,16 +160,13 @@ def test_an_error_inside_an_answer_becomes_our_error(verdict: Verdict, kind: typ
 @pytest.mark.parametrize(
     ("trouble", "kind"),
     [
-        (aiohttp.ServerDisconnectedError(), e.Unreachable),
-        (aiohttp.ClientPayloadError("10.1.2.3"), e.Unreachable),
-        (aiohttp.ClientOSError(104, "10.1.2.3"), e.Unreachable),
+        (Lost("10.1.2.3"), e.Unreachable),
+        (ConnectionResetError(104, "10.1.2.3"), e.Unreachable),
         (ConnectionRefusedError(111, "10.1.2.3"), e.Unreachable),
         (ssl.SSLError("10.1.2.3"), e.Unreachable),
-        (aiohttp.InvalidURL("http://10.1.2.3"), e.Unreachable),
-        (aiohttp.ConnectionTimeoutError("10.1.2.3"), e.TimedOut),
+        (ConnectTimedOut("10.1.2.3"), e.TimedOut),
         (TimeoutError("10.1.2.3"), e.TimedOut),
-        (aiohttp.ServerTimeoutError("10.1.2.3"), e.TimedOut),
-        (aiohttp.ClientError("10.1.2.3"), e.BadResponse),
+        (Malformed("10.1.2.3"), e.BadResponse),
     ],
     ids=lambda value: getattr(value, "__name__", type(value).__name__),
 )

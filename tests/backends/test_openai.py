@@ -5,6 +5,7 @@ import gzip
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from backends.base import Ports
@@ -73,6 +74,15 @@ async def test_what_the_configuration_says_is_sent(make: Make, upstream: Provide
         assert exchange.headers["x-title"] == "gateway"
 
 
+async def test_the_clients_betas_reach_the_provider(make: Make, upstream: Provider) -> None:
+    said = {"openai-beta": "assistants=v2", "anthropic-beta": "x"}
+    asked = msgspec.structs.replace(peek(body("answer", stream=False)), headers=said)
+    for headers in ({}, {"OpenAI-Beta": "ours=v1"}):
+        await make(headers=headers).relay(asked, "answer", call())
+    assert [x.headers["openai-beta"] for x in upstream.seen] == ["assistants=v2", "ours=v1,assistants=v2"]
+    assert all("anthropic-beta" not in x.headers for x in upstream.seen)
+
+
 async def test_without_a_key_no_authorization_is_sent(make: Make, upstream: Provider) -> None:
     backend = make(api_key=None)
     await ask(backend)
@@ -133,6 +143,50 @@ async def test_a_provider_that_lingers_after_done_holds_nobody_up(make: Make, up
     result = await fold(make().run(request("lingering"), call()))
     assert result.choices[0].finished.reason == "stop"
     assert asyncio.get_running_loop().time() - began < 2
+
+
+@pytest.mark.parametrize("last", [0, 1], ids=["done", "usage and done"])
+async def test_what_follows_a_complete_answer_is_not_waited_for_long(
+    make: Make, upstream: Provider, monkeypatch: pytest.MonkeyPatch, last: int
+) -> None:
+    async def held_open(x: Exchange) -> None:
+        frames = wire.stream(["a"], include_usage=True)
+        x.begin()
+        for frame in frames[: -1 - last]:
+            x.send(frame)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("backends.relay.LAST_WORDS_S", 0.1)
+    upstream.scripts["open"] = held_open
+    async with asyncio.timeout(5):
+        stream = await ask(make(), "open", stream=True)
+    assert stream.endswith(wire.DONE)
+    asked = upstream.asked()
+    assert await asyncio.to_thread(asked.left_within, 5, asked.arrived), "the connection is closed"
+
+
+async def test_a_providers_headers_go_with_its_answer_and_its_refusal(make: Make, upstream: Provider) -> None:
+    told = [
+        ("x-gateway-upstream-request-id", "req_of_the_provider"),
+        ("x-ratelimit-remaining-requests", "99"),
+        ("openai-processing-ms", "17"),
+    ]
+    backend, asked = make(), call()
+    await fold(backend.run(request("answer"), asked))
+    assert asked.headers == told
+    for script in ("status:429", "html"):
+        with pytest.raises(GatewayError) as raised:
+            await ask(backend, script)
+        assert list(raised.value.headers) == told
+
+
+async def test_the_account_at_the_provider_stays_its_secret(make: Make, upstream: Provider) -> None:
+    async def named(x: Exchange) -> None:
+        x.answer(wire.completion(), openai_organization="the-operator")
+
+    upstream.scripts["named"] = named
+    relayed = await make().relay(peek(body("named", stream=False)), "named", call())
+    assert "openai-organization" not in dict(relayed.headers)
 
 
 async def test_a_compressed_answer_nobody_asked_for_is_read_or_refused(make: Make, upstream: Provider) -> None:
@@ -236,6 +290,18 @@ async def test_a_presets_key_comes_from_its_own_variable_or_is_asked_for(
         connect("up", Settings(preset=name, base_url=base_url), Ports())
     monkeypatch.setenv(variable, "from-the-environment")
     await connect("up", Settings(preset=name, base_url=base_url), Ports()).aclose()
+
+
+async def test_a_presets_key_goes_to_the_presets_own_address_only(
+    make: Make, upstream: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GROQ_API_KEY", "environment-canary")
+    with pytest.raises(ValueError, match=r"^api_key: .*GROQ_API_KEY is for https://api\.groq\.com"):
+        make(preset="groq", api_key=None)
+    await ask(make(preset="groq"))
+    assert upstream.asked().headers["authorization"] == "Bearer the-key-canary"
+    own = make(preset="groq", base_url="https://api.groq.com/openai/v1/", api_key=None)
+    assert own._headers["authorization"] == "Bearer environment-canary"
 
 
 @pytest.mark.parametrize(

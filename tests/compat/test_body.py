@@ -22,6 +22,7 @@ from compat.body import (
     read,
     read_fields,
     read_whole,
+    whole_number,
 )
 from compat.canonical.error import InvalidRequest
 from compat.openai import chat
@@ -203,3 +204,15 @@ def test_a_value_that_was_not_checked_by_its_field_is_still_refused_kindly() -> 
     for raw in (b'"\\ud800"', b'"\\x"', b"\x01"):
         with pytest.raises(InvalidRequest):
             decode_raw(Raw(raw))
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("0", 0), ("7", 7), ("007", 7), (b"99", 99), ("100", None), ("", None), ("-1", None), ("1.0", None),
+        ("1e1", None), (" 1", None), ("\u0663", None), ("\u00b2", None), (b"\xb2", None), ("9" * 5000, None),
+        (b"9" * 5000, None), ("0" * 5000, None),
+    ],
+)  # fmt: skip
+def test_a_number_is_digits_and_not_too_many(text: str | bytes, number: int | None) -> None:
+    assert whole_number(text, 99) == number

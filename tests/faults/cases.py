@@ -19,6 +19,7 @@ from tests.faults.matrix import (
     HEAVY,
     HEAVY_TIMEOUTS,
     RETRIES,
+    SPECIAL,
     STATUSES,
     TCP_FAULTS,
     TIMEOUTS,
@@ -256,6 +257,8 @@ def code_for(expected: Expected, path: str) -> str | None:
     """What a client of this path reads of an expected error."""
     if path != MESSAGES or expected.code is None:
         return expected.code
+    if expected.code in SPECIAL:
+        return SPECIAL[expected.code]
     return TYPES[expected.status if expected.code == "null" else STATUSES[expected.code]]
 
 

@@ -35,6 +35,8 @@ TYPES = {400: "invalid_request_error", 429: "rate_limit_error", 502: "api_error"
     504: "timeout_error"
 }
 """Status → what Anthropic's clients read instead of a code."""
+SPECIAL = {"upstream_quota_exhausted": "billing_error"}
+"""Code → the same, where it says more than the status."""
 
 
 class Row(Struct, frozen=True):
@@ -124,6 +126,7 @@ FAULTS: dict[str, Row] = {
     "wrongtype": Row("200 as text/plain", _RETRIED[0], UNHARMED, RESCUED, UNHARMED),
     "malformed": Row("a broken event in the middle", UNHARMED, None, UNHARMED, None),
     "nodone": Row("the last event is missing", UNHARMED, None, UNHARMED, None),
+    "nodone:open": Row("the same, and the connection stays open", f"{UNHARMED} @1", None, f"{UNHARMED} @1", None),
     "nofinish": Row(
         "all words, no finish reason", "200 upstream_bad_response 1", None, "200 upstream_bad_response 1", None
     ),
@@ -162,6 +165,7 @@ EXCEPTIONS: dict[str, dict[str, tuple[str | None, str | None, str | None, str | 
         "error:0": ("503 server_is_overloaded 2 @1", "502 upstream_error 2", RESCUED, RESCUED),
         "error:20": ("200 server_is_overloaded 1", None, "200 server_is_overloaded 1", None),
         "nodone": ("200 upstream_bad_response 1", None, "200 upstream_bad_response 1", None),
+        "nodone:open": ("200 upstream_timeout 1 @1", None, "200 upstream_timeout 1 @1", None),
     },
     "OpenAI → Anthropic": {
         **dict.fromkeys(("bomb:96", "huge:66"), (None, None, None, None)),
@@ -171,6 +175,7 @@ EXCEPTIONS: dict[str, dict[str, tuple[str | None, str | None, str | None, str | 
         "error:0": ("503 server_is_overloaded 2 @1", "502 upstream_error 2", RESCUED, RESCUED),
         "error:20": ("200 server_is_overloaded 1", None, "200 server_is_overloaded 1", None),
         "nodone": ("200 upstream_bad_response 1", None, "200 upstream_bad_response 1", None),
+        "nodone:open": ("200 upstream_timeout 1 @1", None, "200 upstream_timeout 1 @1", None),
     },
 }
 """Dialect → fault → where it differs."""

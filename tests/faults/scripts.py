@@ -117,11 +117,13 @@ async def malformed(x: Exchange, count: str = "20") -> None:
     await x.end()
 
 
-async def nodone(x: Exchange) -> None:
-    """Everything but the last event."""
+async def nodone(x: Exchange, then: str = "end") -> None:
+    """Everything but the last event; `open` then says no more."""
     await x.head()
     for event in list(_events(x, x.ask.tokens()))[:-1]:
         await x.piece(event)
+    if then == "open":
+        await forever()
     await x.end()
 
 

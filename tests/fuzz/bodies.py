@@ -213,6 +213,8 @@ def mutate(body: Object, chance: Random) -> None:
                 owner.append([pair[0], tree(chance.choice(JUNK))])
         case 6:
             holder[at] = [holder[at]] if chance.random() < 0.5 else Object([["type", holder[at]]])
+        case 7 if chance.random() < 0.2:
+            _put(body, "n", Verbatim(b"9" * 5000))  # Python refuses to read so many digits
         case _:
             if isinstance(holder[at], list) and not isinstance(holder[at], Object) and holder[at]:
                 holder[at] = holder[at] * chance.choice((0, 2, 3, 40))

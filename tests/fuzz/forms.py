@@ -33,8 +33,8 @@ _LINES = (
     b"X-Many: 1\r\nX-Many: 2",
 )  # fmt: skip
 _VALUES = (
-    b"", b"1", b"0", b"-1", b"1e9", b"99999999999999999999", b"NaN", b"true", b"false", b"TRUE", b"null", b"{}",
-    b"\xff\xfe",
+    b"", b"1", b"0", b"-1", b"1e9", b"99999999999999999999", b"9" * 5000, b"NaN", b"true", b"false", b"TRUE", b"null",
+    b"{}", b"\xff\xfe",
     b"\x00", b"b64_json", b"1024x1024", b"0x0", b"auto", b"\r\n", b"\r\n--", b"--b\r\n", b"\r\n--bound",
     b"x" * 20_000, PNG,
 )  # fmt: skip

@@ -32,7 +32,8 @@ _PIECES = (
 )  # fmt: skip
 _QUERIES = (
     b"?", b"?stream=true", b"?stream=true&stream=false", b"?starting_after=-1",
-    b"?starting_after=99999999999999999999", b"?limit=0",
+    b"?starting_after=99999999999999999999", b"?limit=0", b"?limit=" + b"9" * 5000,
+    b"?stream=true&starting_after=" + b"9" * 5000,
     b"?limit=abc&limit=1", b"?limit=%00", b"?order=up", b"?after=%ff", b"?modality=%zz",
     b"?modality=text&backend=fake", b"?backend=",
     b"?after_id=%ed%a0%80&before_id=x", b"?a=" + b"b" * 9000, b"?" + b"a&" * 2000, b"?%", b"?%ff=%fe", b"?=&==&",

@@ -48,6 +48,7 @@ def config(provider_url: str) -> dict[str, Any]:
         "quick-then-good": {"routes": ["up/silent", "up/answer"], "retries": 0, "timeouts": quick},
         "dead": {"routes": ["dead/anything"], "retries": 0},
         "dead-then-good": {"routes": ["dead/anything", "up/answer"], "retries": 0},
+        "cut-then-fake": {"routes": ["up/cut", "fake/fake"], "retries": 0},
         "dead-then-fake": {"routes": ["dead/anything", "fake/fake"], "retries": 0},
     }
     names |= {f"after-{script}": {"routes": [f"up/{script}", "up/answer"], "retries": 0} for script in FAILING}

@@ -142,6 +142,7 @@ async def test_positions_are_kept_true_while_others_come_and_go(house: Callable[
     await first.granted()
     await settled()
     assert [held.call.wait.queue_position for held in (first, second, third, fourth)] == [None, 0, 1, 2]
+    assert [held.call.wait.held for held in (first, second, third, fourth)] == [False, True, True, True]
     await second.leave()
     await settled()
     assert [held.call.wait.queue_position for held in (third, fourth)] == [0, 1]
@@ -191,6 +192,7 @@ async def test_a_load_whose_last_waiter_left_does_not_hold_up_another_model(hous
     here.loads_at_once = False
     gone = here.wait_for("a")
     await settled()
+    assert gone.call.wait.held, "while the model loads"
     await gone.leave()
     here.loads_at_once = True
     await here.wait_for("b").granted()

@@ -483,7 +483,7 @@ def test_a_providers_verdict_is_read_and_passed_on() -> None:
 def test_the_list_of_models() -> None:
     opus, haiku = parse_models(fixture("models.json"), "claude")
     assert (opus.name, opus.context_length, opus.created) == ("claude-opus-4-6", 1_000_000, 1770163200)
-    assert opus.capabilities == ("batch", "image_input", "thinking")
+    assert opus.capabilities == ("batch", "vision", "thinking")
     assert haiku.capabilities == ()
     with pytest.raises(BadResponse):
         parse_models(b"{}", "claude")

@@ -7,9 +7,10 @@ from anthropic.types import ModelInfo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compat.anthropic.models import render_model, render_page
+from compat.anthropic.models import parse_models, render_model, render_page
 from compat.canonical.error import InvalidRequest
 from compat.canonical.model import Model
+from tests.claude import fixture
 
 MODELS = [{"id": f"m{n}"} for n in range(5)]
 
@@ -25,6 +26,12 @@ def test_a_model_is_as_the_sdk_knows_it() -> None:
     assert set(told) == set(ModelInfo.model_fields)
     assert (seen.id, seen.display_name, seen.max_input_tokens) == ("b/m", "m", 8192)
     assert told["created_at"] == "2026-02-04T00:00:00Z"
+
+
+def test_what_a_model_can_do_is_told_in_the_catalogues_words() -> None:
+    opus, haiku = parse_models(fixture("models.json"), "claude")
+    assert opus.capabilities == ("batch", "vision", "thinking")
+    assert (haiku.capabilities, haiku.context_length) == ((), 200_000)
 
 
 def test_what_is_not_known_is_said_so() -> None:

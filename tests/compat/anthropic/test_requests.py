@@ -357,6 +357,17 @@ def _said(role: str, *content: Any) -> dict[str, Any]:
         ({"tool_choice": {"type": "tool", "name": 3}}, "tool_choice.name: Input should be a valid string"),
         ({"tool_choice": {"type": "auto", "disable_parallel_tool_use": 1}},
          "tool_choice.disable_parallel_tool_use: Input should be a valid boolean"),
+        ({"tool_choice": {"type": "tool", "name": "g"}, "tools": [_TOOL]},
+         "tool_choice.name: Tool 'g' not found in provided tools"),
+        ({"tool_choice": {"type": "tool", "name": "g"}}, "tool_choice.name: Tool 'g' not found in provided tools"),
+        ({"tools": [_TOOL, _TOOL]}, "tools: Tool names must be unique."),
+        ({"tools": [_TOOL, {"type": "web_search_20250305", "name": _TOOL["name"]}]},
+         "tools: Tool names must be unique."),
+        ({"max_tokens": 1024, "thinking": {"type": "enabled", "budget_tokens": 1024}},
+         "max_tokens: `max_tokens` must be greater than `thinking.budget_tokens`"),
+        (_said("user", {"type": "text", "text": "x"}, {"type": "text", "text": ""}),
+         "messages.0.content.1.text: text content blocks must be non-empty"),
+        ({"system": [{"type": "text", "text": ""}]}, "system.0.text: text content blocks must be non-empty"),
         ({"thinking": {}}, "thinking.type: Field required"),
         ({"thinking": {"type": "some"}},
          "thinking.type: Input should be 'enabled', 'disabled', 'adaptive' or 'between_tools'"),
@@ -379,6 +390,30 @@ def test_refusals_name_the_field_where_the_gateway_has_to_read_it(change: dict[s
     with pytest.raises(InvalidRequest) as caught:
         parse_request(peek(json.dumps(HELLO | change).encode()))
     assert json.loads(render_error(caught.value))["error"] == {"type": "invalid_request_error", "message": words}
+
+
+def test_a_tool_that_only_the_provider_knows_can_be_chosen() -> None:
+    choice = {"type": "tool", "name": "web_search"}
+    for tool in (
+        {"type": "web_search_20250305", "name": "web_search"},
+        {"type": "mcp_toolset", "mcp_server_name": "m"},
+    ):
+        body = HELLO | {"tools": [tool], "tool_choice": choice}
+        assert parse_request(peek(json.dumps(body).encode())).tool_choice == "=web_search"
+
+
+def test_a_budget_for_thinking_between_tools_may_exceed_one_turns_limit() -> None:
+    thinking = {"type": "enabled", "budget_tokens": 2000}
+    asked = peek(json.dumps(HELLO | {"max_tokens": 1500, "thinking": thinking}).encode())
+    beta = msgspec.structs.replace(asked, headers={"anthropic-beta": "x,interleaved-thinking-2025-05-14"})
+    assert parse_request(beta).sampling.max_tokens == 1500
+    with pytest.raises(InvalidRequest):
+        parse_request(asked)
+
+
+def test_a_text_may_be_empty_where_it_is_no_block() -> None:
+    turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": ""}]
+    assert len(parse_request(peek(json.dumps(HELLO | {"system": "", "messages": turns}).encode())).messages) == 3
 
 
 def test_what_is_null_is_as_good_as_left_out() -> None:
@@ -578,6 +613,7 @@ _requests = st.builds(
         ),
         min_size=1,
         max_size=2,
+        unique_by=lambda tool: tool.name,
     ).map(tuple),
     tool_choice=st.sampled_from([None, "auto", "none"]),
     user=st.none() | _words,

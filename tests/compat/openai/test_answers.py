@@ -123,7 +123,7 @@ async def test_a_stream_is_openais_in_every_chunk() -> None:
     assert stream.endswith(DONE)
     assert stream.count(b"[DONE]") == 1
     first, *_, end, usage = [json.loads(e.removeprefix(b"data: ")) for e in stream.split(b"\n\n")[:-2]]
-    assert first["choices"][0]["delta"] == {"role": "assistant", "content": "Hi"}
+    assert first["choices"][0]["delta"] == {"role": "assistant", "content": "Hi", "refusal": None}
     assert first["object"] == "chat.completion.chunk"
     assert first["usage"] is None
     assert end["choices"][0]["finish_reason"] == "stop"

@@ -38,7 +38,21 @@ def test_a_prompt_is_read_as_one_message() -> None:
 
 def test_without_a_limit_openais_own_holds() -> None:
     assert parse_request(asked()).sampling.max_tokens == 16
-    assert parse_request(asked(max_tokens=0)).sampling.max_tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "code"),
+    [
+        ({"prompt": ""}, "prompt", "empty_string"),
+        ({"prompt": [""]}, "prompt", "empty_string"),
+        ({"max_tokens": 0}, "max_tokens", "integer_below_min_value"),
+    ],
+)
+def test_what_no_chat_can_be_is_refused_when_translated(fields: dict[str, Any], param: str, code: str) -> None:
+    envelope = asked(**fields)
+    with pytest.raises(InvalidRequest) as refused:
+        parse_request(envelope)
+    assert (refused.value.param, refused.value.code) == (param, code)
 
 
 def test_a_list_of_one_prompt_is_that_prompt() -> None:
@@ -139,3 +153,23 @@ async def test_an_answer_is_written_as_a_stream(include_usage: bool) -> None:
         assert all(c["usage"] is None for c in chunks[:-1])
     else:
         assert all("usage" not in c for c in chunks)
+
+
+async def test_every_choice_of_a_stream_begins_with_the_echo() -> None:
+    async def two() -> AsyncGenerator[Event, None]:
+        yield Started(id="cmpl-1", model="m-1", created=1760000000)
+        yield TextDelta(text="A", choice=1)
+        yield TextDelta(text="B")
+        yield TextDelta(text="C", choice=1)
+        yield Finished(reason="stop", choice=1)
+        yield Finished(reason="stop")
+        yield Finished(reason="length", choice=2)
+
+    texts = {0: "", 1: "", 2: ""}
+    async for frame in render_events(two(), include_usage=False, echo="Say: "):
+        if frame != b"data: [DONE]\n\n":
+            for choice in json.loads(frame.removeprefix(b"data: "))["choices"]:
+                texts[choice["index"]] += choice["text"]
+    whole = json.loads(render_result(await fold(two()), "Say: "))
+    assert texts == {0: "Say: B", 1: "Say: AC", 2: "Say: "}
+    assert {choice["index"]: choice["text"] for choice in whole["choices"]} == texts

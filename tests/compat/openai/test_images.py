@@ -148,10 +148,14 @@ def test_a_wrong_form_is_refused_by_the_field(files: list[Any], param: str, code
     assert (refused.value.param, refused.value.code) == (param, code)
 
 
-def test_a_number_in_a_form_must_be_one() -> None:
+@pytest.mark.parametrize(
+    ("n", "code"),
+    [("two", "invalid_type"), ("0", "invalid_value"), ("11", "invalid_value"), ("9" * 5000, "invalid_value")],
+)
+def test_a_number_in_a_form_must_be_one(n: str, code: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        parse_edit(edit_form([PROMPT, IMAGE, ("n", (None, "two"))]))
-    assert refused.value.param == "n"
+        parse_edit(edit_form([PROMPT, IMAGE, ("n", (None, n))]))
+    assert (refused.value.param, refused.value.code) == ("n", code)
 
 
 def test_an_edit_in_json_is_read() -> None:

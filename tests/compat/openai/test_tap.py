@@ -149,6 +149,13 @@ def test_two_answers_are_finished_when_both_are() -> None:
     assert states.index(True) == len(events) - 2
 
 
+def test_a_number_of_answers_that_nobody_can_make_is_the_providers_to_refuse() -> None:
+    body = b'{"model":"m","stream":true,"messages":[{"role":"user","content":"x"}],"n":%s}' % (b"9" * 5000)
+    watch = Tap(peek(body))
+    watch.feed(wire.opening() + wire.word("only one") + wire.finish() + DONE)
+    assert watch.finished
+
+
 def test_a_second_answer_that_never_came_is_missed_unless_the_provider_says_it_is_done() -> None:
     watch = tap(n=2)
     watch.feed(wire.opening() + wire.word("only one") + wire.finish())
@@ -229,6 +236,21 @@ def test_a_whole_answer_is_metered(name: str) -> None:
     if name != "two.json":
         assert watch.usage is not None
         assert watch.usage.output_tokens == 10
+
+
+@pytest.mark.parametrize("reason", [b"null", b'""'])
+def test_a_whole_answer_that_does_not_say_why_it_ended_is_none(reason: bytes) -> None:
+    watch = tap()
+    assert watch.whole(wire.completion().replace(b'"finish_reason":"stop"', b'"finish_reason":' + reason)) is None
+    assert not watch.finished
+
+
+def test_a_choice_without_a_number_is_the_first() -> None:
+    stream = b"".join(wire.stream(["a"], include_usage=False)).replace(b'"index":0', b'"index":null')
+    watch = tap()
+    assert passed(watch, stream) == stream
+    assert watch.finished
+    assert watch.skipped == 0
 
 
 def test_an_error_in_place_of_a_whole_answer_is_noticed() -> None:

@@ -76,6 +76,11 @@ def running_translating(
 ) -> Iterator[Gateway]:
     tree = config(running_provider.url)
     tree["backends"]["claude"] = {"kind": "anthropic", "base_url": running_anthropic.url, "api_key": "k"}
+    tree["models"] |= {
+        "up-then-claude": {"routes": ["up/answer", "claude/claude-opus-4-6"]},
+        "failing-then-claude": {"routes": ["claude/status:500", "claude/claude-opus-4-6"]},
+        "refusing-then-claude": {"routes": ["claude/status:400", "claude/claude-opus-4-6"]},
+    }
     with gateway(tmp_path_factory.mktemp("translating"), tree) as running:
         yield running
 

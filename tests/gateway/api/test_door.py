@@ -65,6 +65,20 @@ def test_every_answer_has_a_request_id(anonymous: httpx2.Client) -> None:
     assert all(id_.startswith("req_") for id_ in ids)
 
 
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens", "/v1/messages/nothing"])
+def test_anthropics_clients_find_the_id_of_what_the_door_refused(anonymous: httpx2.Client, path: str) -> None:
+    refusals = [
+        anonymous.post(path, json={}, headers={"origin": "https://evil.example"}),
+        anonymous.post(path, json={}, headers={"x-big": "x" * 40_000}),
+        anonymous.post(path, json={}),
+    ]
+    assert [answer.status_code for answer in refusals] in ([403, 431, 401], [403, 431, 404])
+    for answer in refusals:
+        assert answer.headers.get_list("request-id") == [answer.headers["x-request-id"]]
+        assert answer.json()["request_id"] == answer.headers["request-id"]
+    assert "request-id" not in anonymous.post(CHAT, json={}, headers={"origin": "https://evil.example"}).headers
+
+
 def test_forwarded_headers_of_a_client_are_not_believed(open_client: httpx2.Client) -> None:
     forged = {"x-forwarded-host": "evil.example", "x-forwarded-for": "10.0.0.1", "x-forwarded-proto": "https"}
     assert open_client.post(CHAT, json=chat("fake/fake"), headers=forged).status_code == 200

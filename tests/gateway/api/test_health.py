@@ -8,6 +8,14 @@ def test_health_says_ok(anonymous: httpx2.Client) -> None:
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
 
+def test_a_probe_may_ask_for_the_head_alone(anonymous: httpx2.Client) -> None:
+    for path in ("/health", "/ready"):
+        answer = anonymous.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert answer.headers["x-request-id"]
+        assert set(anonymous.get("/openapi.json").json()["paths"][path]) == {"get"}
+
+
 def test_ready_tells_of_each_dependency(anonymous: httpx2.Client) -> None:
     answer = anonymous.get("/ready")
     assert answer.status_code == 200

@@ -52,6 +52,7 @@ def running(
             "auto": {"routes": ["fake/fake"]},
             "opus": {"routes": ["claude/claude-opus-4-6:text"], "retries": 0},
             "thinker": {"routes": ["claude/claude-opus-4-6:thinking"], "retries": 0},
+            "first-opus": {"routes": ["claude/claude-opus-4-6", "fake/fake"], "retries": 0},
             "old": {"routes": ["claude/claude-sonnet-4-0"], "retries": 0},
             "once-*": {"routes": ["claude/*"], "retries": 0},
         },
@@ -196,6 +197,28 @@ def test_the_sdk_cannot_tell_the_gateway_from_the_provider(sdk: anthropic.Anthro
     assert APP_KEY not in json.dumps(headers)
 
 
+def test_betas_said_on_several_lines_all_arrive(raw: httpx2.Client, claudes: Claude) -> None:
+    betas = ["context-1m-2025-08-07", "", "files-api-2025-04-14"]
+    body = {"model": "opus", "max_tokens": 9, "messages": HELLO}
+    raw.post("/v1/messages", json=body, headers=[("anthropic-beta", beta) for beta in betas]).raise_for_status()
+    assert claudes.asked().headers["anthropic-beta"] == "context-1m-2025-08-07,files-api-2025-04-14"
+
+
+def test_what_a_list_does_not_tell_of_a_model_is_asked_of_it_all_the_same(raw: httpx2.Client, claudes: Claude) -> None:
+    """Anthropic's list names no tools."""
+
+    async def opus(x: Exchange) -> None:
+        x.answer(fixture("text.json"))
+
+    claudes.scripts["claude-opus-4-6"] = opus
+    capabilities = raw.get("/v1/models/claude/claude-opus-4-6").raise_for_status().json()["capabilities"]
+    assert "vision" in capabilities
+    assert "tools" not in capabilities
+    asked: dict[str, Any] = {"model": "first-opus", "max_tokens": 9, "messages": HELLO}
+    answer = raw.post("/v1/messages", json=asked | {"tools": [WEATHER]}).raise_for_status()
+    assert answer.headers["x-gateway-model"] == "claude/claude-opus-4-6"
+
+
 def test_the_stream_helper_sees_every_block(sdk: anthropic.Anthropic) -> None:
     with sdk.messages.stream(model="claude/thinking", max_tokens=9, messages=HELLO) as stream:
         final = stream.get_final_message()
@@ -278,7 +301,7 @@ def test_a_silent_stream_is_kept_awake_with_pings(
         "backends": {"claude": {"kind": "anthropic", "base_url": running_claude.url}},
         "models": {"auto": {"routes": ["claude/slow"]}},
     }
-    prelude = "import gateway.api.reply; gateway.api.reply.KEEP_ALIVE_S = 0.1"
+    prelude = "import gateway.api.reply; gateway.api.reply.KEEP_ALIVE_S = gateway.api.reply.HEADLESS_S = 0.1"
     with gateway(tmp_path, config, prelude=prelude) as house:
         body = {"model": "auto", "max_tokens": 9, "messages": HELLO, "stream": True}
         stream = sdk_http.post(f"{house.url}/v1/messages", json=body).content
@@ -287,6 +310,34 @@ def test_a_silent_stream_is_kept_awake_with_pings(
         client = anthropic.Anthropic(base_url=house.url, api_key="x", max_retries=0, http_client=sdk_http)
         with client.messages.stream(model="auto", max_tokens=9, messages=HELLO) as helper:
             assert helper.get_final_text() == "Hello! How can I help you today?"
+
+
+def test_a_providers_refusal_is_told_in_the_clients_words(
+    raw: httpx2.Client, chat: openai.OpenAI, claudes: Claude
+) -> None:
+    async def absent(x: Exchange) -> None:
+        x.answer(b'{"type":"error","error":{"type":"not_found_error","message":"model: x"}}', "404 Not Found")
+
+    claudes.scripts["claude-absent"] = absent
+    with pytest.raises(openai.NotFoundError) as missing:
+        chat.chat.completions.create(model="claude/claude-absent", messages=HELLO)
+    assert (missing.value.code, missing.value.type, missing.value.param) == (
+        "model_not_found", "invalid_request_error", None,
+    )  # fmt: skip
+    answer = raw.post("/v1/messages", json={"model": "claude/claude-absent", "max_tokens": 9, "messages": HELLO})
+    assert answer.status_code == 404
+    assert answer.json()["error"]["type"] == "not_found_error"
+    with pytest.raises(openai.RateLimitError) as limited:
+        chat.chat.completions.create(model="once-status:429", messages=HELLO)
+    headers = limited.value.response.headers
+    assert headers["anthropic-ratelimit-requests-remaining"] == "41"
+    assert "req_011CZTSUs5qZwEwHKSvppcnq" in headers["x-gateway-upstream-request-id"]
+    assert "request-id" not in headers
+    answered = chat.chat.completions.with_raw_response.create(model="claude/text", messages=HELLO)
+    assert answered.headers["anthropic-ratelimit-requests-remaining"] == "41"
+    refused = raw.post("/v1/messages", json={"model": "once-status:429", "max_tokens": 9, "messages": HELLO})
+    assert refused.headers["anthropic-ratelimit-requests-remaining"] == "41"
+    assert refused.headers["request-id"] == refused.json()["request_id"], "the body and the head name one request"
 
 
 def test_usage_is_metered_once(raw: httpx2.Client, house: Gateway) -> None:

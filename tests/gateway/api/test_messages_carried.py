@@ -145,7 +145,7 @@ def test_thinking_that_is_not_to_be_shown_is_not(http: httpx2.Client, upstream: 
         ({"type": "disabled"}, ["text"]),
         (None, ["text"]),
     ):
-        body = post(http, model="up/thinks", thinking=thinking).json()
+        body = post(http, model="up/thinks", thinking=thinking, max_tokens=2048).json()
         assert [block["type"] for block in body["content"]] == kinds
 
 
@@ -255,3 +255,9 @@ def test_a_hint_of_openais_refuses_nobody_either(http: httpx2.Client) -> None:
     assert (answer.status_code, answer.headers["x-gateway-dropped"]) == (200, "prompt_cache_key")
     refused = http.post("/v1/chat/completions", json=body | {"n": 2}, headers=STRICT)
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "n")
+
+
+def test_an_account_that_is_empty_is_a_matter_of_billing(http: httpx2.Client) -> None:
+    answer = post(http, model="up/quota")
+    assert (answer.status_code, answer.json()["error"]["type"]) == (503, "billing_error")
+    assert answer.headers["x-should-retry"] == "false"

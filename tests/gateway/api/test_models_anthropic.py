@@ -68,6 +68,7 @@ def test_a_model_that_is_not_there_is_not_found(claudes_client: anthropic.Anthro
     ("path", "headers", "status", "kind"),
     [
         ("/v1/models?limit=0", {}, 400, "invalid_request_error"),
+        ("/v1/models?limit=" + "9" * 5000, {}, 400, "invalid_request_error"),
         ("/v1/models?after_id=gone", {}, 400, "invalid_request_error"),
         ("/v1/models/nothing", {}, 404, "not_found_error"),
         ("/v1/models", {"x-api-key": "wrong"}, 401, "authentication_error"),

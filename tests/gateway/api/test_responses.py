@@ -241,6 +241,8 @@ def test_a_kept_response_streams_again(acme: openai.OpenAI, wire_client: httpx2.
     assert Response.model_validate(events[-1]["response"]) == made
     rest = list(acme.responses.retrieve(made.id, stream=True, starting_after=len(events) - 3))
     assert [e.sequence_number for e in rest] == [len(events) - 2, len(events) - 1]
+    endless = wire_client.get(f"{PATH}/{made.id}?stream=true&starting_after={'9' * 5000}")
+    assert (endless.status_code, error_of(endless)["param"]) == (400, "starting_after")
 
 
 def test_what_is_not_to_be_kept_is_not(acme: openai.OpenAI) -> None:
@@ -336,7 +338,7 @@ def test_a_request_that_cannot_be_read_is_refused(
         assert (error["param"], error["code"]) == (param, code)
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "limit=" + "9" * 400, "order=up", "after=msg_9"])
+@pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "limit=" + "9" * 5000, "order=up", "after=msg_9"])
 def test_a_list_that_cannot_be_is_refused(wire_client: httpx2.Client, query: str) -> None:
     id_ = wire_client.post(PATH, json=asking("fake/fake")).json()["id"]
     answer = wire_client.get(f"{PATH}/{id_}/input_items?{query}")

@@ -259,6 +259,18 @@ def test_auto_picks_by_modality(http: httpx2.Client, upstream: Provider) -> None
     assert "embedding" in error["message"]
 
 
+def test_a_model_with_routes_by_modality_is_listed_with_them(http: httpx2.Client, upstream: Provider) -> None:
+    def auto(**query: str) -> list[tuple[str, str, list[str]]]:
+        data = http.get("/v1/models", params=query).raise_for_status().json()["data"]
+        return [(m["backend"], m["modality"], m["routes"]) for m in data if m["id"] == "auto"]
+
+    routes = ["up/texts", "up/vectors"]
+    assert auto() == auto(modality="text") == auto(backend="up") == [("up", "text", routes)]
+    assert auto(modality="embedding") == [("up", "embedding", routes)]
+    assert auto(modality="image") == auto(backend="box") == []
+    assert http.get("/v1/models/auto").raise_for_status().json()["routes"] == routes
+
+
 # --- Selection modes --------------------------------------------------------------------------------
 
 

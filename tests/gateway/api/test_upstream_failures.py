@@ -1,11 +1,16 @@
 """What a provider's failures become for the client."""
 
+import json
+
 import httpx2
 import openai
 import pytest
 
+from tests import wire
+from tests.exchange import Exchange
 from tests.gateway.conftest import FAILING, UPSTREAM_KEY
-from tests.http import CHAT, chat, error_of, events_of, in_band_error, text_of
+from tests.http import CHAT, chat, error_of, events_of, in_band_error, metric, text_of
+from tests.process import Gateway
 from tests.provider import Provider
 from tests.scripts import BODY_CANARY
 
@@ -45,6 +50,65 @@ def test_a_providers_failure_becomes_the_contracts_error(
     for secret in (UPSTREAM_KEY, upstream.url, "127.0.0.1"):
         assert secret not in answer.text
     assert answer.headers["x-gateway-attempts"] == "1"
+    assert answer.headers["x-gateway-backend"] == "up"
+    assert answer.headers["x-gateway-model"] == f"up/once-{script}"
+
+
+@BOTH
+@pytest.mark.parametrize("path", [CHAT, "/v1/messages"], ids=["relayed", "translated"])
+def test_an_errors_answer_has_the_providers_headers(client: httpx2.Client, path: str, stream: bool) -> None:
+    answer = client.post(path, json=chat("once-status:429", stream=stream, max_tokens=9))
+    assert answer.status_code == 429
+    assert answer.headers["x-ratelimit-remaining-requests"] == "99"
+    assert answer.headers["x-gateway-upstream-request-id"] == "req_of_the_provider"
+    assert not {"set-cookie", "authorization", "x-internal-host"} & set(answer.headers)
+
+
+@BOTH
+def test_a_translated_answer_has_the_providers_headers(client: httpx2.Client, stream: bool) -> None:
+    answer = client.post("/v1/messages", json=chat("up/answer", stream=stream, max_tokens=9))
+    assert answer.status_code == 200
+    assert answer.headers["x-ratelimit-remaining-requests"] == "99"
+    assert answer.headers["x-gateway-upstream-request-id"] == "req_of_the_provider"
+
+
+def test_the_headers_are_those_of_the_backend_that_answered(client: httpx2.Client) -> None:
+    body = {"model": "dead-then-fake", "max_tokens": 9, "messages": chat("x")["messages"]}
+    assert "x-ratelimit-remaining-requests" not in client.post("/v1/messages", json=body).headers
+    body["model"] = "cut-then-fake"
+    answer = client.post("/v1/messages", json=body | {"stream": True})
+    assert answer.headers["x-gateway-backend"] == "fake"
+    assert "x-ratelimit-remaining-requests" not in answer.headers
+
+
+@BOTH
+def test_a_refusal_inside_an_answer_is_not_tried_elsewhere(
+    client: httpx2.Client, upstream: Provider, stream: bool
+) -> None:
+    async def refused(x: Exchange) -> None:
+        error = wire.dump(json.loads(wire.error("No such voice.", "invalid_request_error", param="voice")))
+        x.answer(error) if not x.streams else x.answer(b"data: " + error + b"\n\n", content_type="text/event-stream")
+
+    upstream.scripts["html"] = refused
+    answer = client.post(CHAT, json=chat("after-html", stream=stream))
+    assert answer.status_code == 400
+    assert error_of(answer)["message"] == "No such voice."
+    assert len(upstream.seen) == 1
+
+
+def test_an_attempt_is_counted_once(client: httpx2.Client, house: Gateway) -> None:
+    def figures() -> list[float]:
+        name = "pluggably_attempts_total"
+        return [
+            metric(house.url, name, backend="up"),
+            metric(house.url, name, backend="up", outcome="ok"),
+            metric(house.url, name, backend="up", outcome="upstream_bad_response"),
+        ]
+
+    before = figures()
+    client.post(CHAT, json=chat("once-cut:2", stream=True))
+    client.post(CHAT, json=chat("after-html", stream=True))
+    assert [b - a for a, b in zip(before, figures(), strict=True)] == [3, 1, 2]
 
 
 @pytest.mark.parametrize("script", ["status:401", "status:403", "quota"])

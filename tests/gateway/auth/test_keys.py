@@ -20,6 +20,9 @@ from tests.http import CHAT, chat, error_of
         {"x-api-key": APP_KEY},
         {"api-key": APP_KEY},
         {"authorization": f"Bearer {APP_KEY}", "x-api-key": APP_KEY, "api-key": APP_KEY},
+        {"authorization": f"Bearer {APP_KEY}", "x-api-key": ""},
+        {"x-api-key": "", "authorization": f"Bearer {APP_KEY}"},
+        {"authorization": "", "x-api-key": APP_KEY, "api-key": ""},
     ],
 )
 def test_a_key_is_taken_in_each_of_its_forms(anonymous: httpx2.Client, headers: dict[str, str]) -> None:
@@ -40,6 +43,8 @@ def test_two_keys_that_differ_are_400(anonymous: httpx2.Client) -> None:
         {},
         {"authorization": "Bearer wrong-key-000000000"},
         {"authorization": "Bearer"},
+        {"authorization": "", "x-api-key": ""},
+        {"authorization": "Bearer", "x-api-key": APP_KEY},
         {"authorization": APP_KEY},
         {"authorization": f"Basic {APP_KEY}"},
         {"x-api-key": APP_KEY[:-1]},

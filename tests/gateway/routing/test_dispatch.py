@@ -1,11 +1,14 @@
 """Attempts, time shares and guards, before backends that fail in every way; on a clock that tests turn."""
 
 import asyncio
+import json
 import random
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 import pytest
 
-from backends.base import Timeouts
+from backends.base import Call, Timeouts
 from compat.canonical.error import (
     BackendError,
     ContentFiltered,
@@ -20,6 +23,7 @@ from compat.canonical.error import (
 from compat.canonical.event import TextDelta
 from compat.canonical.message import Text
 from compat.canonical.request import Envelope, TextRequest
+from compat.taps import AnyTap
 from gateway.routing.breaker import Rule
 from gateway.settings import Guard
 from tests.gateway.routing.clock import run
@@ -259,6 +263,30 @@ def test_a_stream_cut_after_40_of_60_is_gone_on_with(
         assert [outcome for _, outcome in asked.visit.trail] == ["answered", "upstream_unreachable", "went on"]
         assert (asked.visit.backend, asked.visit.attempts) == ("b", 2)
         stage.assert_at_rest()
+
+    run(work())
+
+
+class Foreigner(Relayer):
+    """Its ids do not look like OpenAI's."""
+
+    async def _frames(
+        self, frames: AsyncGenerator[bytes, None], watch: AnyTap, call: Call
+    ) -> AsyncGenerator[bytes, None]:
+        async with aclosing(super()._frames(frames, watch, call)) as passing:
+            async for frame in passing:
+                yield frame.replace(b'"chatcmpl-x"', b'"gen-1"')
+
+
+def test_a_stream_that_is_gone_on_with_keeps_its_id() -> None:
+    async def work() -> None:
+        stage = Stage(Foreigner("a", BROKEN), Player("b", going_on(True), prefills=True))
+        answer = await stage.dispatcher.answer(stage.asked(chat(), guard="resume"))
+        assert answer.frames is not None
+        frames = b"".join([frame async for frame in answer.frames])
+        ids = [json.loads(event[6:])["id"] for event in frames.split(b"\n\n") if event.startswith(b"data: {")]
+        assert len(ids) > 50
+        assert set(ids) == {"gen-1"}
 
     run(work())
 

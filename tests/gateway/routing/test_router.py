@@ -43,10 +43,10 @@ ENTRIES = {
 
 
 class Telling(FakeBackend):
-    """Lists one model with a small context, which says nothing of what it makes."""
+    """Lists one model with a small context, which says nothing of what it makes and little of what it can do."""
 
     async def models(self) -> Sequence[Model]:
-        return [Model(name="m", backend=self.name, context_length=100)]
+        return [Model(name="m", backend=self.name, context_length=100, capabilities=("thinking",))]
 
 
 def test_what_a_provider_lists_is_known_from_then_on() -> None:
@@ -54,15 +54,15 @@ def test_what_a_provider_lists_is_known_from_then_on() -> None:
     registry = Registry(backends, {})
     router = Router({"exact": ModelEntry(routes=("up/m",)), "gl*": ModelEntry(routes=("up/m",))}, backends, registry)
 
-    async def known(name: str) -> tuple[str | None, int | None]:
+    async def known(name: str) -> tuple[str | None, int | None, tuple[str, ...]]:
         route = (await router.plan(name)).routes[0]
-        return route.modality, route.context_length
+        return route.modality, route.context_length, route.capabilities
 
     async def story() -> None:
-        assert await known("exact") == (None, None)
+        assert await known("exact") == (None, None, ())
         await registry.all()
         for name in ("exact", "glob", "up/m"):
-            assert await known(name) == (None, 100)
+            assert await known(name) == (None, 100, ())
 
     asyncio.run(story())
 
@@ -120,6 +120,20 @@ async def test_a_list_is_asked_for_once_by_many(router: Router) -> None:
     assert {model.id for model in found if model} == {"up/late"}
     await registry.find("nothing")
     assert lister.asked == 1
+
+
+async def test_a_backend_that_breaks_does_not_withhold_the_lists_of_others() -> None:
+    class Broken(Listing):
+        async def models(self) -> Sequence[Model]:
+            self.asked += 1
+            raise KeyError("data")
+
+    broken, lister = Broken("broken"), Listing("up", ["m"])
+    backends: dict[str, Backend] = {"broken": broken, "up": lister}
+    registry = Registry(backends, {})
+    for _ in range(2):
+        assert [model.id for model in await registry.all()] == ["up/m"]
+    assert broken.asked == 1, "it is left alone for a while"
 
 
 def test_ports_have_no_models_unless_lent() -> None:

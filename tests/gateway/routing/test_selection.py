@@ -123,6 +123,7 @@ LONG = chat(messages=[{"role": "user", "content": "ordinary words " * 4000}])
     [
         (route(UP, "x", capabilities=("tools",)), chat(messages=[PICTURE]), "takes no images"),
         (route(UP, "x", capabilities=("vision",)), chat(tools=TOOLS), "takes no tools"),
+        (route(UP, "x", capabilities=("vision",)), chat(functions=[TOOLS[0]["function"]]), "takes no tools"),
         (route(UP, "x", context_length=8000), LONG, "context of 8000 tokens is too short"),
         (route(UP, "x", modality="image"), chat(), "makes image, not text"),
     ],
@@ -143,6 +144,7 @@ def test_a_route_that_is_known_not_to_do_it_is_left_out_and_it_is_said_why(
     ("envelope", "known"),
     [
         (chat(messages=[PICTURE]), route(UP, "x", capabilities=("vision",))),
+        (chat(functions=[]), route(UP, "x", capabilities=("vision",))),
         (chat(tools=[]), route(UP, "x", capabilities=("vision",))),
         (LONG, route(UP, "x", context_length=16_000)),
         (chat(), route(UP, "x", modality="text", context_length=100)),
