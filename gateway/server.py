@@ -133,7 +133,8 @@ def serve(application: Application, config: Config) -> None:
     # What exists by now lives as long as the process: the collector need not look at it again, nor so often.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
+    # What is left are cycles of exceptions and their frames, which may hold whole bodies.
+    gc.set_threshold(2_000, 10, 20)
     runner.run()
 
 
