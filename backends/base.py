@@ -179,12 +179,6 @@ class Priced(Protocol):
     price: Price | None
 
 
-class Punctual(Protocol):
-    """A backend that holds the deadlines of a call by itself; others are held to them by routing, at a price."""
-
-    keeps_deadlines: bool
-
-
 @runtime_checkable
 class Prefills(Protocol):
     """A backend that knows whether it goes on with an assistant's message that ends a request."""

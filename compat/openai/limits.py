@@ -11,7 +11,6 @@ from msgspec import Raw
 
 from compat.body import decode_raw
 from compat.canonical.error import InvalidRequest
-from compat.canonical.request import Dialect
 
 Limits = Mapping[str, tuple[float, float | None]]
 """Field → least and most; whole numbers where the least is one."""
@@ -32,13 +31,6 @@ CHAT: Limits = {
 COMPLETIONS: Limits = {**_SAMPLING, "n": (1, 128), "best_of": (1, 20), "logprobs": (0, 5), "max_tokens": (0, None)}
 RESPONSES: Limits = {**_SAMPLING, "max_output_tokens": (1, None), "max_tool_calls": (1, None), "top_logprobs": (0, 20)}
 EMBEDDINGS: Limits = {"dimensions": (1, 65_536)}
-
-LIMITS: Mapping[Dialect, Limits] = {
-    "chat": CHAT,
-    "completions": COMPLETIONS,
-    "responses": RESPONSES,
-    "embeddings": EMBEDDINGS,
-}
 
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 VERBOSITIES = ("low", "medium", "high")

@@ -158,6 +158,7 @@ def with_share(call: Call, others: int, streamed: bool) -> Call:
 def run(backend: Backend, request: Request, call: Call, *, streamed: bool) -> AsyncGenerator[Event, None]:
     """A backend's events, held to the deadlines of the call."""
     events = backend.run(request, call)
+    # One that sends through `backends.relay` holds them itself; holding others costs a timer for each event.
     return events if getattr(backend, "keeps_deadlines", False) else _timed(events, call, streamed)
 
 
