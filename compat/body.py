@@ -38,8 +38,11 @@ _KINDS = {ord('"'): "string", ord("{"): "object", ord("["): "array", ord("t"): "
 _KINDS |= {ord("n"): "null"} | dict.fromkeys(b"-0123456789", "number")
 
 
-def read_fields(body: bytes) -> dict[str, Raw]:
-    """The body's top-level fields, values untouched.  Raises InvalidRequest."""
+def read_fields(body: bytes, *, credentials: bool = False) -> dict[str, Raw]:
+    """The body's top-level fields, values untouched.  Raises InvalidRequest.
+
+    credentials: it may hold CREDENTIAL_FIELDS.
+    """
     _check_text(body)
     try:
         fields = _fields(body)
@@ -47,7 +50,7 @@ def read_fields(body: bytes) -> dict[str, Raw]:
         raise InvalidRequest("The request body must be a JSON object.") from e
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise InvalidRequest("We could not parse the JSON body of your request.") from e
-    if not CREDENTIAL_FIELDS.isdisjoint(fields):
+    if not credentials and not CREDENTIAL_FIELDS.isdisjoint(fields):
         raise credential(next(name for name in fields if name in CREDENTIAL_FIELDS))
     return fields
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from compat.canonical.model import Modality
-from gateway.config import ConfigError, load, schema
-from gateway.settings import Config, SelectionMode
+from gateway.config import load, schema
+from gateway.settings import Config, ConfigError, SelectionMode
 
 if TYPE_CHECKING:
     from compat.canonical.model import Model

@@ -26,14 +26,15 @@ from gateway.api import (
 )
 from gateway.api.door import Door, Paths
 from gateway.auth.guard import guard
-from gateway.config import ConfigError, load
+from gateway.config import load
 from gateway.db import engine as database
 from gateway.db.models import ModelRows
 from gateway.db.responses import ResponseRows
 from gateway.db.usage import UsageRows
 from gateway.estate import build, retired, secrets
 from gateway.house import House
-from gateway.settings import Config
+from gateway.secrets import own_secrets
+from gateway.settings import Config, ConfigError
 from gateway.telemetry.logging import Redactor, configure, logger
 from gateway.visit import Visit
 
@@ -93,6 +94,8 @@ class Application:
     @asynccontextmanager
     async def _lifespan(self, _: Litestar) -> AsyncGenerator[None, None]:
         house = self.house
+        own = own_secrets(house.estate.config)
+        self.redactor.learn((getattr(own, name).decode() for name in own.__struct_fields__), "own")
         engine = database.connect(house.estate.config.database_url)
         tasks: list[asyncio.Task[None]] = []
         try:

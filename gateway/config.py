@@ -5,7 +5,6 @@ decodes.  Whatever is wrong becomes one ConfigError that names the path and the 
 opens a socket, a database or a model.
 """
 
-import difflib
 import os
 import re
 import sys
@@ -19,19 +18,23 @@ from msgspec import Struct
 from backends import KINDS, settings_of
 from backends.base import Timeouts
 from compat.canonical.model import Modality
+from gateway.checks import check, nearest
 from gateway.routing.breaker import Rule
 from gateway.settings import (
     EMBEDDED_MODEL,
-    LOOPBACK,
     Auth,
     BackendEntry,
     Config,
+    ConfigError,
     Database,
     File,
+    Jwt,
     Key,
     Limit,
     Limits,
     ModelEntry,
+    Rate,
+    Secrets,
     Server,
     Target,
     Telemetry,
@@ -40,10 +43,6 @@ from gateway.settings import (
 )
 
 PREFIX = "PLUGGABLY__"
-
-
-class ConfigError(Exception):
-    """The configuration cannot be used; the message says where and what to do."""
 
 
 _variable = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
@@ -85,10 +84,12 @@ def decode(tree: dict[str, Any], environ: Mapping[str, str]) -> Config:
         backends={name: _backend(name, fields) for name, fields in _backends_of(file).items()},
         models=_models_of(file),
         limits=file.limits,
+        prices=file.prices,
         breaker=file.breaker,
         telemetry=file.telemetry,
+        secrets=file.secrets,
     )
-    _check(config)
+    check(config)
     return config
 
 
@@ -128,7 +129,7 @@ def _backend(name: str, fields: dict[str, Any]) -> BackendEntry:
     if kind is None:
         raise ConfigError(f"{at}.kind: missing; known are {', '.join(KINDS)}")
     if kind not in KINDS:
-        raise ConfigError(f"{at}.kind: '{kind}' is unknown{_nearest(str(kind), KINDS)}; known are {', '.join(KINDS)}")
+        raise ConfigError(f"{at}.kind: '{kind}' is unknown{nearest(str(kind), KINDS)}; known are {', '.join(KINDS)}")
     own = set(settings_of(kind, {}).__struct_fields__)
     common = {name: fields.pop(name) for name in Terms.__struct_fields__ if name in fields and name not in own}
     try:
@@ -139,48 +140,8 @@ def _backend(name: str, fields: dict[str, Any]) -> BackendEntry:
         unknown = re.match(r"Object contains unknown field `([^`]+)`", text)
         if unknown:
             known = (*own, *Terms.__struct_fields__)
-            raise ConfigError(f"{at}.{unknown[1]}: unknown key{_nearest(unknown[1], known)}") from e
+            raise ConfigError(f"{at}.{unknown[1]}: unknown key{nearest(unknown[1], known)}") from e
         raise ConfigError(f"{at}{_tail(text)}") from e
-
-
-def _check(config: Config) -> None:
-    server, auth = config.server, config.auth
-    if auth.mode == "local" and server.host not in LOOPBACK:
-        raise ConfigError(
-            f"server.host: {server.host} can be reached from other machines, but auth.mode is 'local' (no key "
-            "needed). Set auth.mode to api_key with a key under auth.keys, or server.host to 127.0.0.1."
-        )
-    if auth.mode == "api_key" and not auth.keys:
-        raise ConfigError("auth.keys: auth.mode is 'api_key', but there is no key; add {name: app, key: ${APP_KEY}}")
-    names: set[str] = set()
-    for n, key in enumerate(auth.keys):
-        if len(key.key) < 16:
-            raise ConfigError(f"auth.keys[{n}].key: too short to be a secret; use at least 16 characters")
-        if key.name in names:
-            raise ConfigError(f"auth.keys[{n}].name: '{key.name}' is used twice")
-        names.add(key.name)
-    if bool(server.tls.cert) != bool(server.tls.key):
-        raise ConfigError("server.tls: cert and key are needed together")
-    if config.breaker.cooldown_max_s < config.breaker.cooldown_s:
-        raise ConfigError("breaker.cooldown_max_s: less than cooldown_s, with which it begins")
-    for name, entry in config.models.items():
-        if isinstance(entry.routes, tuple):
-            _check_routes(f"models.{name}.routes", entry.routes, config)
-        else:
-            for modality, routes in entry.routes.items():
-                _check_routes(f"models.{name}.routes.{modality}", routes, config)
-
-
-def _check_routes(at: str, routes: tuple[str | Target, ...], config: Config) -> None:
-    if not routes:
-        raise ConfigError(f"{at}: empty; name at least one BACKEND/MODEL")
-    for n, route in enumerate(routes):
-        to = route if isinstance(route, str) else route.to
-        backend, slash, model = to.partition("/")
-        if not slash or not model:
-            raise ConfigError(f"{at}[{n}]: '{to}' is not BACKEND/MODEL")
-        if backend not in config.backends:
-            raise ConfigError(f"{at}[{n}]: backend '{backend}' is unknown{_nearest(backend, config.backends)}")
 
 
 def _interpolate(value: Any, environ: Mapping[str, str], at: str) -> Any:
@@ -228,14 +189,23 @@ _SECTIONS: dict[str, type[Struct]] = {
     "server.tls": Tls,
     "database": Database,
     "auth": Auth,
+    "auth.jwt": Jwt,
     "limits": Limits,
     "limits.default": Limit,
     "breaker": Rule,
+    "secrets": Secrets,
     "telemetry": Telemetry,
 }
 
 
-_MAPPINGS: dict[str, Any] = {"models": ModelEntry, ".routes": tuple[str | Target, ...], "backends": dict[str, Any]}
+_MAPPINGS: dict[str, Any] = {
+    "models": ModelEntry,
+    ".routes": tuple[str | Target, ...],
+    "backends": dict[str, Any],
+    "prices": Rate,
+    "auth.jwt.roles": tuple[str, ...],
+    **dict.fromkeys(("limits.keys", "limits.users", "limits.tenants", "limits.models"), Limit),
+}
 """What the values of a mapping are."""
 _place = re.compile(r" - at (`key` in )?`\$\.?([^`]*)`$")
 
@@ -248,13 +218,13 @@ def _explained(message: str, tree: Any) -> str:
         what, at = message[: place.start()], _unmasked(place[2], tree)
     if unknown := re.match(r"Object contains unknown field `([^`]+)`", what):
         path = f"{at}.{unknown[1]}" if at else unknown[1]
-        return f"{path}: unknown key{_nearest(unknown[1], _section(at).__struct_fields__)}"
+        return f"{path}: unknown key{nearest(unknown[1], _section(at).__struct_fields__)}"
     if wrong := re.match(r"Invalid enum value '([^']*)'", what):
         if place is not None and place[1]:
-            return f"{at}.{wrong[1]}: unknown key{_nearest(wrong[1], get_args(Modality))}"
+            return f"{at}.{wrong[1]}: unknown key{nearest(wrong[1], get_args(Modality))}"
         section, _, name = at.rpartition(".")
         kind = get_type_hints(_section(section)).get(name)
-        return f"{at}: '{wrong[1]}' is unknown{_nearest(wrong[1], get_args(kind))}"
+        return f"{at}: '{wrong[1]}' is unknown{nearest(wrong[1], get_args(kind))}"
     return f"{at}: {what}" if at else what
 
 
@@ -263,6 +233,10 @@ def _section(at: str) -> type[Struct]:
         return Timeouts if at.endswith(".timeouts") else Target if at.endswith("]") else ModelEntry
     if at.startswith("auth.keys"):
         return Key
+    if at.startswith("prices."):
+        return Rate
+    if at.startswith(("limits.keys.", "limits.users.", "limits.tenants.", "limits.models.")):
+        return Limit
     return _SECTIONS.get(at, File)
 
 
@@ -271,7 +245,8 @@ def _unmasked(at: str, tree: Any) -> str:
     *heads, rest = at.split("[...]")
     path = ""
     for head in heads:
-        tree = tree[head.lstrip(".")]
+        for part in head.lstrip(".").split("."):
+            tree = tree[part]
         name = next(name for name, value in tree.items() if not _converts(value, _MAPPINGS[head]))
         path += f"{head}.{name}"
         tree = tree[name]
@@ -284,11 +259,6 @@ def _converts(value: Any, kind: Any) -> bool:
     except msgspec.ValidationError:
         return False
     return True
-
-
-def _nearest(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else (f"; valid are {', '.join(known)}" if known else "")
 
 
 def _tail(message: str) -> str:

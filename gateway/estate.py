@@ -6,13 +6,12 @@ from functools import partial
 
 import backends
 from backends.base import Backend, Local, Ports, Priced
-from gateway.auth.apikey import KeyRing
-from gateway.config import ConfigError
+from gateway.auth.authenticator import Authenticator
 from gateway.discovery import discover
 from gateway.house import Estate
 from gateway.registry import Registry
 from gateway.routing.router import Router
-from gateway.settings import Config
+from gateway.settings import Config, ConfigError
 
 
 def build(config: Config, old: Estate | None = None) -> Estate:
@@ -46,7 +45,7 @@ def build(config: Config, old: Estate | None = None) -> Estate:
         backends=connected,
         registry=registry,
         router=Router(config.models, connected, registry, prices),
-        keys=KeyRing(config.auth),
+        entry=Authenticator(config.auth),
         local=local,
     )
 
@@ -63,6 +62,7 @@ def retired(old: Estate, new: Estate) -> Mapping[str, Backend]:
 def secrets(config: Config) -> list[str]:
     """Every secret the configuration holds, and those that backends may take from the environment."""
     found = [key.key for key in config.auth.keys]
+    found += [secret for name in config.secrets.__struct_fields__ if (secret := getattr(config.secrets, name))]
     found += [value for name, value in os.environ.items() if name.endswith(_SECRETIVE)]
     for entry in config.backends.values():
         settings = entry.settings

@@ -10,7 +10,7 @@ from functools import partial
 from msgspec import Struct
 
 from backends.base import Backend, Local
-from gateway.auth.apikey import KeyRing
+from gateway.auth.authenticator import Authenticator, Issued
 from gateway.db.responses import ResponseRows
 from gateway.registry import Registry
 from gateway.routing.dispatch import Dispatcher
@@ -31,7 +31,8 @@ class Estate(Struct, frozen=True, kw_only=True):
     backends: Mapping[str, Backend]
     registry: Registry
     router: Router
-    keys: KeyRing
+    entry: Authenticator
+    """Whom it lets in."""
     local: Mapping[str, Mapping[str, Local]]
     """Per local backend, the models found for it, by name."""
 
@@ -48,6 +49,8 @@ class House:
         self.draining = False
         self.database_answers: Callable[[], Awaitable[bool]] = _no
         """Whether the database can be asked; set while the application runs."""
+        self.issued: Issued | None = None
+        """The keys that were given out; None until the database is open."""
         self.turns: ResponseRows | None = None
         """The conversations that are kept; None until the database is open."""
         self._guests: dict[int, tuple[Visit, asyncio.Task[None] | None]] = {}

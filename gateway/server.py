@@ -16,10 +16,9 @@ from types import FrameType
 import uvicorn
 
 from gateway.app import Application
-from gateway.config import ConfigError
 from gateway.connection import Connection, Terms
 from gateway.listener import ignore_newcomers, keep_queues_short
-from gateway.settings import Config
+from gateway.settings import Config, ConfigError
 from gateway.telemetry.logging import logger
 
 BACKLOG = 2048

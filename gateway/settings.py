@@ -1,7 +1,7 @@
 """What can be configured: frozen structs, one for each section of the file."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from msgspec import Meta, Struct, field
 
@@ -11,9 +11,18 @@ from gateway.routing.breaker import Rule
 
 EMBEDDED_MODEL = "smollm2-135m-instruct"
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+SCOPES = frozenset({"inference", "sessions", "models:read", "models:write", "admin"})
+"""What a key or a token may be good for; `admin` includes all."""
 
 Count = Annotated[int, Meta(ge=1)]
+Dollars = Annotated[float, Meta(ge=0, le=1e9)]
+Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+"""Of signatures by a key pair: with a shared secret whoever can check a token could make one."""
 Number = Annotated[int, Meta(ge=0)]
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message says where and what to do."""
 
 
 class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,16 +63,107 @@ class Database(Section, frozen=True):
     url: str = "sqlite+aiosqlite:///{data_dir}/gateway.db"
 
 
+class Secrets(Section, frozen=True):
+    """What the gateway needs for itself; each that is None is made once and kept in `{data_dir}/secrets.json`."""
+
+    key_pepper: str | None = None
+    """Under which issued keys are stored; another one makes them all invalid."""
+    master_key: str | None = None
+    """Seals users' own provider keys."""
+    signing_key: str | None = None
+    """Signs the URLs of artifacts."""
+
+
+class Limit(Section, frozen=True):
+    """What may be used; None is no limit."""
+
+    requests_per_minute: Count | None = None
+    tokens_per_minute: Count | None = None
+    concurrent: Count | None = None
+    budget_usd_per_day: Dollars | None = None
+    """Spend per calendar day, in UTC."""
+    budget_usd_per_month: Dollars | None = None
+
+
+class Limits(Section, frozen=True):
+    default: Limit = Limit()
+    """For each key (or user, where there is a token instead of a key) that has none of its own."""
+    keys: dict[str, Limit] = {}
+    """By the name or id of a key."""
+    users: dict[str, Limit] = {}
+    """By a user's name; `*` is each that is not named."""
+    tenants: dict[str, Limit] = {}
+    """Likewise by tenant, for all its users together."""
+    models: dict[str, Limit] = {}
+    """By the name asked for or BACKEND/MODEL, globs allowed, for everybody together."""
+    store: str = "memory"
+    """Where requests and tokens are counted: `memory` of this process, or `valkey://HOST:PORT/N` for several."""
+
+
+class Rate(Section, frozen=True):
+    """What a model costs, in US dollars; None is not known."""
+
+    input: Dollars | None = None
+    """Per million tokens, like the next three."""
+    output: Dollars | None = None
+    cached_input: Dollars | None = None
+    """None: as much as `input`."""
+    cache_write: Dollars | None = None
+    """None: as much as `input`."""
+    request: Dollars | None = None
+    """Per request, whatever it takes."""
+
+
 class Key(Section, frozen=True):
     name: str
     key: str
     scopes: tuple[str, ...] = ("inference",)
     tenant: str = "default"
+    models: tuple[str, ...] | None = None
+    """Names it may ask for, or BACKEND/MODEL, globs allowed; None is any."""
+    backends: tuple[str, ...] | None = None
+    """Backends it may be answered by; None is any."""
+
+
+class Jwt(Section, frozen=True):
+    issuer: str
+    """`iss` of the tokens; its `/.well-known/openid-configuration` is read unless jwks_url says where its keys are."""
+    audience: str | tuple[str, ...]
+    """One of these must be in `aud`."""
+    jwks_url: str | None = None
+    algorithms: tuple[Algorithm, ...] = get_args(Algorithm)
+    leeway_s: Annotated[float, Meta(ge=0, le=300)] = 30.0
+    """By how much clocks may differ."""
+    keys_max_age_s: Seconds = 300.0
+    """How long the issuer's keys are taken for current; an unknown key id asks for them sooner."""
+    keys_stale_s: Seconds = 3600.0
+    """How long they serve while the issuer cannot be asked; after that tokens are refused."""
+    user_claim: str = "sub"
+    """Names the user; `a.b` is `b` inside `a`, in all of these claims."""
+    tenant_claim: str | None = None
+    tenant: str = "default"
+    """Where no claim is named."""
+    scope_claim: str = "scope"
+    """A list, or a text with spaces."""
+    scopes: tuple[str, ...] = ()
+    """Given to every token besides its own."""
+    roles_claim: str | None = None
+    roles: dict[str, tuple[str, ...]] = {}
+    """Role → the scopes it has."""
 
 
 class Auth(Section, frozen=True):
-    mode: Literal["local", "api_key"] = "local"
+    mode: Literal["local", "api_key", "jwt", "api_key+jwt"] = "local"
     keys: tuple[Key, ...] = ()
+    jwt: Jwt | None = None
+
+    @property
+    def takes_keys(self) -> bool:
+        return "api_key" in self.mode
+
+    @property
+    def takes_tokens(self) -> bool:
+        return "jwt" in self.mode
 
 
 class Target(Section, frozen=True):
@@ -97,23 +197,14 @@ class ModelEntry(Section, frozen=True):
     buffer holds content back until the answer is whole."""
 
 
-class Limit(Section, frozen=True):
-    """What one key may use; None is no limit."""
-
-    requests_per_minute: Count | None = None
-    tokens_per_minute: Count | None = None
-    concurrent: Count | None = None
-
-
-class Limits(Section, frozen=True):
-    default: Limit = Limit()
-    store: Literal["memory"] = "memory"
-
-
 class Telemetry(Section, frozen=True):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
     """json: one object a line; console: for people; auto: console on a terminal, else json."""
+    log_prompts: bool = False
+    """Write each request's body, redacted and cut, to the log."""
+    otlp_endpoint: str | None = None
+    """Where traces and metrics are sent by OTLP over HTTP (http://HOST:4318); None sends nothing."""
 
 
 class Terms(Section, frozen=True):
@@ -125,6 +216,10 @@ class Terms(Section, frozen=True):
     """Requests under way at most; further ones wait.  None is no limit; local models have slots instead."""
     queue_max: Number = 256
     """Requests that may wait."""
+    own_keys: Literal["allowed", "required", "refused"] = "allowed"
+    """Whether users may be served with provider keys of their own; required: only with these, none is configured."""
+    user_endpoints: tuple[str, ...] = ()
+    """What the address of a user's own endpoint may begin with, besides https:// and a public address."""
 
 
 class BackendEntry(Struct, frozen=True):
@@ -145,8 +240,10 @@ class File(Section, frozen=True):
     backends: dict[str, dict[str, Any]] | None = None
     models: dict[str, ModelEntry] = {}
     limits: Limits = Limits()
+    prices: dict[str, Rate] = {}
     breaker: Rule = Rule()
     telemetry: Telemetry = Telemetry()
+    secrets: Secrets = Secrets()
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -159,5 +256,8 @@ class Config(Struct, frozen=True, kw_only=True):
     backends: dict[str, BackendEntry] = field(default_factory=dict)
     models: dict[str, ModelEntry] = field(default_factory=dict)
     limits: Limits = Limits()
+    prices: dict[str, Rate] = field(default_factory=dict)
+    """By BACKEND/MODEL, globs allowed; they go before the public table's."""
     breaker: Rule = Rule()
     telemetry: Telemetry = Telemetry()
+    secrets: Secrets = Secrets()

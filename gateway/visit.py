@@ -10,6 +10,7 @@ from msgspec import Struct, field
 from backends.base import Wait
 from compat.canonical.event import Usage
 from compat.canonical.principal import Principal
+from gateway.auth.principal import Grant
 from gateway.settings import SelectionMode
 
 
@@ -41,7 +42,9 @@ class Visit(Struct, kw_only=True):
     """The client has named a version of Anthropic's API: where the path is no dialect's own, it is answered in that."""
     presence: Presence | None = None
     """Where the server offers it; ASGI's `receive` tells the same at the price of a task."""
+    grant: Grant | None = None
     principal: Principal | None = None
+    """The grant's: who asks."""
     status: int = 0
     code: str | None = None
     requested: str | None = None

@@ -23,7 +23,7 @@ from compat.openai.completions import CompletionRequest
 from compat.openai.embeddings import EmbeddingsRequest
 from compat.openai.images import ImageEditRequest, ImagesRequest
 from compat.openai.responses import ResponsesRequest
-from gateway.auth.apikey import PUBLIC
+from gateway.auth.guard import PUBLIC
 from gateway.house import House
 
 VERSION = "0.1.0"

@@ -6,7 +6,7 @@ headers, foreign origins), and settles the visit when it is over, whatever becam
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from time import perf_counter
 
 from litestar.enums import ScopeType
@@ -23,8 +23,8 @@ from compat.canonical.error import (
     Overloaded,
     QueueFull,
 )
-from compat.canonical.principal import Principal
 from gateway.api.shape import is_anthropic, render_error
+from gateway.auth.principal import Grant
 from gateway.house import House
 from gateway.settings import LOOPBACK
 from gateway.telemetry.logging import logger
@@ -78,8 +78,8 @@ class Door:
         scope["visit"] = visit  # type: ignore[typeddict-unknown-key]
         scope["estate"] = estate  # type: ignore[typeddict-unknown-key]
 
-        def authenticate() -> Principal:
-            return estate.keys.principal(raw)
+        def authenticate() -> Awaitable[Grant]:
+            return estate.entry.grant(raw, house.issued)
 
         scope["authenticate"] = authenticate  # type: ignore[typeddict-unknown-key]
 

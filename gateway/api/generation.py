@@ -4,7 +4,7 @@ An endpoint is a `Language`: how its dialect is read and written.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, cast, get_args
 
@@ -20,10 +20,11 @@ from compat.sse import KEEP_ALIVE
 from gateway.api.reading import Disconnected, form_type, read_json, require_method
 from gateway.api.reply import CLIENT_GONE, Errors, Reply, explained, header_text
 from gateway.auth.guard import admit
+from gateway.auth.principal import Grant
 from gateway.house import Estate, House
 from gateway.routing.attempt import Answer, Asked
 from gateway.routing.router import Plan
-from gateway.routing.selection import modality_of
+from gateway.routing.selection import modality_of, permitted
 from gateway.settings import SelectionMode
 from gateway.visit import Visit
 
@@ -79,8 +80,27 @@ SCOPE = "inference"
 """What every generating endpoint requires."""
 
 
-Work = Callable[[House, Estate, Language, Envelope, Visit, Reply, float | None, bool], Awaitable[None]]
-"""What an endpoint does once the request is read: its time limit in seconds and whether it is strict come last."""
+class Job(Struct, frozen=True, kw_only=True):
+    """A request that has been read: what an endpoint works on."""
+
+    house: House
+    estate: Estate
+    language: Language
+    envelope: Envelope
+    visit: Visit
+    reply: Reply
+    timeout_s: float | None
+    """The client's own time limit."""
+    strict: bool
+
+    @property
+    def grant(self) -> Grant:
+        assert self.visit.grant is not None, "the guard lets nobody in without one"
+        return self.visit.grant
+
+
+Work = Callable[[Job, Plan, Call], Awaitable[None]]
+"""What an endpoint does once the routes are known."""
 
 
 def endpoint(house: House, path: str, language: Language, work: Work | None = None) -> ASGIApp:
@@ -102,7 +122,7 @@ def endpoint(house: House, path: str, language: Language, work: Work | None = No
         )
         http = cast(HTTPScope, scope)
         try:
-            admit(scope, SCOPE)
+            await admit(scope, SCOPE)
             require_method(http, "POST")
             limit = estate.config.server.body_limit_bytes
             body = await read_json(http, receive, limit, or_form=language.peek_form is not None)
@@ -130,37 +150,38 @@ def endpoint(house: House, path: str, language: Language, work: Work | None = No
         if envelope.dialect == "native" and "selection_mode" in envelope.fields:
             visit.mode = msgspec.json.decode(envelope.fields["selection_mode"])
         visit.requested, visit.streamed = envelope.model or "auto", envelope.stream
-        work = do(house, estate, language, envelope, visit, reply, timeout_s, strict)
-        await reply.attend(work if house.limiter.idle else _limited(house, envelope, visit, work))
+        job = Job(
+            house=house,
+            estate=estate,
+            language=language,
+            envelope=envelope,
+            visit=visit,
+            reply=reply,
+            timeout_s=timeout_s,
+            strict=strict,
+        )
+        await reply.attend(_done(job, do))
 
     return generate
 
 
-async def _limited(house: House, envelope: Envelope, visit: Visit, work: Awaitable[None]) -> None:
-    """Do the work within what the caller's key may use.  Raises LimitReached."""
-    assert visit.principal is not None, "the guard lets nobody in without one"
+async def _done(job: Job, work: Work) -> None:
+    """Do the work, within what the caller may use."""
+    house, visit = job.house, job.visit
+    plan, call = await planned(job)
+    if house.limiter.idle:
+        await work(job, plan, call)
+        return
+    given = house.limiter.enter(job.grant.principal.id, job.envelope)
     try:
-        given = house.limiter.enter(visit.principal.id, envelope)
-    except GatewayError:
-        cast(Coroutine[Any, Any, None], work).close()
-        raise
-    try:
-        await work
+        await work(job, plan, call)
     finally:
         house.limiter.leave(given, visit.usage, answered=visit.first is not None)
 
 
-async def _answer(
-    house: House,
-    estate: Estate,
-    language: Language,
-    envelope: Envelope,
-    visit: Visit,
-    reply: Reply,
-    timeout_s: float | None,
-    strict: bool,
-) -> None:
-    plan, call = await planned(estate, envelope, visit, timeout_s, strict)
+async def _answer(job: Job, plan: Plan, call: Call) -> None:
+    house, visit, reply = job.house, job.visit, job.reply
+    language, envelope = job.language, job.envelope
     if language.prepare is not None:
         ready = await language.prepare(house, visit, envelope, plan)
         language, envelope, plan = ready.language, ready.envelope, ready.plan
@@ -176,7 +197,7 @@ async def _answer(
         parse=language.parse,
         render=None if (stream := language.stream) is None else lambda events: stream(events, context),
         mode=visit.mode,
-        hurried=timeout_s is not None and timeout_s < plan.timeouts.total_s,
+        hurried=job.timeout_s is not None and job.timeout_s < plan.timeouts.total_s,
     )
     answer = await house.dispatcher.answer(asked)
     try:
@@ -207,23 +228,22 @@ async def _answer(
         visit.usage = answer.tally.usage or visit.usage
 
 
-async def planned(
-    estate: Estate, envelope: Envelope, visit: Visit, timeout_s: float | None, strict: bool
-) -> tuple[Plan, Call]:
-    """The routes of a request, and what surrounds it.  Raises ModelNotFound."""
-    plan = await estate.router.plan(envelope.model, modality_of(envelope))
+async def planned(job: Job) -> tuple[Plan, Call]:
+    """The routes of a request that its sender may take, and what surrounds it.  Raises ModelNotFound, Forbidden."""
+    envelope, visit, grant = job.envelope, job.visit, job.grant
+    plan = await job.estate.router.plan(envelope.model, modality_of(envelope))
+    if grant.restricted:
+        plan = permitted(plan, grant)
     visit.reason = plan.reason
-    total_s = plan.timeouts.total_s if timeout_s is None else min(timeout_s, plan.timeouts.total_s)
-    principal = visit.principal
-    assert principal is not None, "the guard lets nobody in without one"
+    total_s = plan.timeouts.total_s if job.timeout_s is None else min(job.timeout_s, plan.timeouts.total_s)
     call = Call(
         request_id=visit.request_id,
-        principal=principal,
+        principal=grant.principal,
         deadline=asyncio.get_running_loop().time() + total_s,
         timeouts=plan.timeouts,
         wait=visit.wait,
         streamed=envelope.stream,
-        strict=strict,
+        strict=job.strict,
     )
     return plan, call
 

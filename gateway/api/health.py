@@ -5,8 +5,7 @@ from typing import Any
 from litestar import Request, Response, get, head
 
 from backends.base import Probed
-from compat.canonical.error import Forbidden
-from gateway.auth.apikey import PUBLIC
+from gateway.auth.guard import PUBLIC, admit
 from gateway.house import Estate, House
 from gateway.settings import LOOPBACK
 
@@ -61,9 +60,7 @@ def routes(house: House) -> list[Any]:
     async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
         estate: Estate = request.scope["estate"]  # type: ignore[typeddict-item]
         if estate.config.server.host not in LOOPBACK:
-            principal = request.scope["authenticate"]()  # type: ignore[typeddict-item]
-            if "admin" not in principal.scopes:
-                raise Forbidden("This API key lacks the scope 'admin'.")
+            await admit(request.scope, "admin")
         house.ledger.account()
         return Response(house.metrics.render(), media_type=_METRICS)
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 import msgspec
 from litestar.types import ASGIApp
 
-from backends.base import CountsTokens
+from backends.base import Call, CountsTokens
 from compat.anthropic.answer import PING, render_events, render_result
 from compat.anthropic.envelope import peek, peek_count
 from compat.anthropic.error import render_error, render_error_frame
@@ -13,11 +13,11 @@ from compat.anthropic.messages import parse_request
 from compat.canonical.error import BackendError, GatewayError, InvalidRequest
 from compat.canonical.event import Event, Result
 from compat.canonical.request import Envelope
-from gateway.api.generation import Context, Language, endpoint, planned
-from gateway.api.reply import Reply, explained, header_text
-from gateway.house import Estate, House
+from gateway.api.generation import Context, Job, Language, endpoint
+from gateway.api.reply import explained, header_text
+from gateway.house import House
+from gateway.routing.router import Plan
 from gateway.routing.selection import select
-from gateway.visit import Visit
 
 
 class AnthropicErrors:
@@ -45,18 +45,9 @@ def _whole(result: Result, context: Context) -> bytes:
     return render_result(result, thinking=_thinks(context.envelope))
 
 
-async def _count(
-    house: House,
-    estate: Estate,
-    language: Language,  # noqa: ARG001  all endpoints' work is called alike
-    envelope: Envelope,
-    visit: Visit,
-    reply: Reply,
-    timeout_s: float | None,
-    strict: bool,
-) -> None:
+async def _count(job: Job, plan: Plan, call: Call) -> None:
     """Count with the first model that would answer and can: another's tokens are not quite its own."""
-    plan, call = await planned(estate, envelope, visit, timeout_s, strict)
+    house, visit, envelope = job.house, job.visit, job.envelope
     in_order = msgspec.structs.replace(plan, strategy="order")
     failure: GatewayError | None = None
     for route in select(in_order, envelope, house.book, visit.mode, visit):
@@ -91,7 +82,7 @@ async def _count(
         headers.append(explained(visit))
     if call.dropped:
         headers.append((b"x-gateway-dropped", header_text(", ".join(call.dropped))))
-    await reply.whole(headers, msgspec.json.encode({"input_tokens": count}))
+    await job.reply.whole(headers, msgspec.json.encode({"input_tokens": count}))
 
 
 LANGUAGE = Language(

@@ -15,6 +15,8 @@ from compat.anthropic import models as anthropic
 from compat.canonical.error import ModelNotFound
 from compat.canonical.model import Model
 from compat.openai import models as openai
+from gateway.api.resource import estate_of, grant_of, visit_of
+from gateway.auth.principal import Grant
 from gateway.house import Estate, House
 from gateway.settings import Target
 from gateway.visit import Visit
@@ -37,6 +39,13 @@ class _Listed:
                 return model
         return None
 
+    def is_for(self, name: str, grant: Grant) -> bool:
+        """Whether a caller may use any of its routes, under the name or the route's own."""
+        routes = self.routes or [model.id for model in self.models]
+        return any(
+            (grant.may_ask(name) or grant.may_ask(route)) and grant.may_use(route.partition("/")[0]) for route in routes
+        )
+
     def rendered(self, model: Model, visit: Visit) -> dict[str, Any]:
         if visit.anthropic:
             return anthropic.render_model(model, self.id)
@@ -44,8 +53,15 @@ class _Listed:
         return out if self.routes is None else out | {"owned_by": "pluggably", "routes": self.routes}
 
 
-async def _listed(estate: Estate) -> dict[str, _Listed]:
+async def _listed(estate: Estate, grant: Grant) -> dict[str, _Listed]:
     """Everything a client can ask for, by the id it would ask with: configured names first."""
+    listed = await _all(estate)
+    if not grant.restricted:
+        return listed
+    return {name: one for name, one in listed.items() if one.is_for(name, grant)}
+
+
+async def _all(estate: Estate) -> dict[str, _Listed]:
     models = await estate.registry.all()
     by_id = {model.id: model for model in models}
     out: dict[str, _Listed] = {}
@@ -92,10 +108,10 @@ def routes(house: House) -> list[Any]:  # noqa: ARG001
         after_id: FromQuery[str | None] = None,
         before_id: FromQuery[str | None] = None,
     ) -> dict[str, Any]:
-        visit: Visit = request.scope["visit"]  # type: ignore[typeddict-item]
+        visit = visit_of(request)
         data = [
             one.rendered(model, visit)
-            for one in (await _listed(request.scope["estate"])).values()  # type: ignore[typeddict-item]
+            for one in (await _listed(estate_of(request), grant_of(request))).values()
             if (model := one.of(modality, backend)) is not None
         ]
         if visit.anthropic:
@@ -110,9 +126,8 @@ def routes(house: House) -> list[Any]:  # noqa: ARG001
     )
     async def get_model(request: Request[Any, Any, Any], model_id: FromPath[str]) -> Response[dict[str, Any]]:
         id_ = model_id.removeprefix("/")
-        estate: Estate = request.scope["estate"]  # type: ignore[typeddict-item]
-        visit: Visit = request.scope["visit"]  # type: ignore[typeddict-item]
-        listed = await _listed(estate)
+        visit = visit_of(request)
+        listed = await _listed(estate_of(request), grant_of(request))
         found = listed.get(id_) or next((one for one in listed.values() if one.id.partition("/")[2] == id_), None)
         model = None if found is None else found.of(None, None)
         if found is None or model is None:

@@ -7,15 +7,15 @@ from litestar import MediaType, Request, Response, delete, get, post
 from litestar.params import FromPath
 
 from backends.base import KeepsResponses
-from compat.body import whole_number
-from compat.canonical.error import InvalidRequest, NotFound
+from compat.canonical.error import Forbidden, InvalidRequest, NotFound
 from compat.openai.responses_answer import render_response, replay
 from compat.openai.responses_item import Item, unsealed
 from compat.sse import split
 from gateway.api.generation import SCOPE
+from gateway.api.resource import estate_of, grant_of, number, visit_of
 from gateway.api.responses import could_be_id, tenant_of, turns_of
 from gateway.db.responses import Turn
-from gateway.house import Estate, House
+from gateway.house import House
 
 PAGE, PAGE_MAX = 20, 100
 """Items a page: unless the client says, and at most."""
@@ -40,7 +40,7 @@ def routes(house: House) -> list[Any]:
             return _json(await _ask(request, turn, "GET"))
         response = turn.body | {"output": turn.output}
         if streams:
-            events = split(replay(response, _include(request)))[_number(request, "starting_after", -1, 2**31) + 1 :]
+            events = split(replay(response, _include(request)))[number(request, "starting_after", -1, 2**31) + 1 :]
             return Response(b"".join(event + b"\n\n" for event in events), media_type="text/event-stream")
         return _json(render_response(response | {"output": _shown(turn.output, request)}))
 
@@ -56,7 +56,7 @@ def routes(house: House) -> list[Any]:
         body = render_response({"id": turn.id, "object": "response", "deleted": True})
         if turn.remote:
             body = await _ask(request, turn, "DELETE")
-        await turns_of(house).delete(tenant_of(request.scope["visit"]), turn.id)  # type: ignore[typeddict-item]
+        await turns_of(house).delete(tenant_of(visit_of(request)), turn.id)
         return _json(body)
 
     @get(
@@ -69,7 +69,7 @@ def routes(house: House) -> list[Any]:
         turn = await _found(house, request, response_id)
         if turn.remote:
             return _json(await _ask(request, turn, "GET", "/input_items"))
-        chain = await turns_of(house).chain(tenant_of(request.scope["visit"]), turn.id)  # type: ignore[typeddict-item]
+        chain = await turns_of(house).chain(tenant_of(visit_of(request)), turn.id)
         given = [item for before in chain[:-1] for item in (*before.given, *before.output)] + list(chain[-1].given)
         return _json(render_response(_page(_shown(given, request), request)))
 
@@ -90,7 +90,7 @@ def routes(house: House) -> list[Any]:
 
 
 async def _found(house: House, request: Request[Any, Any, Any], id_: str) -> Turn:
-    tenant = tenant_of(request.scope["visit"])  # type: ignore[typeddict-item]
+    tenant = tenant_of(visit_of(request))
     turn = await turns_of(house).get(tenant, id_) if could_be_id(id_) else None
     if turn is None:
         raise NotFound(f"Response with id '{id_[:200]}' not found.")
@@ -100,8 +100,9 @@ async def _found(house: House, request: Request[Any, Any, Any], id_: str) -> Tur
 async def _ask(
     request: Request[Any, Any, Any], turn: Turn, method: Literal["GET", "POST", "DELETE"], part: str = ""
 ) -> bytes:
-    estate: Estate = request.scope["estate"]  # type: ignore[typeddict-item]
-    backend: object = estate.backends.get(turn.backend)
+    if not grant_of(request).may_use(turn.backend):
+        raise Forbidden(f"This API key may not use the backend '{turn.backend}'.", code="model_not_allowed")
+    backend: object = estate_of(request).backends.get(turn.backend)
     if not isinstance(backend, KeepsResponses):
         raise NotFound(f"Response with id '{turn.id}' is kept by backend '{turn.backend}', which is not here any more.")
     return await backend.kept_response(method, turn.id, part, request.url.query)
@@ -111,7 +112,7 @@ def _page(items: list[Item], request: Request[Any, Any, Any]) -> dict[str, Any]:
     order, after = request.query_params.get("order", "desc"), request.query_params.get("after")
     if order not in ("asc", "desc"):
         raise InvalidRequest(f"Invalid value for 'order': '{order[:50]}'.", param="order", code="invalid_value")
-    limit = _number(request, "limit", PAGE, PAGE_MAX, least=1)
+    limit = number(request, "limit", PAGE, PAGE_MAX, least=1)
     items = items if order == "asc" else items[::-1]
     if after is not None:
         begin = next((n + 1 for n, item in enumerate(items) if item["id"] == after), None)
@@ -127,18 +128,6 @@ def _page(items: list[Item], request: Request[Any, Any, Any]) -> dict[str, Any]:
         "last_id": data[-1]["id"] if data else "",
         "has_more": len(items) > limit,
     }
-
-
-def _number(request: Request[Any, Any, Any], name: str, default: int, most: int, *, least: int = 0) -> int:
-    given = request.query_params.get(name)
-    if given is None:
-        return default
-    number = whole_number(given, most)
-    if number is None or number < least:
-        raise InvalidRequest(
-            f"Invalid value for '{name}': expected {least} to {most}.", param=name, code="invalid_value"
-        )
-    return number
 
 
 def _include(request: Request[Any, Any, Any]) -> list[str]:

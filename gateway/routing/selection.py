@@ -8,10 +8,13 @@ import random
 import re
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from backends.base import Price
-from compat.canonical.error import InvalidRequest
+from compat.canonical.error import Forbidden, InvalidRequest
 from compat.canonical.model import Modality
 from compat.canonical.request import Dialect, Envelope
+from gateway.auth.principal import Grant
 from gateway.routing.health import HealthBook
 from gateway.routing.router import Plan, Route
 from gateway.settings import SelectionMode
@@ -53,6 +56,18 @@ def select(plan: Plan, envelope: Envelope, book: HealthBook, mode: SelectionMode
         return routes
     routes = _able(routes, envelope, visit)
     return routes if plan.strategy == "order" or len(routes) == 1 else _STRATEGIES[plan.strategy](routes, book)
+
+
+def permitted(plan: Plan, grant: Grant) -> Plan:
+    """The plan with those of its routes that a caller may take.  Raises Forbidden when there are none.
+
+    Whoever may ask for a name may take all its routes; BACKEND/MODEL of a route is as good as the name.
+    """
+    named = grant.may_ask(plan.requested)
+    routes = tuple(r for r in plan.routes if (named or grant.may_ask(r.name)) and grant.may_use(r.backend.name))
+    if not routes:
+        raise Forbidden(f"This API key may not use the model '{plan.requested[:200]}'.", code="model_not_allowed")
+    return plan if len(routes) == len(plan.routes) else msgspec.structs.replace(plan, routes=routes)
 
 
 def allowed(route: Route, mode: SelectionMode, modality: Modality) -> str | None:

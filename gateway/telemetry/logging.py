@@ -55,13 +55,14 @@ class Redactor:
     """Replaces what looks like a secret, and every secret it has been told of."""
 
     def __init__(self) -> None:
+        self._told: dict[str, set[str]] = {}
         self._known: list[str] = []
 
-    def learn(self, secrets: Iterable[str]) -> None:
-        """Take the configuration's secrets; shorter ones than 8 characters would match too much."""
+    def learn(self, secrets: Iterable[str], source: str = "configuration") -> None:
+        """Take the secrets of a source, in place of those it had; shorter than 8 characters would match too much."""
         long = {secret for secret in secrets if len(secret) >= 8}
-        long |= {json.dumps(secret)[1:-1] for secret in long}
-        self._known = sorted(long, key=len, reverse=True)
+        self._told[source] = long | {json.dumps(secret)[1:-1] for secret in long}
+        self._known = sorted(set().union(*self._told.values()), key=len, reverse=True)
 
     def __call__(self, line: str) -> str:
         for secret in self._known:

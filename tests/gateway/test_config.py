@@ -8,9 +8,9 @@ import jsonschema
 import msgspec
 import pytest
 
-from gateway.config import ConfigError, load, schema
+from gateway.config import load, schema
 from gateway.estate import build
-from gateway.settings import Config
+from gateway.settings import Config, ConfigError
 from tests.process import ROOT
 
 KEY = {"name": "app", "key": "0123456789abcdef"}
@@ -110,7 +110,16 @@ def test_the_schema_takes_the_example() -> None:
         ({"models": {"m": {}}}, ["models", "routes"]),
         ({"server": {"host": "0.0.0.0"}}, ["server.host", "auth.mode", "api_key"]),
         ({"server": {"host": "::"}}, ["server.host", "auth.mode"]),
-        ({"auth": {"mode": "api_key"}}, ["auth.keys"]),
+        ({"auth": {"mode": "jwt"}}, ["auth.jwt", "issuer"]),
+        ({"auth": {"mode": "api_key+jwt", "jwt": {"issuer": "https://x", "audence": "y"}}}, ["did you mean 'audience'"]),
+        ({"auth": {"keys": [KEY | {"scopes": ["inferense"]}]}}, ["auth.keys[0].scopes", "did you mean 'inference'"]),
+        ({"auth": {"keys": [KEY | {"tenant": "a/b"}]}}, ["auth.keys[0].tenant"]),
+        ({"secrets": {"master_key": "short"}}, ["secrets.master_key", "32"]),
+        ({"secrets": {"key_pepper": ""}}, ["secrets.key_pepper", "32"]),
+        ({"limits": {"store": "redis://x"}}, ["limits.store", "valkey://"]),
+        ({"limits": {"users": {"*": {"concurent": 3}}}}, ["limits.users.*", "did you mean 'concurrent'"]),
+        ({"prices": {"up/*": {"imput": 3}}}, ["prices.up/*", "did you mean 'input'"]),
+        ({"models": {"m": {"routes": {}}}}, ["models.m.routes", "empty"]),
         ({"auth": {"mode": "api_key", "keys": [{"name": "app", "key": "short"}]}}, ["auth.keys[0].key", "16"]),
         ({"auth": {"mode": "api_key", "keys": [KEY, KEY]}}, ["auth.keys[1].name", "twice"]),
         ({"auth": {"mode": "open"}}, ["auth.mode"]),

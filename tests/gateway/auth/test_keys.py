@@ -6,8 +6,9 @@ from litestar.handlers import BaseRouteHandler
 from litestar.routes import BaseRoute, HTTPRoute
 
 from gateway.app import Application
-from gateway.auth.apikey import PUBLIC, SCOPES
+from gateway.auth.guard import PUBLIC
 from gateway.config import load
+from gateway.settings import SCOPES
 from tests.gateway.conftest import ADMIN_KEY, APP_KEY, READER_KEY
 from tests.http import CHAT, chat, error_of
 

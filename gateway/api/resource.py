@@ -1,0 +1,82 @@
+"""What the resources of the native API share: reading a request, and writing lists page by page."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import msgspec
+from litestar import Request
+
+from compat.body import read, read_fields, whole_number
+from compat.canonical.error import InvalidRequest
+from gateway.api.reading import read_json
+from gateway.auth.principal import Grant
+from gateway.house import Estate
+from gateway.visit import Visit
+
+Asked = Request[Any, Any, Any]
+T = TypeVar("T")
+
+PAGE, PAGE_MAX = 50, 500
+"""Rows a page: unless the client says, and at most."""
+
+
+def visit_of(request: Asked) -> Visit:
+    visit: Visit = request.scope["visit"]  # type: ignore[typeddict-item]
+    return visit
+
+
+def estate_of(request: Asked) -> Estate:
+    estate: Estate = request.scope["estate"]  # type: ignore[typeddict-item]
+    return estate
+
+
+def grant_of(request: Asked) -> Grant:
+    grant = visit_of(request).grant
+    assert grant is not None, "the guard lets nobody in without one"
+    return grant
+
+
+async def decoded(request: Asked, decoder: msgspec.json.Decoder[T], *, may_hold_credentials: bool = False) -> T:
+    """The request's body.  Litestar's own reading answers 500 to some malformed ones.
+
+    may_hold_credentials: `api_key` and `base_url` are what this body is about.
+    Raises InvalidRequest, TooLarge, UnsupportedMedia or Disconnected.
+    """
+    body = await read_json(request.scope, request.receive, estate_of(request).config.server.body_limit_bytes)
+    read_fields(body or b"{}", credentials=may_hold_credentials)
+    return read(body or b"{}", decoder)
+
+
+def number(request: Asked, name: str, default: int, most: int, *, least: int = 0) -> int:
+    """A whole number from the query.  Raises InvalidRequest."""
+    given = request.query_params.get(name)
+    if given is None:
+        return default
+    found = whole_number(given, most)
+    if found is None or found < least:
+        raise InvalidRequest(
+            f"Invalid value for '{name}': expected {least} to {most}.", param=name, code="invalid_value"
+        )
+    return found
+
+
+def cursor_of(request: Asked) -> str | None:
+    """The place a list goes on from: what `page` gave out.  Raises InvalidRequest."""
+    given = request.query_params.get("cursor")
+    if not given:
+        return None
+    try:
+        return base64.urlsafe_b64decode(given.encode() + b"==").decode()
+    except (ValueError, binascii.Error) as e:
+        raise InvalidRequest("Invalid value for 'cursor': use the 'next_cursor' of a list.", param="cursor") from e
+
+
+def page(rows: Sequence[T], limit: int, place: str | None) -> dict[str, Any]:
+    """A list's answer.
+
+    rows: at most `limit` of them.  place: of the last row, where there are more behind it.
+    """
+    cursor = None if place is None else base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
+    return {"object": "list", "data": list(rows[:limit]), "next_cursor": cursor}

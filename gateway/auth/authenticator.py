@@ -1,0 +1,65 @@
+"""Who asks: a credential in, a grant out, by whatever the configuration takes for one."""
+
+from typing import Protocol
+
+from compat.canonical.error import Unauthenticated
+from gateway.auth.apikey import KeyRing
+from gateway.auth.credential import Headers, credential, is_token
+from gateway.auth.principal import LOCAL, Grant
+from gateway.settings import Auth
+
+
+class Issued(Protocol):
+    """The keys that this gateway has given out."""
+
+    async def grant(self, key: str) -> Grant | None:
+        """What a key is good for; None when it is not one of them, or not any more.
+
+        Raises Overloaded when nobody can tell now.
+        """
+        ...
+
+
+class Tokens(Protocol):
+    """The tokens of an issuer that is trusted."""
+
+    async def grant(self, token: str) -> Grant:
+        """What a token is good for.  Raises Unauthenticated, or Overloaded when nobody can tell now."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class Authenticator:
+    """What one configuration takes for a credential."""
+
+    def __init__(self, auth: Auth, tokens: Tokens | None = None) -> None:
+        self._open = auth.mode == "local"
+        self._takes_keys = auth.takes_keys
+        self.keys = KeyRing(auth.keys)
+        self.tokens = tokens
+
+    async def grant(self, headers: Headers, issued: Issued | None) -> Grant:
+        """What the sender of these headers may do.
+
+        issued: None until the database is open.
+        Raises Unauthenticated, InvalidRequest, or Overloaded.
+        """
+        if self._open:
+            # Clients must send some key; on loopback without auth any will do.
+            return LOCAL
+        given = credential(headers)
+        if given is None:
+            raise Unauthenticated(
+                "You didn't provide an API key. Send it as 'Authorization: Bearer YOUR_KEY'.", code="invalid_api_key"
+            )
+        if self.tokens is not None and is_token(given):
+            return await self.tokens.grant(given)
+        found = None
+        if self._takes_keys:
+            found = self.keys.grant(given)
+            if found is None and issued is not None:
+                found = await issued.grant(given)
+        if found is None:
+            raise Unauthenticated("Incorrect API key provided.")
+        return found

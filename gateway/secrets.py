@@ -1,0 +1,60 @@
+"""The gateway's own secrets: from the configuration, else made once and kept in a file nobody else may read."""
+
+import base64
+import fcntl
+import json
+import os
+import secrets as random
+from pathlib import Path
+
+from msgspec import Struct
+
+from gateway.checks import OWN_SECRET_MIN
+from gateway.settings import Config, ConfigError, Secrets
+
+_NAMES = Secrets.__struct_fields__
+
+
+class OwnSecrets(Struct, frozen=True, kw_only=True):
+    key_pepper: bytes
+    master_key: bytes
+    signing_key: bytes
+
+
+def own_secrets(config: Config) -> OwnSecrets:
+    """Read them, making what is missing.  Raises ConfigError."""
+    given = {name: value for name in _NAMES if (value := getattr(config.secrets, name))}
+    if len(given) < len(_NAMES):
+        given = _kept(config.data_dir / "secrets.json") | given
+    return OwnSecrets(**{name: given[name].encode() for name in _NAMES})
+
+
+def _kept(path: Path) -> dict[str, str]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.with_name(f"{path.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two may start at once
+            return _completed(path.read_text() if path.exists() else "", path)
+    except OSError as e:
+        raise ConfigError(f"{path}: cannot be used: {e.strerror}") from e
+
+
+def _completed(text: str, path: Path) -> dict[str, str]:
+    try:
+        kept: dict[str, str] = json.loads(text) if text else {}
+    except ValueError as e:
+        raise ConfigError(f"{path}: not JSON; restore it, or issued keys and users' provider keys are lost") from e
+    for name in _NAMES:
+        if name in kept and (not isinstance(kept[name], str) or len(kept[name]) < OWN_SECRET_MIN):
+            raise ConfigError(f"{path}: {name} is too short to be a secret")
+    missing = [name for name in _NAMES if name not in kept]
+    if missing:
+        kept |= {name: base64.urlsafe_b64encode(random.token_bytes(32)).decode() for name in missing}
+        # Replaced whole: half a file would lose what is sealed under it.  Closed to others from its first moment.
+        fresh = path.with_name(f"{path.name}.new")
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w") as file:
+            json.dump(kept, file, indent=2)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    return kept
