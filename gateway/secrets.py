@@ -7,6 +7,7 @@ import os
 import secrets as random
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from gateway.checks import OWN_SECRET_MIN
@@ -34,18 +35,23 @@ def _kept(path: Path) -> dict[str, str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.with_name(f"{path.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # two may start at once
-            return _completed(path.read_text() if path.exists() else "", path)
+            if not path.exists():
+                return _completed({}, path)
+            path.chmod(0o600)  # a copy that was restored may be open to others
+            try:
+                kept = msgspec.json.decode(path.read_bytes(), type=dict[str, str])
+            except msgspec.DecodeError as e:
+                raise ConfigError(
+                    f"{path}: damaged ({e}); restore it, or issued keys and users' provider keys are lost"
+                ) from e
+            return _completed(kept, path)
     except OSError as e:
         raise ConfigError(f"{path}: cannot be used: {e.strerror}") from e
 
 
-def _completed(text: str, path: Path) -> dict[str, str]:
-    try:
-        kept: dict[str, str] = json.loads(text) if text else {}
-    except ValueError as e:
-        raise ConfigError(f"{path}: not JSON; restore it, or issued keys and users' provider keys are lost") from e
+def _completed(kept: dict[str, str], path: Path) -> dict[str, str]:
     for name in _NAMES:
-        if name in kept and (not isinstance(kept[name], str) or len(kept[name]) < OWN_SECRET_MIN):
+        if name in kept and len(kept[name]) < OWN_SECRET_MIN:
             raise ConfigError(f"{path}: {name} is too short to be a secret")
     missing = [name for name in _NAMES if name not in kept]
     if missing:

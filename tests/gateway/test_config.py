@@ -111,7 +111,7 @@ def test_the_schema_takes_the_example() -> None:
         ({"server": {"host": "0.0.0.0"}}, ["server.host", "auth.mode", "api_key"]),
         ({"server": {"host": "::"}}, ["server.host", "auth.mode"]),
         ({"auth": {"mode": "jwt"}}, ["auth.jwt", "issuer"]),
-        ({"auth": {"mode": "api_key+jwt", "jwt": {"issuer": "https://x", "audence": "y"}}}, ["did you mean 'audience'"]),
+        ({"auth": {"jwt": {"issuer": "https://x", "audence": "y"}}}, ["auth.jwt.audence", "did you mean 'audience'"]),
         ({"auth": {"keys": [KEY | {"scopes": ["inferense"]}]}}, ["auth.keys[0].scopes", "did you mean 'inference'"]),
         ({"auth": {"keys": [KEY | {"tenant": "a/b"}]}}, ["auth.keys[0].tenant"]),
         ({"secrets": {"master_key": "short"}}, ["secrets.master_key", "32"]),

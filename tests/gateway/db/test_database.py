@@ -31,7 +31,8 @@ def row(n: int, **changes: Any) -> dict[str, Any]:
         "created_at": 1763769600.0 + n, "route": "/v1/chat/completions", "requested_model": "smart", "backend": "up",
         "model": "m", "status": 200, "code": None, "attempts": 1, "streamed": 1, "input_tokens": 2**40,
         "output_tokens": 12, "cached_tokens": None, "reasoning_tokens": None, "cache_written_tokens": None,
-        "key_id": "key_1", "cost_nanousd": 12_500, "price_source": "config", "price_date": None, "queue_s": 0.0, "load_s": 0.0,
+        "key_id": "key_1", "cost_nanousd": 12_500, "price_source": "config", "price_date": None,
+        "queue_s": 0.0, "load_s": 0.0,
         "first_token_s": 0.1, "total_s": 0.5,
     } | changes  # fmt: skip
 
