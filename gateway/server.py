@@ -2,14 +2,16 @@
 
 On the first SIGTERM or SIGINT the house drains while it still listens, so that /ready can say no: who
 was connected by then is served, who comes later is told to go elsewhere.  Then uvicorn closes.  A
-second signal ends what runs at once.  SIGHUP reads the configuration again.
+second signal ends what runs at once.  SIGHUP reads the configuration and the certificate again.
 """
 
 import asyncio
 import gc
+import os
 import resource
 import signal
 import socket
+import ssl
 from functools import partial
 from types import FrameType
 
@@ -18,7 +20,7 @@ import uvicorn
 from gateway.app import Application
 from gateway.connection import Connection, Terms
 from gateway.listener import ignore_newcomers, keep_queues_short
-from gateway.settings import Config, ConfigError
+from gateway.settings import Config, ConfigError, Tls
 from gateway.telemetry.logging import logger
 
 BACKLOG = 2048
@@ -100,11 +102,24 @@ class Server(uvicorn.Server):
             self._application.reload()
         except ConfigError as e:
             logger().error("config_refused", reason=str(e))
+        tls = self._terms.server.tls
+        if self.config.ssl is None or tls.cert is None:
+            return
+        try:
+            _try(tls)
+            self.config.ssl.load_cert_chain(tls.cert, tls.key)
+        except (ConfigError, OSError) as e:
+            logger().error("certificate_refused", reason=str(e))
+        else:
+            logger().info("certificate_reloaded")
 
 
 def serve(application: Application, config: Config) -> None:
     """Serve until told to stop."""
     server, tls = config.server, config.server.tls
+    _try(tls)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which would end a gateway that is only just starting
+    os.umask(0o077)  # what is kept holds conversations, and is nobody else's to read
     terms = Terms(server=server, settle=application.house.ledger.settle)
     runner = Server(
         application,
@@ -135,6 +150,17 @@ def serve(application: Application, config: Config) -> None:
     # What is left are cycles of exceptions and their frames, which may hold whole bodies.
     gc.set_threshold(2_000, 10, 20)
     runner.run()
+
+
+def _try(tls: Tls) -> None:
+    """Raises ConfigError unless the certificate, if there is one, can be used."""
+    if tls.cert is None:
+        return
+    try:
+        # A key under a pass phrase is refused: nobody is there to be asked for it.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.cert, tls.key, password=b"")
+    except (OSError, ValueError) as e:
+        raise ConfigError(f"server.tls: {tls.cert} and {tls.key} cannot be used: {e}") from e
 
 
 def _raise_file_limit() -> None:

@@ -5,6 +5,7 @@ script of its own.  It remembers every request as it came, and when its client h
 """
 
 import asyncio
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._provider.connections += 1
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._task is not None and not self._task.done():
@@ -59,7 +61,9 @@ class Provider:
         """The base URL, up to and including /v1."""
         self.seen: list[Exchange] = []
         self.scripts: dict[str, Script] = {}
-        """A test's own behaviours, by model name."""
+        """A test's own behaviours, by model name or path."""
+        self.connections = 0
+        """Made to it so far."""
         self.broken: list[Exception] = []
         """What went wrong in scripts: the tests' own faults."""
         self._news = threading.Condition()
@@ -68,6 +72,9 @@ class Provider:
         with self._news:
             self.seen.append(exchange)
             self._news.notify_all()
+        if (custom := self.scripts.get(exchange.path)) is not None:
+            await custom(exchange)
+            return
         if exchange.path == "/v1/models":
             exchange.answer(wire.models())
             return
@@ -95,12 +102,15 @@ class Provider:
 
 
 @contextmanager
-def provider() -> Iterator[Provider]:
+def provider(tls: ssl.SSLContext | None = None) -> Iterator[Provider]:
     """Run a provider on a free port, in a thread with a loop of its own."""
     running = Provider()
     loop = asyncio.new_event_loop()
-    server = loop.run_until_complete(loop.create_server(lambda: _Connection(running), "127.0.0.1", 0, backlog=512))
-    running.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    server = loop.run_until_complete(
+        loop.create_server(lambda: _Connection(running), "127.0.0.1", 0, backlog=512, ssl=tls)
+    )
+    scheme = "http" if tls is None else "https"
+    running.url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
 

@@ -6,19 +6,22 @@ Alembic is imported only when there is something to migrate: it is a tenth of th
 
 import asyncio
 import fcntl
-import shutil
+import sqlite3
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _ADVISORY_LOCK = 0x706C7567
+FAILURES = (DBAPIError, PoolTimeout, ConnectionError)
+"""What a database that cannot be asked now is met as."""
 
 
 def connect(url: str) -> AsyncEngine:
@@ -42,7 +45,7 @@ async def upgrade(engine: AsyncEngine) -> None:
             return
         if file and found is not None:
             # A revision that fails half-way cannot be rolled back in SQLite.
-            await asyncio.to_thread(shutil.copy2, file, file.with_name(f"{file.name}.before-{head()}"))
+            await asyncio.to_thread(_copy, file, file.with_name(f"{file.name}.before-{head()}"))
         async with engine.begin() as connection:
             if not file:
                 await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
@@ -112,6 +115,12 @@ def _set_pragmas(connection: Any, record: Any) -> None:  # noqa: ARG001
 def _sqlite_file(url: str) -> Path | None:
     parsed = make_url(url)
     return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
+
+
+def _copy(file: Path, target: Path) -> None:
+    # By SQLite itself: after a crash the newest rows are in the log beside the file.
+    with closing(sqlite3.connect(file)) as live, closing(sqlite3.connect(target)) as copy:
+        live.backup(copy)
 
 
 def _locked(file: Path) -> Any:

@@ -1,0 +1,48 @@
+# ruff: noqa: T201
+"""Back up what a gateway on SQLite keeps, while it runs:  python3 backup.py DATA_DIR TARGET [FILE ...]
+
+Copies the database as it is at one moment, the gateway's own secrets and the files named (its configuration) into
+the new folder TARGET.  To restore: put gateway.db and secrets.json into an empty data_dir and start the gateway.
+Needs Python 3.11 and nothing else.  docs/deployment/upgrade-and-backup.md tells the rest.
+"""
+
+import os
+import shutil
+import sqlite3
+import sys
+from contextlib import closing
+from pathlib import Path
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) < 2:
+        print(__doc__, file=sys.stderr)
+        return 2
+    data, target, *files = map(Path, arguments)
+    database = data / "gateway.db"
+    if not database.is_file():
+        print(f"backup: {database} is not there", file=sys.stderr)
+        return 1
+    os.umask(0o077)  # keys' hashes and conversations are in it
+    target.mkdir(parents=True)
+    copy = target / "gateway.db"
+    with closing(sqlite3.connect(database, timeout=30)) as live:
+        # One read transaction: writers go on meanwhile, and what they write is not in it.
+        live.execute("VACUUM INTO ?", (str(copy),))
+    with closing(sqlite3.connect(copy)) as copied:
+        (verdict,) = copied.execute("PRAGMA integrity_check").fetchone()
+    if verdict != "ok":
+        print(f"backup: the copy is damaged: {verdict}", file=sys.stderr)
+        return 1
+    for file in (data / "secrets.json", *files):
+        if file.exists():
+            shutil.copyfile(file, target / file.name)
+    for file in target.iterdir():
+        with file.open("rb") as written:
+            os.fsync(written.fileno())
+    print(f"{target}: {', '.join(sorted(file.name for file in target.iterdir()))}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
