@@ -5,6 +5,7 @@ Our errors:
   x RequestError              the client's fault; never retried on the same model
     - InvalidRequest          400   `code` says which kind, `param` names the field
     - Unauthenticated         401
+      + Anonymous             401   no credential came at all
     - Forbidden               403
     - NotFound                404
     - ModelNotFound           404
@@ -14,6 +15,7 @@ Our errors:
     - TooLarge                413
     - UnsupportedMedia        415
     - LimitReached            429
+      + BudgetReached         429   `insufficient_quota`
     - HeadersTooLarge         431
     - Rejected                4xx   a provider judged the request itself; its status and words
       + ContextTooLong        400
@@ -65,6 +67,10 @@ class GatewayError(Exception):
         """What the client is told."""
         self.rest_s: float | None = None
         """How long the provider itself asked to be left alone."""
+        self.refill_s: float | None = None
+        """When the account's limit that was reached is over, however long that is."""
+        self.limits: Sequence[tuple[str, str]] = ()
+        """What the provider's body says of limits that its models have in common, as headers."""
         self.headers: Sequence[tuple[str, str]] = ()
         """The provider's that may reach the client, names in lower case."""
         self.request_id: str | None = None
@@ -93,6 +99,10 @@ class InvalidRequest(RequestError):
 
 class Unauthenticated(RequestError):
     status, code = 401, "invalid_api_key"
+
+
+class Anonymous(Unauthenticated):
+    pass
 
 
 class Forbidden(RequestError):
@@ -133,6 +143,10 @@ class UnsupportedMedia(RequestError):
 
 class LimitReached(RequestError):
     status, type, code = 429, "requests", "rate_limit_exceeded"
+
+
+class BudgetReached(LimitReached):
+    type, code = "insufficient_quota", "budget_exceeded"
 
 
 class HeadersTooLarge(RequestError):

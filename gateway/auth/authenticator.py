@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from compat.canonical.error import Unauthenticated
+from compat.canonical.error import Anonymous, Unauthenticated
 from gateway.auth.apikey import KeyRing
 from gateway.auth.credential import Headers, credential, is_token
 from gateway.auth.principal import LOCAL, Grant
@@ -27,6 +27,9 @@ class Tokens(Protocol):
         """What a token is good for.  Raises Unauthenticated, or Overloaded when nobody can tell now."""
         ...
 
+    def warm(self) -> None:
+        """Get ready in the background."""
+
     async def aclose(self) -> None: ...
 
 
@@ -50,16 +53,16 @@ class Authenticator:
             return LOCAL
         given = credential(headers)
         if given is None:
-            raise Unauthenticated(
-                "You didn't provide an API key. Send it as 'Authorization: Bearer YOUR_KEY'.", code="invalid_api_key"
-            )
+            what = "an API key" if self._takes_keys else "a token"
+            # Not as an example: whatever follows that word is masked in errors.
+            raise Anonymous(f"You didn't provide {what}. Send it in the header 'Authorization', after 'Bearer'.")
         if self.tokens is not None and is_token(given):
             return await self.tokens.grant(given)
-        found = None
-        if self._takes_keys:
-            found = self.keys.grant(given)
-            if found is None and issued is not None:
-                found = await issued.grant(given)
+        if not self._takes_keys:
+            raise Unauthenticated("This gateway takes tokens of its identity provider, no API keys.")
+        found = self.keys.grant(given)
+        if found is None and issued is not None:
+            found = await issued.grant(given)
         if found is None:
             raise Unauthenticated("Incorrect API key provided.")
         return found

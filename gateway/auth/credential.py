@@ -31,7 +31,7 @@ def credential(headers: Headers) -> str | None:
             raise InvalidRequest("The request carries two different API keys; send one.")
         found = text
     if found is not None and len(found) > LENGTH_MAX:
-        raise Unauthenticated("Incorrect API key provided.")
+        raise Unauthenticated(f"The credential is longer than {LENGTH_MAX} characters.")
     return found
 
 

@@ -19,12 +19,12 @@ Said = dict[str, Any]
 """Case → what came of it; `{"failed": …}` when it threw."""
 
 
-def install() -> None:
-    """Install from the lock, unless what is there was."""
-    lock, mark = HERE / "package-lock.json", HERE / "node_modules" / ".installed"
+def install(folder: Path = HERE) -> None:
+    """Install from the folder's lock, unless what is there was."""
+    lock, mark = folder / "package-lock.json", folder / "node_modules" / ".installed"
     if not mark.exists() or mark.read_bytes() != lock.read_bytes():
         npm = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
-        subprocess.run(npm, cwd=HERE, check=True, timeout=INSTALL_S)
+        subprocess.run(npm, cwd=folder, check=True, timeout=INSTALL_S)
         mark.write_bytes(lock.read_bytes())
 
 
