@@ -6,10 +6,12 @@ import json
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from compat.canonical.model import Modality
+from gateway import issuing, spending
 from gateway.config import load, schema
 from gateway.settings import Config, ConfigError, SelectionMode
 
@@ -61,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--config", type=Path, metavar="FILE")
     listing.add_argument("--json", action="store_true", help="print JSON")
     listing.set_defaults(run=_list_models)
+    keys = commands.add_parser("keys", help="Give out API keys.", description="Give out API keys.")
+    issuing.add_commands(keys)
+    spending.add_options(command("usage", spending.run, "Show what requests took and cost."))
     command("openapi", _openapi, "Print the OpenAPI document.")
     return parser
 
@@ -70,7 +75,7 @@ def _serve(asked: argparse.Namespace) -> int:
     from gateway.app import Application
     from gateway.server import serve
 
-    serve(Application(config, path=asked.config), config)
+    serve(Application(config, path=asked.config, announce=partial(print, flush=True)), config)
     return 0
 
 
@@ -152,7 +157,8 @@ def _openapi(asked: argparse.Namespace) -> int:
     from gateway.api.document import document
     from gateway.app import Application
 
-    print(json.dumps(document(Application(load(asked.config)).litestar), indent=2))
+    config = load(asked.config)
+    print(json.dumps(document(Application(config).litestar, config.auth), indent=2))
     return 0
 
 

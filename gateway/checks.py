@@ -3,14 +3,16 @@
 import difflib
 import re
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
-from gateway.settings import LOOPBACK, SCOPES, Auth, Config, ConfigError, Target
+from gateway.auth.endpoint import is_prefix
+from gateway.settings import LOOPBACK, SCOPES, Auth, Config, ConfigError, Jwt, Target
 
 SECRET_MIN = 16
 """Characters that make a text a secret rather than a word."""
 OWN_SECRET_MIN = 32
 """The same of the gateway's own."""
-_tenant = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}").fullmatch
+is_tenant = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}").fullmatch
 
 
 def check(config: Config) -> None:
@@ -22,16 +24,32 @@ def check(config: Config) -> None:
             "needed). Set auth.mode to api_key, or server.host to 127.0.0.1."
         )
     _check_auth(config.auth)
-    for name in config.secrets.__struct_fields__:
-        secret = getattr(config.secrets, name)
+    for name, secret in config.secrets.named():
         if secret is not None and len(secret) < OWN_SECRET_MIN:
             raise ConfigError(f"secrets.{name}: too short to be a secret; use at least {OWN_SECRET_MIN} characters")
+    for pattern, rate in config.prices.items():
+        if "/" not in pattern and "*" not in pattern:
+            raise ConfigError(f"prices.{pattern}: is not BACKEND/MODEL, so it would be nobody's price")
+        if rate.input is None and rate.output is None and rate.request is None:
+            raise ConfigError(f"prices.{pattern}: names no price; set input and output, or request")
     if config.limits.store != "memory" and not config.limits.store.startswith(("valkey://", "valkeys://")):
         raise ConfigError("limits.store: must be 'memory' or valkey://HOST:PORT/NUMBER (valkeys:// with TLS)")
+    endpoint = config.telemetry.otlp_endpoint
+    if endpoint is not None and not endpoint.startswith(("http://", "https://")):
+        raise ConfigError("telemetry.otlp_endpoint: must begin with http:// or https://, like http://127.0.0.1:4318")
     if bool(server.tls.cert) != bool(server.tls.key):
         raise ConfigError("server.tls: cert and key are needed together")
     if config.breaker.cooldown_max_s < config.breaker.cooldown_s:
         raise ConfigError("breaker.cooldown_max_s: less than cooldown_s, with which it begins")
+    for name, backend in config.backends.items():
+        if backend.terms.own_keys == "required" and not hasattr(backend.settings, "api_key"):
+            raise ConfigError(f"backends.{name}.own_keys: a backend of kind '{backend.kind}' takes no keys at all")
+        for n, prefix in enumerate(backend.terms.user_endpoints):
+            if not is_prefix(prefix):
+                raise ConfigError(
+                    f"backends.{name}.user_endpoints[{n}]: '{prefix}' must be like https://HOST/PATH, without user, "
+                    "query or fragment"
+                )
     for name, entry in config.models.items():
         if isinstance(entry.routes, tuple):
             _check_routes(f"models.{name}.routes", entry.routes, config)
@@ -64,10 +82,40 @@ def _check_auth(auth: Auth) -> None:
             f"auth.jwt: auth.mode is '{auth.mode}', but no issuer is named; add {{issuer: https://…, audience: …}}"
         )
     if auth.jwt is not None:
-        _check_scopes("auth.jwt.scopes", auth.jwt.scopes)
-        _check_tenant("auth.jwt.tenant", auth.jwt.tenant)
-        for role, scopes in auth.jwt.roles.items():
-            _check_scopes(f"auth.jwt.roles.{role}", scopes)
+        _check_jwt(auth.jwt)
+
+
+def _check_jwt(jwt: Jwt) -> None:
+    name, url = ("issuer", jwt.issuer) if jwt.jwks_url is None else ("jwks_url", jwt.jwks_url)
+    if not is_guarded(url):
+        raise ConfigError(
+            f"auth.jwt.{name}: '{url}' must be an https URL, or an http one on loopback: whoever can change the "
+            "issuer's keys on their way can make tokens"
+        )
+    if not jwt.issuer:
+        raise ConfigError("auth.jwt.issuer: empty; name what its tokens have in 'iss'")
+    if not jwt.audiences or "" in jwt.audiences:
+        raise ConfigError("auth.jwt.audience: empty; name what must be in 'aud', or tokens for others would be taken")
+    if not jwt.algorithms:
+        raise ConfigError("auth.jwt.algorithms: empty; leave it out, or name at least one")
+    if jwt.keys_stale_s < jwt.keys_max_age_s:
+        raise ConfigError("auth.jwt.keys_stale_s: less than keys_max_age_s, so that keys would never be current")
+    _check_scopes("auth.jwt.scopes", jwt.scopes)
+    _check_tenant("auth.jwt.tenant", jwt.tenant)
+    for role, scopes in jwt.roles.items():
+        _check_scopes(f"auth.jwt.roles.{role}", scopes)
+
+
+def is_guarded(url: str, *, loopback: bool = True) -> bool:
+    """Whether nobody can change on its way what this URL gives: https, or (loopback) plain HTTP on this machine."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return False
+    if not host or parts.fragment or parts.username is not None or not url.isascii() or not url.isprintable():
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and loopback and host in LOOPBACK)
 
 
 def _check_scopes(at: str, scopes: Iterable[str]) -> None:
@@ -77,7 +125,7 @@ def _check_scopes(at: str, scopes: Iterable[str]) -> None:
 
 
 def _check_tenant(at: str, tenant: str) -> None:
-    if not _tenant(tenant):
+    if not is_tenant(tenant):
         raise ConfigError(f"{at}: '{tenant}' is no tenant's name; use up to 64 letters, digits, '.', '_', '@' and '-'")
 
 

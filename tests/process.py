@@ -37,6 +37,11 @@ class Gateway:
         return int(self.url.rpartition(":")[2])
 
     @property
+    def said(self) -> str:
+        """What it has written to standard output."""
+        return (self.folder / "stdout").read_text()
+
+    @property
     def log(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in list(self.lines) if line.startswith("{")]
 
@@ -91,15 +96,16 @@ def gateway(
     program = ["-m", "gateway"]
     if prelude:
         program = ["-c", f"{prelude}\nimport sys; from gateway.__main__ import main; sys.exit(main(sys.argv[1:]))"]
-    process = subprocess.Popen(
-        [sys.executable, *program, "serve", "--config", str(path)],
-        cwd=ROOT,
-        env={**os.environ, **(environ or {})},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    with (folder / "stdout").open("w") as stdout:
+        process = subprocess.Popen(
+            [sys.executable, *program, "serve", "--config", str(path)],
+            cwd=ROOT,
+            env={**os.environ, **(environ or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
     running = Gateway(process, folder)
     try:
         running.url = running.wait_for("gateway_started", START_S)["url"]

@@ -1,8 +1,7 @@
 """What the resources of the native API share: reading a request, and writing lists page by page."""
 
 import base64
-import binascii
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,6 +19,8 @@ T = TypeVar("T")
 
 PAGE, PAGE_MAX = 50, 500
 """Rows a page: unless the client says, and at most."""
+WORD_MAX = 300
+"""Characters of a filter."""
 
 
 def visit_of(request: Asked) -> Visit:
@@ -62,15 +63,36 @@ def number(request: Asked, name: str, default: int, most: int, *, least: int = 0
     return found
 
 
+def word(request: Asked, name: str, allowed: Collection[str] = ()) -> str | None:
+    """A text from the query; None when it is missing or empty.
+
+    allowed: what it may be; empty is anything printable.
+    Raises InvalidRequest.
+    """
+    given: str | None = request.query_params.get(name)
+    if not given:
+        return None
+    # Control characters among others: PostgreSQL takes no NUL.
+    if not given.isprintable() or len(given) > WORD_MAX or (allowed and given not in allowed):
+        cure = f"expected {' or '.join(allowed)}" if allowed else f"expected up to {WORD_MAX} printable characters"
+        raise InvalidRequest(f"Invalid value for '{name}': {cure}.", param=name, code="invalid_value")
+    return given
+
+
 def cursor_of(request: Asked) -> str | None:
     """The place a list goes on from: what `page` gave out.  Raises InvalidRequest."""
     given = request.query_params.get("cursor")
     if not given:
         return None
     try:
-        return base64.urlsafe_b64decode(given.encode() + b"==").decode()
-    except (ValueError, binascii.Error) as e:
-        raise InvalidRequest("Invalid value for 'cursor': use the 'next_cursor' of a list.", param="cursor") from e
+        place = base64.b64decode(given.encode() + b"=" * (-len(given) % 4), b"-_", validate=True).decode()
+        if not place.isprintable():
+            raise ValueError
+    except ValueError as e:
+        raise InvalidRequest(
+            "Invalid value for 'cursor': use the 'next_cursor' of a list.", param="cursor", code="invalid_value"
+        ) from e
+    return place
 
 
 def page(rows: Sequence[T], limit: int, place: str | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import insert, select
+from sqlalchemy import Row, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gateway.db.tables import audit
@@ -28,13 +28,21 @@ class Act(Struct, frozen=True, kw_only=True):
     """What changed, in plain values; never a secret."""
 
 
+class Event(Act, frozen=True, kw_only=True):
+    """An act that was written down."""
+
+    id: str
+    at: float
+    """Seconds since 1970, UTC."""
+
+
 async def note(connection: AsyncConnection, act: Act) -> None:
     """Write an act down within the transaction that does it."""
     await connection.execute(
         insert(audit).values(
             id=new_id("aud"),
             tenant_id=act.tenant,
-            owner_id=act.actor,
+            owner_id=act.actor[:64],
             at=time.time(),
             action=act.action,
             target=act.target[:300],
@@ -53,12 +61,39 @@ class AuditRows:
         async with self._engine.begin() as connection:
             await note(connection, act)
 
-    async def page(self, limit: int, before: str | None = None, tenant: str | None = None) -> list[dict[str, Any]]:
+    async def page(
+        self,
+        limit: int,
+        before: str | None = None,
+        *,
+        tenant: str | None = None,
+        action: str | None = None,
+        actor: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> list[Event]:
         """The newest acts, or those before the one of the id `before`."""
         query = select(audit).order_by(audit.c.id.desc()).limit(limit)
+        wanted = [(audit.c.tenant_id, tenant), (audit.c.action, action), (audit.c.owner_id, actor)]
+        query = query.where(*(column == value for column, value in wanted if value is not None))
         if before is not None:
             query = query.where(audit.c.id < before)
-        if tenant is not None:
-            query = query.where(audit.c.tenant_id == tenant)
+        if since is not None:
+            query = query.where(audit.c.at >= since)
+        if until is not None:
+            query = query.where(audit.c.at < until)
         async with self._engine.connect() as connection:
-            return [dict(row) for row in (await connection.execute(query)).mappings()]
+            return [_event(row) for row in (await connection.execute(query)).all()]
+
+
+def _event(row: Row[Any]) -> Event:
+    return Event(
+        id=row.id,
+        at=row.at,
+        actor=row.owner_id,
+        action=row.action,
+        target=row.target,
+        tenant=row.tenant_id,
+        request_id=row.request_id,
+        detail=msgspec.json.decode(row.detail),
+    )
