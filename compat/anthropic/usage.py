@@ -22,6 +22,7 @@ class Meter:
     def __init__(self) -> None:
         self._fresh: int | None = None
         self._written: int | None = None
+        self._long: int | None = None
         self._read: int | None = None
         self._made: int | None = None
         self._thought: int | None = None
@@ -39,6 +40,9 @@ class Meter:
         self._fresh = _count(value.get("input_tokens"), self._fresh)
         self._written = _count(value.get("cache_creation_input_tokens"), self._written)
         self._read = _count(value.get("cache_read_input_tokens"), self._read)
+        kept = value.get("cache_creation")
+        if isinstance(kept, dict):
+            self._long = _count(kept.get("ephemeral_1h_input_tokens"), self._long)
         self._made = _count(value.get("output_tokens"), self._made)
         if isinstance(details, dict):
             self._thought = _count(details.get("thinking_tokens"), self._thought)
@@ -48,6 +52,7 @@ class Meter:
             cached_tokens=self._read,
             reasoning_tokens=self._thought,
             cache_written_tokens=self._written,
+            long_cached_tokens=self._long or None,
         )
 
 

@@ -27,6 +27,8 @@ class Usage(Value, frozen=True):
     reasoning_tokens: int | None = None
     cache_written_tokens: int | None = None
     """Put into a cache of prompts; some providers charge more for these."""
+    long_cached_tokens: int | None = None
+    """Of cache_written_tokens, those that the cache keeps for long, at another price."""
 
 
 class Started(Tagged, frozen=True):

@@ -1,4 +1,4 @@
-"""What is done once per request when it is over: metrics, one log line, one usage row.
+"""What is done once per request when it is over: its cost, metrics, one log line, one usage row.
 
 Rows are queued in memory and written in batches by one task, so the database is never on the way of
 a request; when it cannot keep up, the oldest rows are dropped and counted rather than memory filled.
@@ -7,9 +7,11 @@ a request; when it cannot keep up, the oldest rows are dropped and counted rathe
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from compat.canonical.event import Usage
 from gateway.telemetry.logging import line_logger, logger
 from gateway.telemetry.metrics import Metrics
 from gateway.visit import Visit, new_id
@@ -19,12 +21,55 @@ SETTLE_S = 0.02
 FLUSH_S = 0.5
 BATCH = 500
 QUEUE_MAX = 50_000
+EXEMPLAR_MAX = 100
+COST_MAX = 10**15
+"""In nano-USD: a million dollars for one request is a provider's nonsense."""
+FORGET_S = 3_600
+LAST_TRIES = 3
+"""How often what is left is tried to be written when the gateway stops."""
 
 _QUIET = frozenset({"/health", "/ready", "/metrics"})
 
 
 class Rows(Protocol):
-    async def add(self, rows: list[dict[str, Any]]) -> None: ...
+    async def add(self, rows: list[dict[str, Any]]) -> None:
+        """Write these; those that are there already, from a try that seemed to have failed, stay as they are."""
+
+
+class Forgetting(Protocol):
+    async def forget(self, before: float) -> int: ...
+
+
+class Charge(NamedTuple):
+    """What a request cost."""
+
+    nanousd: int | None = None
+    """None: it cannot be told."""
+    source: str | None = None
+    """Who says what the model costs."""
+    date: str | None = None
+
+
+def charged(visit: Visit) -> Charge:
+    """The cost of a visit that is over."""
+    if visit.handed is None:
+        return Charge(0)  # nobody was asked for an answer
+    if visit.own_key:
+        return Charge(0, "own_key")  # the user pays the provider
+    prices, backend, model = visit.prices, visit.backend, visit.model
+    if prices is None or backend is None or model is None:
+        return Charge()
+    tariff = prices.of(backend, model)
+    if tariff is None and visit.answered_by not in (None, model):
+        tariff = prices.of(backend, visit.answered_by or "")  # often more exact: what an alias stands for
+    if tariff is None:
+        return Charge()
+    failed = visit.usage is None and (visit.code is not None or visit.status >= 400)
+    # Whether a provider charges for a request that failed, only its price of nothing tells.
+    cost = None if failed and not tariff.free else tariff.cost(visit.usage or Usage())
+    if cost is not None and cost > COST_MAX:
+        cost = None
+    return Charge(cost, tariff.source, tariff.date)
 
 
 class Ledger:
@@ -35,8 +80,18 @@ class Ledger:
         self._write_line = line_logger("request_finished")
         self._rows: deque[dict[str, Any]] = deque(maxlen=QUEUE_MAX)
         self.dropped = 0
+        self._queued = 0
+        self._left = 0
+        """Of those queued, how many have left the queue, written or dropped."""
+        self.traced: Callable[[Visit], None] | None = None
+        """Is told of each visit, while traces are sent somewhere."""
         self._over: list[Visit] = []
         self._wanted = asyncio.Event()
+
+    @property
+    def queued(self) -> int:
+        """Rows that are not in the database yet."""
+        return len(self._rows)
 
     def settle(self, visit: Visit) -> None:
         """Account for a visit that is over: shortly, together with others, which is cheaper than one by one."""
@@ -58,28 +113,44 @@ class Ledger:
         first = visit.first - visit.began if visit.first is not None else None
         m = self._metrics
         m.child(m.requests, route, backend, str(visit.status)).inc()
-        m.child(m.duration, route).observe(total)
+        m.child(m.duration, route).observe(total, _exemplar(visit))
         if visit.code is not None or visit.status >= 400:
             m.child(m.errors, route, backend, visit.code or str(visit.status)).inc()
+            if not visit.attempts and (refused := m.refusals.get(visit.status)) is not None:
+                m.child(refused, visit.code or "").inc()
+        charge = None
         if visit.requested is not None:
-            self._settle_generation(visit, backend, route, first, total)
+            charge = charged(visit)
+            self._settle_generation(visit, charge, backend, route, first, total)
         if route in _QUIET and visit.status < 400:
             return
-        self._write_line(**_line(visit, route, first, total))
+        if self.traced is not None:
+            self.traced(visit)
+        self._write_line(**_line(visit, charge, route, first, total))
 
-    def _settle_generation(self, visit: Visit, backend: str, route: str, first: float | None, total: float) -> None:
+    def _settle_generation(
+        self, visit: Visit, charge: Charge, backend: str, route: str, first: float | None, total: float
+    ) -> None:
         m, usage = self._metrics, visit.usage
         if first is not None:
-            m.child(m.first_token, backend).observe(first)
+            m.child(m.first_token, backend).observe(first, _exemplar(visit))
+        if visit.wait.queue_s:
+            m.child(m.queue, backend).observe(visit.wait.queue_s)
+        if visit.wait.load_s:
+            m.child(m.load, backend).observe(visit.wait.load_s)
         if visit.handed is not None:
             m.child(m.overhead, route).observe(visit.handed - visit.began)
         if usage is not None:
             m.child(m.tokens, backend, "input").inc(usage.input_tokens or 0)
             m.child(m.tokens, backend, "output").inc(usage.output_tokens or 0)
+        if charge.nanousd:
+            m.child(m.cost, backend).inc(charge.nanousd / 1e9)
         if visit.principal is None:
             return
+        self._queued += 1
         if len(self._rows) == QUEUE_MAX:
             self.dropped += 1
+            self._left += 1
         self._rows.append(
             {
                 "id": new_id("use"),
@@ -101,9 +172,9 @@ class Ledger:
                 "cached_tokens": usage.cached_tokens if usage else None,
                 "reasoning_tokens": usage.reasoning_tokens if usage else None,
                 "cache_written_tokens": usage.cache_written_tokens if usage else None,
-                "cost_nanousd": None,
-                "price_source": None,
-                "price_date": None,
+                "cost_nanousd": charge.nanousd,
+                "price_source": charge.source,
+                "price_date": charge.date,
                 "queue_s": visit.wait.queue_s,
                 "load_s": visit.wait.load_s,
                 "first_token_s": first,
@@ -115,15 +186,32 @@ class Ledger:
 
     async def write_to(self, rows: Rows) -> None:
         """Write what is queued, until cancelled; what is left then is written before it returns."""
+        writing: asyncio.Task[None] | None = None
         try:
             while True:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._wanted.wait(), FLUSH_S)
                 self._wanted.clear()
-                await self._flush(rows)
+                writing = asyncio.create_task(self._flush(rows))
+                await asyncio.shield(writing)
         finally:
+            if writing is not None:
+                await writing
             self.account()
-            await self._flush(rows)
+            for _ in range(LAST_TRIES):
+                await self._flush(rows)
+                if not self._rows:
+                    break
+                await asyncio.sleep(FLUSH_S)
+
+    async def caught_up(self, within_s: float) -> None:
+        """Return when all that is over now has been written, or the time is."""
+        self.account()
+        goal, loop = self._queued, asyncio.get_running_loop()
+        end = loop.time() + within_s
+        self._wanted.set()
+        while self._left < goal and loop.time() < end:
+            await asyncio.sleep(0.005)
 
     async def _flush(self, rows: Rows) -> None:
         # What is queued now, not what comes meanwhile: under load that would be one row at a time.
@@ -132,9 +220,34 @@ class Ledger:
             try:
                 await rows.add(batch)
             except Exception as e:
-                self._rows.extendleft(reversed(batch))
+                # As many as fit: the oldest give way to those that came meanwhile.
+                kept = batch[max(len(batch) + len(self._rows) - QUEUE_MAX, 0) :]
+                self._rows.extendleft(reversed(kept))
+                self.dropped += len(batch) - len(kept)
+                self._left += len(batch) - len(kept)
                 logger().error("usage_write_failed", error=type(e).__name__, rows=len(self._rows))
                 return
+            self._left += len(batch)
+
+
+def _exemplar(visit: Visit) -> dict[str, str] | None:
+    """What names a request beside a figure: its trace, where there is one."""
+    if visit.trace is not None and visit.trace.sampled:
+        return {"trace_id": visit.trace.hex}
+    # OpenMetrics allows 128 characters in all, and a client may have chosen this one.
+    return {"request_id": visit.request_id} if len(visit.request_id) <= EXEMPLAR_MAX else None
+
+
+async def forget_old(rows: Forgetting, days: Callable[[], int | None]) -> None:
+    """Delete what is older than so many days (None: nothing), now and again, until cancelled."""
+    while True:
+        if (kept := days()) is not None:
+            try:
+                if gone := await rows.forget(time.time() - kept * 86_400):
+                    logger().info("usage_forgotten", rows=gone)
+            except Exception as e:
+                logger().error("usage_forget_failed", error=type(e).__name__)
+        await asyncio.sleep(FORGET_S)
 
 
 def _name(given: str | None) -> str | None:
@@ -142,7 +255,7 @@ def _name(given: str | None) -> str | None:
     return None if given is None else given[:300].replace("\x00", "")
 
 
-def _line(visit: Visit, route: str, first: float | None, total: float) -> dict[str, Any]:
+def _line(visit: Visit, charge: Charge | None, route: str, first: float | None, total: float) -> dict[str, Any]:
     line: dict[str, Any] = {
         "request_id": visit.request_id,
         "principal": visit.principal.id if visit.principal else None,
@@ -153,9 +266,13 @@ def _line(visit: Visit, route: str, first: float | None, total: float) -> dict[s
     }
     if visit.code is not None:
         line["code"] = visit.code
-    if visit.requested is None:
+    if visit.trace is not None:
+        line["trace_id"] = visit.trace.hex
+    if charge is None:
         return line
     usage = visit.usage
+    if charge.nanousd is not None:
+        line["cost_usd"] = charge.nanousd / 1e9
     return line | {
         "requested_model": _name(visit.requested),
         "backend": visit.backend,

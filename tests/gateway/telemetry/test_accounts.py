@@ -1,16 +1,23 @@
 """What is left of a request when it is over: one log line, one usage row, metrics; no secret, no prompt."""
 
+import asyncio
 import json
 import sqlite3
 from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 import httpx2
 
+from compat.canonical.principal import Principal
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.usage import Ledger, charged
+from gateway.visit import Visit
 from tests import wire
 from tests.exchange import Exchange
 from tests.gateway.conftest import ADMIN_KEY, APP_KEY, READER_KEY, UPSTREAM_KEY
 from tests.http import CHAT, chat, metric, usage_row
-from tests.process import Gateway
+from tests.process import Gateway, gateway
 from tests.provider import Provider
 from tests.scripts import BODY_CANARY
 
@@ -175,3 +182,89 @@ def test_usage_rows_hold_no_prompt_and_no_key(client: httpx2.Client, house: Gate
         dumped = "\n".join(database.iterdump())
     for canary in (APP_KEY, UPSTREAM_KEY, PROMPT_CANARY):
         assert canary not in dumped
+
+
+def test_old_usage_is_forgotten_where_that_is_wanted(tmp_path: Path) -> None:
+    tree = {"backends": {"fake": {"kind": "fake"}}}
+    with gateway(tmp_path, tree) as running:
+        ids = [httpx2.post(f"{running.url}{CHAT}", json=chat("fake/fake")).headers["x-request-id"] for _ in range(2)]
+        usage_row(tmp_path, ids[0])
+        usage_row(tmp_path, ids[1])
+    with closing(sqlite3.connect(tmp_path / "data" / "gateway.db")) as database:
+        database.execute("UPDATE usage SET created_at = created_at - 3 * 86400 WHERE request_id = ?", (ids[0],))
+        database.commit()
+    with gateway(tmp_path, tree | {"telemetry": {"usage_days": 2}}) as running:
+        assert running.wait_for("usage_forgotten")["rows"] == 1
+        listed = httpx2.get(f"{running.url}/v1/usage", params={"from": "2026-01-01"}).json()["data"]
+    assert [row["request_id"] for row in listed] == [ids[1]]
+
+
+class Books:
+    """A database that fails as often as it is told to, and takes its time."""
+
+    def __init__(self, failures: int = 0, pause_s: float = 0.0) -> None:
+        self.kept: list[str] = []
+        self._failures = failures
+        self._pause_s = pause_s
+
+    async def add(self, rows: list[dict[str, Any]]) -> None:
+        await asyncio.sleep(self._pause_s)
+        if self._failures:
+            self._failures -= 1
+            raise OSError("disk full")
+        self.kept += [row["request_id"] for row in rows]
+
+
+def a_visit(n: int) -> Visit:
+    return Visit(
+        request_id=f"req_{n}",
+        method="POST",
+        path=CHAT,
+        began=0.0,
+        requested="m",
+        status=200,
+        principal=Principal(id="p"),
+    )
+
+
+def test_what_a_user_pays_the_provider_costs_the_house_nothing() -> None:
+    visit = a_visit(0)
+    visit.handed, visit.backend, visit.model, visit.own_key = 1.0, "openai", "gpt-5", True
+    assert charged(visit) == (0, "own_key", None)
+    visit.own_key = False
+    assert charged(visit) == (None, None, None)
+
+
+async def test_rows_outlast_a_database_that_fails() -> None:
+    ledger, books = Ledger(Metrics()), Books(failures=2)
+    writing = asyncio.create_task(ledger.write_to(books))
+    for n in range(700):
+        ledger.settle(a_visit(n))
+    await ledger.caught_up(10)
+    assert books.kept == [f"req_{n}" for n in range(700)]
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+    assert len(books.kept) == 700
+
+
+async def test_rows_are_written_when_the_gateway_stops_even_while_others_are_being_written() -> None:
+    ledger, books = Ledger(Metrics()), Books(failures=1, pause_s=0.1)
+    writing = asyncio.create_task(ledger.write_to(books))
+    for n in range(1_200):
+        ledger.settle(a_visit(n))
+    ledger.account()
+    await asyncio.sleep(0.05)  # the first batch is on its way
+    ledger.settle(a_visit(1_200))
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+    assert books.kept == [f"req_{n}" for n in range(1_201)]
+
+
+async def test_a_database_that_is_away_does_not_hold_up_whoever_asks() -> None:
+    ledger, books = Ledger(Metrics()), Books(failures=1_000)
+    writing = asyncio.create_task(ledger.write_to(books))
+    ledger.settle(a_visit(0))
+    await asyncio.wait_for(ledger.caught_up(0.1), 5)
+    assert ledger.queued == 1
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)

@@ -1,0 +1,147 @@
+"""GET /v1/usage: what requests cost, one by one or summed up, as JSON or CSV.
+
+Who has the scope `inference` sees their own; `admin` sees everybody's.
+"""
+
+import time
+from typing import Any
+
+from litestar import Response, get
+from litestar.response import Stream
+
+from compat.canonical.error import Forbidden, InvalidRequest, Overloaded
+from gateway.api.resource import PAGE, PAGE_MAX, Asked, cursor_of, grant_of, number, page, word
+from gateway.db.usage import FIRST, GROUPS, UsageRows, Which
+from gateway.house import House
+from gateway.telemetry.report import DAYS, GROUPS_MAX, columns, csv_lines, groups, instant, shown, stretches, summed
+
+CATCH_UP_S = 2.0
+"""How long an answer waits for what was requested just before to be written."""
+_SKIP_DIGITS = 8
+
+
+def routes(house: House) -> list[Any]:
+    @get(
+        "/v1/usage",
+        opt={
+            "scope": "inference",
+            "query": {
+                "from": f"From this time on: ISO 8601, UTC unless it has a zone; {DAYS} days before `to` unless said.",
+                "to": "Before this time; now unless said.",
+                "group_by": f"Sums instead of single requests, by up to {GROUPS_MAX} of {', '.join(GROUPS)}.",
+                "model": "Only of this model: as it was asked for, or as its backend calls it.",
+                "backend": "Only of this backend.",
+                "key": "Only by this key: its id, or its name in the configuration.",
+                "user": "Only by this user.  For others than oneself: scope `admin`.",
+                "tenant": "Only by this tenant.  For another than one's own: scope `admin`.",
+                "limit": f"Rows a page, {PAGE} unless said, {PAGE_MAX} at most; CSV has all unless said.",
+                "cursor": "The `next_cursor` of the page before.",
+                "format": "`csv` or `json`; the header `accept: text/csv` does it as well.",
+            },
+        },
+        summary="List usage",
+        description="What requests took and cost, newest first, or sums of it.  `cost_usd` is null where it is not "
+        "known; sums leave such requests out and count them in `unpriced_requests`.",
+    )
+    async def list_usage(request: Asked) -> Response[Any]:
+        if house.usage is None:
+            raise Overloaded("The database is not open yet.", retry_after_s=1.0)
+        which, by, as_csv = _which(request), _groups(request), _wants_csv(request)
+        await house.ledger.caught_up(CATCH_UP_S)
+        if as_csv:
+            limit = number(request, "limit", 0, PAGE_MAX, least=1) or None
+            return Stream(
+                csv_lines(columns(by), stretches(house.usage, which, by, limit)),
+                media_type="text/csv",
+                headers={"content-disposition": 'attachment; filename="usage.csv"'},
+            )
+        limit = number(request, "limit", PAGE, PAGE_MAX, least=1)
+        if by:
+            return Response(await _summed(house.usage, which, by, limit, _skipped(request)))
+        rows = await house.usage.page(which, limit + 1, _place(request))
+        last = rows[limit - 1] if len(rows) > limit else None
+        place = None if last is None else f"{last['created_at']!r} {last['id']}"
+        return Response(page([shown(row) for row in rows], limit, place))
+
+    return [list_usage]
+
+
+async def _summed(rows: UsageRows, which: Which, by: tuple[str, ...], limit: int, skip: int) -> dict[str, Any]:
+    found = await rows.groups(which, by, limit + 1, skip)
+    body = page([summed(row) for row in found], limit, str(skip + limit) if len(found) > limit else None)
+    return body | {"totals": summed(await rows.totals(which))}
+
+
+def _which(request: Asked) -> Which:
+    """What may be seen of what is asked for.  Raises InvalidRequest or Forbidden."""
+    asker = grant_of(request).principal
+    tenant, user = word(request, "tenant"), word(request, "user")
+    if "admin" not in asker.scopes:
+        for name, given, own in (("tenant", tenant, asker.tenant), ("user", user, asker.id)):
+            if given not in (None, own):
+                raise Forbidden(f"Usage of another {name} takes the scope 'admin'.", param=name)
+        tenant, user = asker.tenant, asker.id
+    now = time.time()
+    # What was over just now is among it: two clocks have been read.
+    until = min(_time(request, "to", now + 1), now + 1)
+    since = _time(request, "from", until - DAYS * 86_400)
+    if since >= until:
+        raise InvalidRequest("Invalid value for 'from': it must be before 'to'.", param="from", code="invalid_value")
+    return Which(
+        since=max(since, FIRST),
+        until=max(until, FIRST),
+        tenant=tenant,
+        owner=user,
+        key=word(request, "key"),
+        model=word(request, "model"),
+        backend=word(request, "backend"),
+    )
+
+
+def _time(request: Asked, name: str, otherwise: float) -> float:
+    given = word(request, name)
+    if given is None:
+        return otherwise
+    try:
+        return instant(given)
+    except ValueError as e:
+        raise InvalidRequest(
+            f"Invalid value for '{name}': expected a date or a time like 2026-11-22T08:00:00Z.",
+            param=name,
+            code="invalid_value",
+        ) from e
+
+
+def _groups(request: Asked) -> tuple[str, ...]:
+    given = word(request, "group_by")
+    try:
+        return groups(given) if given else ()
+    except ValueError as e:
+        raise InvalidRequest(f"Invalid value for 'group_by': {e}.", param="group_by", code="invalid_value") from e
+
+
+def _wants_csv(request: Asked) -> bool:
+    said = word(request, "format", ("csv", "json"))
+    return said == "csv" or (said is None and "text/csv" in request.headers.get("accept", ""))
+
+
+def _place(request: Asked) -> tuple[float, str] | None:
+    given = cursor_of(request)
+    if given is None:
+        return None
+    at, _, id_ = given.partition(" ")
+    try:
+        return float(at), id_.replace("\0", "")
+    except ValueError as e:
+        raise _lost() from e
+
+
+def _skipped(request: Asked) -> int:
+    given = cursor_of(request) or "0"
+    if not given.isascii() or not given.isdecimal() or len(given) > _SKIP_DIGITS:
+        raise _lost()
+    return int(given)
+
+
+def _lost() -> InvalidRequest:
+    return InvalidRequest("Invalid value for 'cursor': use the 'next_cursor' of this list.", param="cursor")
