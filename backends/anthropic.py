@@ -12,8 +12,9 @@ import anthropic
 from msgspec import Struct
 from yarl import URL
 
-from backends.base import Call, Ports, Price, Relayed, unfit
+from backends.base import Account, Call, Ports, Price, Relayed, unfit
 from backends.headers import lowered, spoken
+from backends.http1 import trust
 from backends.relay import Wire, own_headers
 from compat.anthropic.envelope import peek_count, upstream_body
 from compat.anthropic.error import parse_error
@@ -32,6 +33,8 @@ KEY = "ANTHROPIC_API_KEY"
 VERSION = "2023-06-01"
 """Later versions refuse temperature, top_p and top_k from every model, and other dialects' clients send them.
 https://platform.claude.com/docs/en/api/versioning"""
+_SIGNED_IN = "oauth-2025-04-20"
+"""The feature under which access tokens are taken in place of an API key."""
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,7 +53,7 @@ class AnthropicBackend:
     dialects: frozenset[Dialect] = frozenset({"messages"})
     price: Price | None = "paid"
 
-    def __init__(self, name: str, settings: Settings, base_url: str, key: str | None) -> None:
+    def __init__(self, name: str, settings: Settings, base_url: str, key: str | None, account: Account | None) -> None:
         self.name = name
         # Anthropic's models go on with a prefill or refuse it; who else speaks the dialect may do neither.
         self.prefills = True if base_url == BASE_URL else None
@@ -59,20 +62,21 @@ class AnthropicBackend:
             base_url=base_url,
             max_retries=0,
             timeout=15.0,
-            http_client=anthropic.DefaultAsyncHttpxClient(follow_redirects=False),
+            http_client=anthropic.DefaultAsyncHttpxClient(follow_redirects=False, verify=trust()),
         )
         self._headers = {
             "content-type": "application/json",
             "user-agent": "pluggably",
             "anthropic-version": settings.version,
             **(lowered(self._sdk.auth_headers) if key else {}),
+            **({"anthropic-beta": _SIGNED_IN} if account is not None and account.token is not None else {}),
             **lowered(settings.headers),
         }
         root = str(self._sdk.base_url).rstrip("/")
         self._messages = URL(f"{root}/v1/messages", encoded=True)
         self._count = URL(f"{root}/v1/messages/count_tokens", encoded=True)
         self._models = URL(f"{root}/v1/models?limit=1000", encoded=True)
-        self._wire = Wire(name, parse_error=parse_error)
+        self._wire = Wire(name, parse_error=parse_error, account=account)
 
     async def relay(self, envelope: Envelope, model: str, call: Call) -> Relayed:
         body = upstream_body(envelope, model)
@@ -116,14 +120,14 @@ class AnthropicBackend:
         return spoken(self._headers, envelope.headers, "anthropic-")
 
 
-def connect(name: str, settings: Settings, ports: Ports) -> AnthropicBackend:  # noqa: ARG001
+def connect(name: str, settings: Settings, ports: Ports) -> AnthropicBackend:
     """Raises ValueError that names the field and the cure."""
     base_url = (settings.base_url or BASE_URL).rstrip("/").removesuffix("/v1")
     if not base_url.startswith(("http://", "https://")):
         raise ValueError("base_url: must start with http:// or https://")
     # The environment's key is Anthropic's: no other server gets to see it.
-    official = base_url == BASE_URL
+    official = base_url == BASE_URL and not ports.keyless
     key = settings.api_key or (os.environ.get(KEY) if official else None)
     if key is None and official:
         raise ValueError(f"api_key: missing; set it, or the environment variable {KEY}")
-    return AnthropicBackend(name, settings, base_url, key)
+    return AnthropicBackend(name, settings, base_url, key, ports.account)

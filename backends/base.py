@@ -61,6 +61,8 @@ class Call(Struct, kw_only=True):
     wait: Wait = field(default_factory=Wait)
     streamed: bool = True
     """The client wants pieces as they come; for one that does not, a provider may be asked for a whole answer."""
+    traceparent: str | None = None
+    """The header of that name for the provider; only while requests are traced."""
     strict: bool = False
     """Refuse what cannot be carried over, instead of leaving it out."""
     dropped: list[str] = field(default_factory=list)
@@ -233,8 +235,40 @@ class Local(Struct, frozen=True, kw_only=True):
     """Fields of a request for where the client says nothing, by llama.cpp's names."""
 
 
+class Token(Protocol):
+    """Access tokens, where they take an API key's place."""
+
+    async def get(self) -> str:
+        """One that is good now.  Raises GatewayError."""
+        ...
+
+    def refused(self, token: str) -> bool:
+        """The provider did not take this one; tells whether `get` may have another."""
+        ...
+
+
+class Account(Protocol):
+    """A user's own account at a provider: a backend that is connected for one asks in its name, not the house's."""
+
+    public_only: bool
+    """Its address is the user's, not the house's: nothing but the public internet may be behind it."""
+
+    @property
+    def token(self) -> Token | None:
+        """None where the account has an API key."""
+        ...
+
+    def judged(self, *, accepted: bool) -> None:
+        """The provider took its key or token, or did not."""
+        ...
+
+
 class Ports(Struct, frozen=True, kw_only=True):
     """What the house lends to backends that need it."""
 
     catalogue: Callable[[], dict[str, Local]] = dict
     """The local models there are now, by name."""
+    keyless: bool = False
+    """No key is needed, and none is taken from the environment: users bring theirs."""
+    account: Account | None = None
+    """Whose backend this is; None is the house's."""

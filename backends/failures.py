@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from backends.address import NotPublic
 from backends.http1 import ConnectTimedOut, Malformed
 from compat.canonical.error import (
     AuthFailed,
@@ -26,6 +27,9 @@ from compat.openai.error import Verdict
 
 RETRY_AFTER_MAX_S = 120.0
 """The openai SDK ignores a longer one, and anthropic's would sleep through it."""
+DAY_S = 86_400.0
+REFILL_MAX_S = 31 * DAY_S
+"""No quota's window is longer."""
 
 QUOTA_CODES = frozenset(
     {
@@ -77,6 +81,10 @@ def of_status(status: int, verdict: Verdict, retry_after: str | None, provider: 
         error: BackendError = RateLimited(
             f"Backend '{provider}' is limiting its rate.", retry_after_s=seconds(retry_after)
         )
+        error.refill_s = _uncapped(retry_after) or verdict.retry_after_s
+        if verdict.renews_hour is not None:
+            error.refill_s = max(error.refill_s or 0.0, _until_hour(verdict.renews_hour))
+        error.limits = verdict.limits
         error.type = "tokens" if verdict.type == "tokens" else "requests"
         error.rest_s = error.retry_after_s
         return error
@@ -142,6 +150,8 @@ def of_exception(error: BaseException, provider: str) -> GatewayError | None:
         return TimedOut(f"Backend '{provider}' could not be connected in time.")
     if isinstance(error, TimeoutError):
         return TimedOut(f"Backend '{provider}' did not answer in time.")
+    if isinstance(error, NotPublic):
+        return BackendError(f"The address of backend '{provider}' is not a public one.", code="upstream_unreachable")
     if isinstance(error, OSError):
         return Unreachable(f"The connection to backend '{provider}' was lost or refused.")
     if isinstance(error, Malformed):
@@ -159,13 +169,24 @@ def retry_after(headers: Mapping[str, str]) -> str | None:
 
 def seconds(retry_after: str | None) -> float | None:
     """A `retry-after` header, a number or a date, in seconds from now, capped; None when absent or nonsense."""
+    value = _uncapped(retry_after)
+    return None if value is None else min(value, RETRY_AFTER_MAX_S)
+
+
+def _uncapped(retry_after: str | None) -> float | None:
     value = _number(retry_after)
     if value is None and retry_after is not None:
         try:
             value = parsedate_to_datetime(retry_after).timestamp() - datetime.now(UTC).timestamp()
         except (ValueError, OverflowError):
             return None
-    return None if value is None else min(max(value, 0.0), RETRY_AFTER_MAX_S)
+    return None if value is None else min(max(value, 0.0), REFILL_MAX_S)
+
+
+def _until_hour(hour: int) -> float:
+    """Seconds until it is that hour, in UTC."""
+    now = datetime.now(UTC)
+    return (now.replace(hour=hour, minute=0, second=0, microsecond=0) - now).total_seconds() % DAY_S
 
 
 def _number(text: str | None) -> float | None:

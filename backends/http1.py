@@ -12,12 +12,14 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Mapping
+from functools import cache
 from typing import cast
 
 import aiohappyeyeballs
 import httptools
 from yarl import URL
 
+from backends.address import NotPublic, is_public
 from backends.response import Lost, Response
 
 IDLE_S = 30.0
@@ -192,8 +194,10 @@ class _Connection(asyncio.Protocol):
 class Client:
     """A pool of connections, to wherever it is sent."""
 
-    def __init__(self, unix_socket: str | None = None) -> None:
+    def __init__(self, unix_socket: str | None = None, *, public_only: bool = False) -> None:
         self._socket = unix_socket
+        self._public_only = public_only
+        """Over TLS and to public addresses only, whatever a name leads to at the time."""
         self._free: dict[Place, list[_Connection]] = {}
         self._all: set[_Connection] = set()
         self._tls: ssl.SSLContext | None = None
@@ -248,8 +252,10 @@ class Client:
         loop = asyncio.get_running_loop()
         scheme, host, port = place
         if scheme == "https" and self._tls is None:
-            self._tls = await asyncio.to_thread(_tls)
+            self._tls = await asyncio.to_thread(trust)
         tls = self._tls if scheme == "https" else None
+        if self._public_only and (scheme != "https" or (_is_address(host) and not is_public(host))):
+            raise NotPublic(host)
         connection = _Connection(self, place, loop)
         try:
             async with asyncio.timeout(connect_s):
@@ -259,6 +265,9 @@ class Client:
                     await loop.create_connection(lambda: connection, host, port, ssl=tls)
                 else:
                     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                    # These are connected to, and the name is not asked again: it might say something else.
+                    if self._public_only and not all(is_public(str(address[4][0])) for address in found):
+                        raise NotPublic(host)
                     sock = await aiohappyeyeballs.start_connection(
                         found, happy_eyeballs_delay=0.25, interleave=1, loop=loop
                     )
@@ -274,7 +283,9 @@ class Client:
         return connection
 
 
-def _tls() -> ssl.SSLContext:
+@cache
+def trust() -> ssl.SSLContext:
+    """Whom TLS trusts.  Made once: reading all the authorities takes tens of milliseconds."""
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
     return context

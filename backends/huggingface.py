@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Struct
 from yarl import URL
 
-from backends.base import Call, Ports, Price, Relayed
+from backends.base import Account, Call, Ports, Price, Relayed
 from backends.relay import Wire
 from compat.canonical.error import BadResponse, InvalidRequest, ModelNotFound, Rejected
 from compat.canonical.event import Embedded, Event, Finished, Metered, Produced, Started, Usage
@@ -81,7 +81,15 @@ class HuggingFaceBackend:
     dialects: frozenset[Dialect] = frozenset({"chat"})
     price: Price | None = "paid"
 
-    def __init__(self, name: str, settings: Settings, key: str | None, providers: Mapping[Any, Any], hub: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        key: str | None,
+        providers: Mapping[Any, Any],
+        hub: str,
+        account: Account | None,
+    ) -> None:
         self.name = name
         self._provider = settings.provider
         self._providers = providers
@@ -97,7 +105,7 @@ class HuggingFaceBackend:
             **{name.lower(): value for name, value in settings.headers.items()},
         }
         self._known: dict[str, tuple[float, list[InferenceProviderMapping]]] = {}
-        self._wire = Wire(name, parse_error=parse_error)
+        self._wire = Wire(name, parse_error=parse_error, account=account)
 
     async def relay(self, envelope: Envelope, model: str, call: Call) -> Relayed:
         if self._provider != "auto" and ":" not in model:
@@ -273,7 +281,8 @@ class HuggingFaceBackend:
             if url.scheme != "https" and url.origin() != URL(self._root).origin():
                 raise BadResponse(f"Backend '{self.name}' points to a picture that is not to be fetched.")
             # Somebody else's storage: it gets no token.
-            data = await self._wire.get(url, {}, max(0.0, call.deadline - asyncio.get_running_loop().time()))
+            left_s = max(0.0, call.deadline - asyncio.get_running_loop().time())
+            data = await self._wire.get(url, {}, left_s, anonymous=True)
         mime = mime_of(data)
         if mime is None:
             raise BadResponse(f"Backend '{self.name}' answered with what is not a picture.")
@@ -304,18 +313,18 @@ class _Whole:
         return body
 
 
-def connect(name: str, settings: Settings, ports: Ports) -> HuggingFaceBackend:  # noqa: ARG001
+def connect(name: str, settings: Settings, ports: Ports) -> HuggingFaceBackend:
     """Raises ValueError that names the field and the cure."""
     from huggingface_hub import constants
     from huggingface_hub.inference._providers import PROVIDERS
 
     # Else the first headers it writes make it ask the hub, on this thread, which coding agents there are.
     constants.HF_HUB_DISABLE_TELEMETRY = True
-    key = settings.api_key or os.environ.get("HF_TOKEN")
+    key = settings.api_key or (None if ports.keyless else os.environ.get("HF_TOKEN"))
     if not settings.base_url.startswith(("http://", "https://")):
         raise ValueError("base_url: must start with http:// or https://")
     if settings.provider not in ("auto", *PROVIDERS):
         raise ValueError(f"provider: '{settings.provider}' is unknown; known are auto, {', '.join(sorted(PROVIDERS))}")
-    if key is None and settings.base_url.startswith(_ROUTER):
+    if key is None and settings.base_url.startswith(_ROUTER) and not ports.keyless:
         raise ValueError("api_key: missing; set it, or the environment variable HF_TOKEN")
-    return HuggingFaceBackend(name, settings, key, PROVIDERS, constants.ENDPOINT)
+    return HuggingFaceBackend(name, settings, key, PROVIDERS, constants.ENDPOINT, ports.account)

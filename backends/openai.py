@@ -14,8 +14,9 @@ import openai
 from msgspec import Struct
 from yarl import URL
 
-from backends.base import Call, Ports, Relayed, unfit
+from backends.base import Account, Call, Ports, Relayed, unfit
 from backends.headers import lowered, spoken
+from backends.http1 import trust
 from backends.presets import COMPATIBLE, PRESETS, Preset
 from backends.relay import Wire
 from compat.canonical.event import Event
@@ -60,7 +61,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
 class OpenAIBackend:
     keeps_deadlines = True
 
-    def __init__(self, name: str, settings: Settings, preset: Preset, base_url: str, key: str | None) -> None:
+    def __init__(
+        self, name: str, settings: Settings, preset: Preset, base_url: str, key: str | None, account: Account | None
+    ) -> None:
         self.name = name
         responds = preset.responses if settings.responses is None else settings.responses
         self.dialects: frozenset[Dialect] = frozenset(_PATHS) - (frozenset() if responds else {"responses"})
@@ -73,7 +76,7 @@ class OpenAIBackend:
             base_url=base_url,
             max_retries=0,
             timeout=15.0,
-            http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
+            http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False, verify=trust()),
         )
         auth = self._sdk.auth_headers if preset.key_header == "authorization" else {preset.key_header: key or ""}
         self._headers = {
@@ -88,7 +91,7 @@ class OpenAIBackend:
         root = str(self._sdk.base_url)
         self._urls = {dialect: URL(root + path, encoded=True) for dialect, path in _PATHS.items()}
         self._models_url = URL(root + "models", encoded=True)
-        self._wire = Wire(name)
+        self._wire = Wire(name, account=account)
 
     async def relay(self, envelope: Envelope, model: str, call: Call) -> Relayed:
         asks_usage = self._asks_usage and envelope.dialect != "responses"
@@ -134,7 +137,7 @@ class OpenAIBackend:
         await self._sdk.close()
 
 
-def connect(name: str, settings: Settings, ports: Ports) -> OpenAIBackend:  # noqa: ARG001
+def connect(name: str, settings: Settings, ports: Ports) -> OpenAIBackend:
     """Raises ValueError that names the field and the cure."""
     preset = COMPATIBLE
     if settings.preset is not None or settings.base_url is None:
@@ -148,11 +151,11 @@ def connect(name: str, settings: Settings, ports: Ports) -> OpenAIBackend:  # no
     if not base_url.startswith(("http://", "https://")):
         raise ValueError("base_url: must start with http:// or https://")
     # The environment's key is the preset's: no other server gets to see it.
-    own = preset.base_url is None or base_url.rstrip("/") == preset.base_url
+    own = not ports.keyless and (preset.base_url is None or base_url.rstrip("/") == preset.base_url)
     key = settings.api_key or (os.environ.get(preset.env) if preset.env and own else None)
-    if key is None and preset.env is not None:
+    if key is None and preset.env is not None and not ports.keyless:
         cure = f"set it, or the environment variable {preset.env}"
         if not own:
             cure = f"set it; {preset.env} is for {preset.base_url} only"
         raise ValueError(f"api_key: missing; {cure}")
-    return OpenAIBackend(name, settings, preset, base_url, key)
+    return OpenAIBackend(name, settings, preset, base_url, key, ports.account)

@@ -9,17 +9,17 @@ Through `backends.http1` instead of the SDK's client: a fifth of its CPU per req
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from typing import Protocol
 
 from yarl import URL
 
-from backends.base import Call, Held, Relayed, Tally
+from backends.base import Account, Call, Held, Relayed, Tally
 from backends.failures import of_exception, of_status, of_stream, retry_after
 from backends.http1 import Client
 from backends.response import Response
 from compat import inflation
-from compat.canonical.error import BackendError, BadResponse, GatewayError, TimedOut
+from compat.canonical.error import AuthFailed, BackendError, BadResponse, GatewayError, TimedOut
 from compat.inflation import inflated
 from compat.openai.error import Verdict, parse_error
 from compat.sse import Cutter, TooLong
@@ -38,7 +38,7 @@ LAST_WORDS_S = 2.0
 _UPSTREAM_ID = "x-gateway-upstream-request-id"
 _ENCODINGS = frozenset({"identity", "gzip", "x-gzip", "deflate"})
 _PASSED = frozenset({"openai-processing-ms", "openai-version", "openai-model", "request-id"})
-_PASSED_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-")
+_PASSED_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-", "ratelimit")
 
 
 class Tap(Tally, Protocol):
@@ -61,10 +61,13 @@ class Wire:
         *,
         unix_socket: str | None = None,
         parse_error: Callable[[bytes], Verdict] = parse_error,
+        account: Account | None = None,
     ) -> None:
         self._provider = provider
         self._parse_error = parse_error
-        self._client = Client(unix_socket)
+        self._account = account
+        self._client = Client(unix_socket, public_only=account is not None and account.public_only)
+        self._request = self._client.request if account is None else self._in_the_name_of(account)
 
     async def send(
         self, url: URL, headers: Mapping[str, str], body: bytes, tap: Tap, call: Call, *, stream: bool
@@ -73,10 +76,12 @@ class Wire:
         loop = asyncio.get_running_loop()
         began = loop.time()
         due = min(began + call.timeouts.first_token_s, call.deadline) if stream else call.deadline
+        if call.traceparent is not None:
+            headers = {**headers, "traceparent": call.traceparent}
         response: Response | None = None
         try:
             async with asyncio.timeout_at(due) as patience:
-                response = await self._client.request("POST", url, headers, body, connect_s=call.timeouts.connect_s)
+                response = await self._request("POST", url, headers, body, connect_s=call.timeouts.connect_s)
                 if response.status != 200:
                     raise await self._refusal(response)
                 encoding = response.headers.get("content-encoding", "identity")
@@ -112,18 +117,34 @@ class Wire:
         frames = Held(self._frames(response, tap, watch), watch.release)
         return Relayed(headers=passed_headers(response), tally=tap, frames=frames)
 
-    async def get(self, url: URL, headers: Mapping[str, str], timeout_s: float = 10.0, *, method: str = "GET") -> bytes:
-        """A small document, without sending any.  Raises GatewayError."""
+    async def get(
+        self,
+        url: URL,
+        headers: Mapping[str, str],
+        timeout_s: float = 10.0,
+        *,
+        method: str = "GET",
+        anonymous: bool = False,
+        limit: int = BODY_MAX_BYTES,
+    ) -> bytes:
+        """A small document, without sending any.  Raises GatewayError.
+
+        anonymous: whoever is asked must not see an account's token.
+        """
+        response: Response | None = None
         try:
             async with asyncio.timeout(timeout_s):
-                response = await self._client.request(method, url, headers)
+                ask = self._client.request if anonymous else self._request
+                response = await ask(method, url, headers)
                 if response.status != 200:
                     raise await self._refusal(response)
-                body = await _read(response, BODY_MAX_BYTES, self._provider)
+                body = await _read(response, limit, self._provider)
                 packed = response.headers.get("content-encoding", "identity") != "identity"
-                return await asyncio.to_thread(self._unpacked, body) if packed else body
-        except Exception as e:
-            if (error := of_exception(e, self._provider)) is not None:
+                return await asyncio.to_thread(self._unpacked, body, limit) if packed else body
+        except BaseException as e:
+            if response is not None:
+                response.close()
+            if isinstance(e, Exception) and (error := of_exception(e, self._provider)) is not None:
                 raise error from e
             raise
 
@@ -135,12 +156,12 @@ class Wire:
         if answer is None:
             raise BadResponse(f"Backend '{self._provider}' answered with what is not an answer of this kind.")
         if tap.failure is not None:
-            raise of_stream(tap.failure, self._provider)
+            raise self._own(of_stream(tap.failure, self._provider))
         return answer
 
-    def _unpacked(self, body: bytes) -> bytes:
+    def _unpacked(self, body: bytes, limit: int = BODY_MAX_BYTES) -> bytes:
         try:
-            return inflated(body, BODY_MAX_BYTES)
+            return inflated(body, limit)
         except (inflation.TooLong, inflation.Broken) as e:
             raise BadResponse(f"Backend '{self._provider}' sent an answer that cannot be decompressed.") from e
 
@@ -148,7 +169,36 @@ class Wire:
         body = b""
         while len(body) < ERROR_MAX_BYTES and (data := await response.read(ERROR_MAX_BYTES)):
             body += data
-        return of_status(response.status, self._parse_error(body), retry_after(response.headers), self._provider)
+        verdict = self._parse_error(body)
+        return self._own(of_status(response.status, verdict, retry_after(response.headers), self._provider))
+
+    def _own(self, error: GatewayError) -> GatewayError:
+        """The error, said to a user whose own account it is about."""
+        if self._account is None or not isinstance(error, AuthFailed):
+            return error
+        return AuthFailed(
+            f"Backend '{self._provider}' rejected your own key; give it another with POST /v1/credentials."
+        )
+
+    def _in_the_name_of(self, account: Account) -> Callable[..., Awaitable[Response]]:
+        async def request(
+            method: str, url: URL, headers: Mapping[str, str], body: bytes = b"", *, connect_s: float = 10.0
+        ) -> Response:
+            token, given = account.token, ""
+            if token is not None:
+                given = await token.get()
+                headers = {**headers, "authorization": f"Bearer {given}"}
+            response = await self._client.request(method, url, headers, body, connect_s=connect_s)
+            if response.status == 401 and token is not None and token.refused(given):
+                # Nothing was done with the request: once more, with a token that is new.
+                response.close()
+                headers = {**headers, "authorization": f"Bearer {await token.get()}"}
+                response = await self._client.request(method, url, headers, body, connect_s=connect_s)
+            if response.status < 300 or response.status == 401:
+                account.judged(accepted=response.status != 401)
+            return response
+
+        return request
 
     async def _frames(self, response: Response, tap: Tap, watch: "_Watch") -> AsyncGenerator[bytes, None]:
         cutter = Cutter()
@@ -166,7 +216,7 @@ class Wire:
                 if out:
                     yield out
                 if tap.failure is not None:
-                    raise of_stream(tap.failure, self._provider)
+                    raise self._own(of_stream(tap.failure, self._provider))
                 if tap.done:
                     break
             if not tap.finished:

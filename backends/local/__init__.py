@@ -8,6 +8,7 @@ unstreamed answer has gone; for that client the stream is folded here.
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from typing import Annotated
@@ -172,6 +173,10 @@ class LocalBackend:
 
     async def models(self) -> Sequence[Model]:
         return [self._as_it_stands(local) for local in self._catalogue().values()]
+
+    def standings(self) -> dict[str, int]:
+        """How many models stand how."""
+        return Counter(self.pool.status(model) for model in self._catalogue())
 
     async def ready(self) -> str | None:
         return None if self._catalogue() else "there are no local models"

@@ -183,3 +183,37 @@ def test_what_is_not_the_providers_is_left_alone() -> None:
     assert of_exception(asyncio.CancelledError(), "up") is None
     ours = e.ModelNotFound("x")
     assert of_exception(ours, "up") is ours
+
+
+@pytest.mark.parametrize(
+    ("said", "verdict", "least_s", "most_s"),
+    [
+        (None, PLAIN, None, None),
+        ("nonsense", PLAIN, None, None),
+        ("0", PLAIN, None, None),
+        ("7200", PLAIN, 7200, 7200),
+        ("9e99", PLAIN, 31 * 86_400, 31 * 86_400),
+        (format_datetime(datetime.now(UTC) + timedelta(hours=5)), PLAIN, 17_800, 18_000),
+        (None, Verdict(retry_after_s=45.5), 45.5, 45.5),
+        ("20", Verdict(retry_after_s=45.5), 20, 20),
+        ("20", Verdict(renews_hour=0), 20, 86_400),
+        (None, Verdict(renews_hour=8), 0, 86_400),
+    ],
+)
+def test_when_a_limit_is_over_is_known_beyond_what_anybody_waits_for(
+    said: str | None, verdict: Verdict, least_s: float | None, most_s: float | None
+) -> None:
+    error = of_status(429, verdict, said, "up")
+    assert error.retry_after_s is None or error.retry_after_s <= 120
+    if least_s is None or most_s is None:
+        assert not error.refill_s
+    else:
+        assert error.refill_s is not None
+        assert least_s <= error.refill_s <= most_s
+
+
+def test_what_a_day_allows_is_there_again_at_its_hour() -> None:
+    error = of_status(429, Verdict(renews_hour=8), None, "up")
+    assert error.refill_s is not None
+    then = datetime.now(UTC) + timedelta(seconds=error.refill_s + 30)
+    assert (then.hour, then.minute) == (8, 0)
