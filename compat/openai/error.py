@@ -3,6 +3,8 @@
 Source: https://platform.openai.com/docs/guides/error-codes/api-errors and recorded answers.
 """
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -13,6 +15,7 @@ from compat.sse import frame
 
 _TOO_LONG = "maximum context length"
 """In OpenAI's own sentence, which vLLM and others repeat without its code."""
+_DELAY = re.compile(r"(\d{1,6}(?:\.\d{1,9})?)s").fullmatch
 MESSAGE_MAX = 2000
 """Characters of a provider's message that are passed on."""
 
@@ -28,6 +31,10 @@ class Verdict(Struct, frozen=True):
     """An HTTP status found inside the error, as some providers and llama.cpp send one."""
     retry_after_s: float | None = None
     """When to come back, where the body says so."""
+    limits: Sequence[tuple[str, str]] = ()
+    """What the body says of the account's limits, as headers."""
+    renews_hour: int | None = None
+    """A day's quota has run out, and there is more at this hour, in UTC."""
     details: dict[str, Any] | None = None
     """The cause for programs, as Anthropic's errors have it; passed on whole to its own clients."""
 
@@ -72,7 +79,29 @@ def verdict(error: Any) -> Verdict:
         code=code if isinstance(code, str) else None,
         param=_text(error.get("param")),
         status=number if number is not None and 400 <= number <= 599 else None,
+        **_limits(error),
     )
+
+
+def _limits(error: dict[str, Any]) -> dict[str, Any]:
+    """What OpenRouter's and Google's errors say of a limit that was reached."""
+    found: dict[str, Any] = {}
+    metadata, details = error.get("metadata"), error.get("details")
+    if isinstance(metadata, dict):
+        if isinstance(headers := metadata.get("headers"), dict):
+            found["limits"] = [(name.lower(), str(value)) for name, value in headers.items()]
+        if metadata.get("limit_source") == "openrouter_free_tier_daily":
+            found["renews_hour"] = 0
+    for detail in details if isinstance(details, list) else ():
+        if not isinstance(detail, dict):
+            continue
+        if (match := _DELAY(str(detail.get("retryDelay")))) is not None:
+            found["retry_after_s"] = float(match[1])
+        violations = detail.get("violations")
+        for violation in violations if isinstance(violations, list) else ():
+            if isinstance(violation, dict) and "PerDay" in str(violation.get("quotaId")):
+                found["renews_hour"] = 8  # midnight at the Pacific, in winter
+    return found
 
 
 def _text(value: Any) -> str | None:

@@ -59,6 +59,8 @@ class Tap:
     def __init__(self, envelope: Envelope) -> None:
         self.usage: Usage | None = None
         self.model: str | None = None
+        self.reason: str | None = None
+        """Why the choice that ended last did."""
         self.began = False
         """Content has been seen."""
         self.finished = False
@@ -157,6 +159,7 @@ class Tap:
             index = choice.index or 0
             self._open.add(index)
             if choice.finish_reason:
+                self.reason = choice.finish_reason
                 self._closed.add(index)
                 self.finished = self._closed >= self._open and len(self._closed) >= self._choices
             if not self.began:

@@ -6,16 +6,18 @@ Invariant: however an answer ends, its attempt reports once how the route did, a
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from time import perf_counter
 
 import msgspec
 from msgspec import Struct
 
 from backends.base import Backend, Call, Tally
-from compat.canonical.error import BackendError, BadResponse, GatewayError, TimedOut
+from compat.canonical.error import BackendError, BadResponse, GatewayError, RateLimited, TimedOut
 from compat.canonical.event import Event, Finished, Metered, Started, Usage
 from compat.canonical.request import Envelope, Request
 from gateway.routing.gate import Gate
 from gateway.routing.health import Health
+from gateway.routing.quota import Headers, QuotaBook
 from gateway.routing.router import Plan, Route
 from gateway.settings import SelectionMode
 from gateway.telemetry.metrics import Metrics
@@ -56,7 +58,14 @@ class Attempt:
     """One request at one route: reports once how it went, and gives its place back once."""
 
     def __init__(
-        self, route: Route, call: Call, health: Health, gate: Gate | None, metrics: Metrics, asked: Asked
+        self,
+        route: Route,
+        call: Call,
+        health: Health,
+        gate: Gate | None,
+        metrics: Metrics,
+        asked: Asked,
+        quotas: QuotaBook,
     ) -> None:
         self.route = route
         self.call = call
@@ -73,10 +82,20 @@ class Attempt:
         if self._streamed and call is not asked.call:
             self._due = min(self._due, self._began + call.timeouts.first_token_s)
         self._told = self._ended = self._counted = False
+        self._try = asked.visit.trace.tries[-1] if asked.visit.trace is not None else None
+        self._quotas = quotas
+        self._draw = quotas.draw(route, asked.envelope) if route.price == "free" else None
         health.busy += 1
 
-    def answered(self) -> None:
+    def answered(self, headers: Headers = ()) -> None:
+        """An answer has begun; the provider's headers may tell how much more it would give."""
         self._told = True
+        if self._draw is not None:
+            self._draw.settle(answered=True)
+        if headers:
+            self._quotas.heard(self.route, headers)
+        if self._try is not None:
+            self._try.first = perf_counter()
         self._due = self._deadline
         now = asyncio.get_running_loop().time()
         self._health.answered(now, now - self._began if self._streamed else None)
@@ -86,6 +105,8 @@ class Attempt:
         now = asyncio.get_running_loop().time()
         hurried = self._hurried and isinstance(error, TimedOut) and now >= self._due - 0.1
         self._health.failed(now, error, self._visit, hurried=hurried)
+        if isinstance(error, RateLimited):
+            self._quotas.refused(self.route, error)
         self._count(error.word)
         self.end()
 
@@ -96,7 +117,11 @@ class Attempt:
         if self._ended:
             return
         self._ended = True
+        if self._try is not None:
+            self._try.ended = perf_counter()
         self._health.busy -= 1
+        if self._draw is not None:
+            self._draw.settle(answered=False)
         if self._told:
             self._count("ok")
         else:
@@ -108,6 +133,8 @@ class Attempt:
         """Once: an answer that begins well and dies later is a failure, not two attempts."""
         if not self._counted:
             self._counted = True
+            if self._try is not None:
+                self._try.outcome = outcome
             self._metrics.child(self._metrics.attempts, self.route.backend.name, outcome).inc()
 
 
@@ -117,6 +144,7 @@ class Counted:
     def __init__(self) -> None:
         self.usage: Usage | None = None
         self.model: str | None = None
+        self.reason: str | None = None
         self.began = False
         self.finished = False
 
@@ -127,6 +155,7 @@ class Counted:
             case Metered(usage=usage):
                 self.usage = usage
             case Finished():
+                self.reason = event.raw_reason or event.reason
                 self.began = self.finished = True
             case _:
                 self.began = True

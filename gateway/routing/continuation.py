@@ -110,7 +110,7 @@ class Continuation:
                 route = await course.next()
             except GatewayError:
                 raise failure from None
-            health = self._book.of(route.name)
+            health = self._book.of(route.key)
             takes = route.backend.prefills if isinstance(route.backend, Prefills) else None
             if health.prefills is False:
                 takes = False

@@ -60,13 +60,13 @@ class Course:
         if self._verdict is not None and now >= self._deadline:
             raise self._verdict  # nobody could answer in no time, and would be blamed for it
         if self._fresh and (route := self._next_fresh(now)) is not None:
-            self._book.of(route.name).budget.count(now)
+            self._book.of(route.key).budget.count(now)
             return route
         return await self._next_again(now)
 
     def _next_fresh(self, now: float) -> Route | None:
         for n, route in enumerate(self._fresh):
-            if self._book.of(route.name).admit(now, self._visit):
+            if self._book.of(route.key).admit(now, self._visit):
                 for passed_over in self._fresh[:n]:
                     self._left_alone(passed_over, now)
                 del self._fresh[n]
@@ -75,7 +75,7 @@ class Course:
             self._skip_rest(now)
             return None
         # None is well: the one whose time comes first is asked all the same, or nobody would answer.
-        route = min(self._fresh, key=lambda r: self._book.of(r.name).free_at(now))
+        route = min(self._fresh, key=lambda r: self._book.of(r.key).free_at(now))
         self._fresh.remove(route)
         self._skip_rest(now)
         self._retries = 0
@@ -88,7 +88,7 @@ class Course:
 
     def _left_alone(self, route: Route, now: float) -> None:
         if all(name != route.name for name, _ in self._visit.trail):
-            wait_s = self._book.of(route.name).free_at(now) - now
+            wait_s = self._book.of(route.key).free_at(now) - now
             how_long = f"for {wait_s:.0f} s" if wait_s > 0 else "while another request probes it"
             self._visit.trail.append((route.name, f"left alone {how_long}"))
 
@@ -97,7 +97,7 @@ class Course:
         if self._asked_again >= self._retries:
             raise verdict
         for position, (route, error) in enumerate(self._failed):
-            health = self._book.of(route.name)
+            health = self._book.of(route.key)
             pause_s = error.retry_after_s
             if pause_s is None:
                 pause_s = random.uniform(0, min(BACKOFF_S * 2**self._asked_again, BACKOFF_MAX_S))  # noqa: S311

@@ -20,22 +20,24 @@ from gateway.routing.continuation import HELD_MAX_BYTES, Continuation
 from gateway.routing.course import Course
 from gateway.routing.gate import Gate
 from gateway.routing.health import HealthBook
+from gateway.routing.quota import QuotaBook
 from gateway.routing.router import Route
 from gateway.routing.selection import select
 from gateway.telemetry.metrics import Metrics
 
 
 class Dispatcher:
-    def __init__(self, metrics: Metrics, book: HealthBook) -> None:
+    def __init__(self, metrics: Metrics, book: HealthBook, quotas: QuotaBook | None = None) -> None:
         self._metrics = metrics
         self.book = book
+        self.quotas = quotas or QuotaBook()
         self.gates: dict[str, Gate] = {}
         """Of the backends that take so many requests at once."""
 
     async def answer(self, asked: Asked) -> Answer:
         """Answer along the first route that works.  Raises GatewayError."""
         plan, call, visit = asked.plan, asked.call, asked.visit
-        routes = select(plan, asked.envelope, self.book, asked.mode, visit)
+        routes = select(plan, asked.envelope, self.book, asked.mode, visit, self.quotas)
         course = Course(routes, plan.retries, self.book, call.deadline, visit)
         while True:
             route = await course.next()
@@ -51,12 +53,12 @@ class Dispatcher:
             except BaseException:
                 attempt.end()
                 raise
-            attempt.answered()
+            attempt.answered(answer.headers)
             if answer.body is not None:
                 attempt.end()
             if visit.first is None:
                 visit.first = perf_counter()
-            visit.trail.append((route.name, "answered"))
+            visit.trail.append((route.name, "answered with your own key" if visit.own_key else "answered"))
             visit.fell_back = route is not routes[0]
             if plan.guard == "resume" and asked.envelope.stream:
                 Continuation(answer, asked, course, self.book, self._metrics, self._begin).guard()
@@ -65,8 +67,8 @@ class Dispatcher:
     async def _begin(self, route: Route, asked: Asked, course: Course) -> Attempt | None:
         """An attempt at a route that has a place for it; None, and the course knows, if it has none."""
         call, visit = asked.call, asked.visit
-        visit.backend, visit.model = route.backend.name, route.model
-        health = self.book.of(route.name)
+        visit.backend, visit.model, visit.own_key = route.backend.name, route.model, route.account is not None
+        health = self.book.of(route.key)
         gate = self.gates.get(route.backend.name)
         if gate is not None:
             try:
@@ -84,7 +86,10 @@ class Dispatcher:
         call.headers.clear()
         if visit.handed is None:
             visit.handed = perf_counter()
-        return Attempt(route, with_share(call, course.left, asked.envelope.stream), health, gate, self._metrics, asked)
+        if visit.trace is not None:
+            call.traceparent = visit.trace.attempt(route.backend.name, route.model)
+        call = with_share(call, course.left, asked.envelope.stream)
+        return Attempt(route, call, health, gate, self._metrics, asked, self.quotas)
 
     async def _attempt(self, attempt: Attempt, asked: Asked) -> Answer:
         route, call, envelope = attempt.route, attempt.call, asked.envelope

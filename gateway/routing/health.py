@@ -104,8 +104,26 @@ class HealthBook:
         return {
             name[:200]: f"{health.state}, after {health.trouble}; tried again in {health.free_at(now) - now:.0f} s"
             for name, health in self._known.items()
+            # Users' own accounts are nobody else's business.
+            if "#" not in name.partition("/")[0]
             if health.breaker.opened_until is not None or health.free_at(now) > now
         }
+
+    def state(self, route: str) -> str:
+        """`closed`, `open`, `half_open`, or `resting` because its provider asked for that."""
+        health = self._known.get(route)
+        if health is None or (health.breaker.opened_until is None and health.free_at(now := self.now()) <= now):
+            return "closed"
+        return health.state
+
+    def busy(self, backend: str) -> int:
+        """How many requests a backend has."""
+        return sum(h.busy for n, h in self._known.items() if n.startswith((f"{backend}/", f"{backend}#")))
+
+    def forget(self, backend: str, account: str) -> None:
+        """A user's own account is gone, or is another now."""
+        start = f"{backend}#{account}/"
+        self._known = {n: h for n, h in self._known.items() if not n.startswith(start)}
 
     def open(self, backend: str) -> int:
         """How many of a backend's routes are left alone by their breakers."""

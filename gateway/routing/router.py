@@ -6,13 +6,14 @@ their globs, then local models, then what the providers list.
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Protocol
 
 import msgspec
 from msgspec import Struct
 
 from backends.base import Backend, Price, Timeouts
 from compat.canonical.error import ModelNotFound
-from compat.canonical.model import Modality
+from compat.canonical.model import Modality, Model
 from gateway.registry import Registry
 from gateway.settings import Guard, ModelEntry, Strategy, Target
 
@@ -28,10 +29,19 @@ class Route(Struct, frozen=True):
     capabilities: tuple[str, ...] = ()
     """None named: unknown."""
     context_length: int | None = None
+    account: str | None = None
+    """The credential of the user whose own account it asks; None is the house's account."""
 
     @property
     def name(self) -> str:
         return f"{self.backend.name}/{self.model}"
+
+    @property
+    def key(self) -> str:
+        """Tells its health from others': what one account meets with says nothing of another's."""
+        if self.account is None:
+            return f"{self.backend.name}/{self.model}"
+        return f"{self.backend.name}#{self.account}/{self.model}"
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -45,6 +55,12 @@ class Plan(Struct, frozen=True, kw_only=True):
     timeouts: Timeouts = Timeouts()
     strategy: Strategy = "order"
     guard: Guard = "off"
+
+
+class Lists(Protocol):
+    """Knows by which backend a bare name is listed."""
+
+    async def find(self, name: str) -> Model | None: ...
 
 
 class Router:
@@ -64,8 +80,11 @@ class Router:
         self._globs = [(name, entry) for name, entry in entries.items() if "*" in name]
         self._plan()
 
-    async def plan(self, requested: str, modality: Modality = "text") -> Plan:
-        """The routes for a name; an empty one means `auto`.  Raises ModelNotFound."""
+    async def plan(self, requested: str, modality: Modality = "text", lists: Lists | None = None) -> Plan:
+        """The routes for a name; an empty one means `auto`.  Raises ModelNotFound.
+
+        lists: what whoever asks can have; None is what the house can.
+        """
         name = requested or "auto"
         if self._edition != self._registry.edition:
             self._plan()
@@ -83,7 +102,7 @@ class Router:
                 raise self._unknown(requested)
             route = self._route(backend_name, model)
             return Plan(requested=name, routes=(route,), reason="addressed as BACKEND/MODEL", retries=2)
-        found = await self._registry.find(name)
+        found = await (lists or self._registry).find(name)
         if found is None:
             raise self._unknown(requested)
         return Plan(

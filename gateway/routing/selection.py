@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from backends.base import Price
-from compat.canonical.error import Forbidden, InvalidRequest
+from compat.canonical.error import Forbidden, InvalidRequest, RateLimited
 from compat.canonical.model import Modality
 from compat.canonical.request import Dialect, Envelope
 from gateway.auth.principal import Grant
 from gateway.routing.health import HealthBook
+from gateway.routing.quota import QuotaBook
 from gateway.routing.router import Plan, Route
 from gateway.settings import SelectionMode
 from gateway.visit import Visit
@@ -40,8 +41,18 @@ def modality_of(envelope: Envelope) -> Modality:
     return _MODALITIES.get(envelope.dialect, "text")
 
 
-def select(plan: Plan, envelope: Envelope, book: HealthBook, mode: SelectionMode, visit: Visit) -> Sequence[Route]:
-    """The routes to ask, in order; those left out go to the visit's trail.  Raises InvalidRequest."""
+def select(
+    plan: Plan,
+    envelope: Envelope,
+    book: HealthBook,
+    mode: SelectionMode,
+    visit: Visit,
+    quotas: QuotaBook | None = None,
+) -> Sequence[Route]:
+    """The routes to ask, in order; those left out go to the visit's trail.
+
+    Raises InvalidRequest, or RateLimited where only free routes may be asked and none has anything left.
+    """
     routes = plan.routes
     if mode != "auto":
         routes = [route for route in routes if route.price in _PRICES[mode]]
@@ -52,9 +63,10 @@ def select(plan: Plan, envelope: Envelope, book: HealthBook, mode: SelectionMode
                 param="selection_mode",
                 code="unsupported_value",
             )
-    if len(routes) == 1:
-        return routes
-    routes = _able(routes, envelope, visit)
+    if len(routes) > 1:
+        routes = _able(routes, envelope, visit)
+    if quotas is not None and (len(routes) > 1 or mode == "free_only"):
+        routes = _unspent(routes, quotas, envelope, mode, visit)
     return routes if plan.strategy == "order" or len(routes) == 1 else _STRATEGIES[plan.strategy](routes, book)
 
 
@@ -98,6 +110,32 @@ def _able(routes: Sequence[Route], envelope: Envelope, visit: Visit) -> Sequence
         return routes
     visit.trail += left_out
     return kept
+
+
+def _unspent(
+    routes: Sequence[Route], quotas: QuotaBook, envelope: Envelope, mode: SelectionMode, visit: Visit
+) -> Sequence[Route]:
+    """Without those whose free quota does not suffice."""
+    spent = {route.key: at for route in routes if (at := quotas.until(route, envelope)) is not None}
+    if not spent:
+        return routes
+    if len(spent) == len(routes):
+        if mode != "free_only":
+            return routes
+        # How much this request needs is a guess; that there is nothing at all is not.
+        spent = {route.key: at for route in routes if (at := quotas.until(route)) is not None}
+    visit.trail += [
+        (route.name, f"free quota used up until {quotas.in_words(at)}")
+        for route in routes
+        if (at := spent.get(route.key)) is not None
+    ]
+    if len(spent) == len(routes):
+        first = min(spent.values())
+        raise RateLimited(
+            f"The free quota of the model's routes is used up until {quotas.in_words(first)}.",
+            retry_after_s=quotas.wait_s(first),
+        )
+    return [route for route in routes if route.key not in spent]
 
 
 def _wants(envelope: Envelope) -> Callable[[Route], str | None]:
@@ -151,13 +189,13 @@ def _latency(routes: Sequence[Route], book: HealthBook) -> Sequence[Route]:
     """The faster of two drawn ones comes first: all of the traffic on the fastest would make it the slowest."""
     now = book.now()
     order = random.sample(list(routes), len(routes))
-    if book.of(order[1].name).speed(now) < book.of(order[0].name).speed(now):
+    if book.of(order[1].key).speed(now) < book.of(order[0].key).speed(now):
         order[0], order[1] = order[1], order[0]
-    return [order[0], *sorted(order[1:], key=lambda route: book.of(route.name).speed(now))]
+    return [order[0], *sorted(order[1:], key=lambda route: book.of(route.key).speed(now))]
 
 
 def _least_busy(routes: Sequence[Route], book: HealthBook) -> Sequence[Route]:
-    return sorted(routes, key=lambda route: book.of(route.name).busy)
+    return sorted(routes, key=lambda route: book.of(route.key).busy)
 
 
 _STRATEGIES = {"weighted": _weighted, "latency": _latency, "least_busy": _least_busy}
