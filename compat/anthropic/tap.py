@@ -26,9 +26,14 @@ class _Message(Struct):
     usage: Raw = Raw()
 
 
+class _Delta(Struct):
+    stop_reason: Raw = Raw()
+
+
 class _Event(Struct):
     type: str = ""
     message: _Message | None = None
+    delta: _Delta | None = None
     usage: Raw = Raw()
     error: Raw = Raw()
 
@@ -37,6 +42,7 @@ class _Body(Struct):
     type: str = ""
     model: str | None = None
     content: Raw = Raw()
+    stop_reason: Raw = Raw()
     usage: Raw = Raw()
     error: Raw = Raw()
 
@@ -62,6 +68,8 @@ class Tap:
     def __init__(self, envelope: Envelope) -> None:  # noqa: ARG002  the dialects' taps are made alike
         self.usage: Usage | None = None
         self.model: str | None = None
+        self.reason: str | None = None
+        """Why the answer ended."""
         self.began = False
         """Content has been seen."""
         self.finished = False
@@ -100,6 +108,7 @@ class Tap:
         if not bytes(message.content).startswith(b"["):
             return None
         self.usage, self.model = parse_usage(message.usage), message.model
+        self.reason = _word(message.stop_reason)
         self.began = self.finished = self.done = True
         return body
 
@@ -139,6 +148,8 @@ class Tap:
         if wire.message is not None:
             self.model = self.model or wire.message.model
             self._meter.note(wire.message.usage)
+        if wire.delta is not None:
+            self.reason = _word(wire.delta.stop_reason) or self.reason
         if bytes(wire.usage):
             self._meter.note(wire.usage)
         self.usage = self._meter.usage or self.usage
@@ -154,6 +165,11 @@ class CountTap(Tap):
             return None
         self.usage = Usage(input_tokens=count.input_tokens)
         return body
+
+
+def _word(raw: Raw) -> str | None:
+    text = bytes(raw)
+    return msgspec.json.decode(text, type=str) if text.startswith(b'"') else None
 
 
 def _plain(events: bytes) -> bool:

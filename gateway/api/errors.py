@@ -8,7 +8,8 @@ from litestar.types import ExceptionHandlersMap
 
 from compat.canonical.error import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, NotFound
 from gateway.api.door import error_headers
-from gateway.api.shape import render_error
+from gateway.api.shape import render_error, unavailable
+from gateway.db.engine import FAILURES
 from gateway.telemetry.logging import logger
 from gateway.visit import Visit
 
@@ -17,7 +18,8 @@ def of_gateway(request: Request[Any, Any, Any], error: GatewayError) -> Response
     visit: Visit = request.scope["visit"]  # type: ignore[typeddict-item]
     visit.code = error.word
     headers = {name.decode(): value.decode() for name, value in error_headers(error)}
-    return Response(render_error(error, visit), status_code=error.status, headers=headers, media_type=MediaType.JSON)
+    body = request.app.state.redact(render_error(error, visit).decode())
+    return Response(body.encode(), status_code=error.status, headers=headers, media_type=MediaType.JSON)
 
 
 def of_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
@@ -32,6 +34,11 @@ def of_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[b
     return of_any(request, error)
 
 
+def of_database(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    visit: Visit = request.scope["visit"]  # type: ignore[typeddict-item]
+    return of_gateway(request, unavailable(error, visit))
+
+
 def of_any(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     visit: Visit = request.scope["visit"]  # type: ignore[typeddict-item]
     logger().error("request_failed", request_id=visit.request_id, exc_info=error)
@@ -41,6 +48,7 @@ def of_any(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]
 HANDLERS: ExceptionHandlersMap = {
     GatewayError: of_gateway,
     HTTPException: of_http,
+    **dict.fromkeys(FAILURES, of_database),
     Exception: of_any,
 }
 

@@ -25,11 +25,10 @@ FLUSH_S = 0.05
 """How long a line of level info may wait for others, to be written with them."""
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-_TALKATIVE = ("httpx2", "httpx", "httpcore", "httpcore2", "openai", "anthropic", "aiosqlite", "uvicorn", "alembic")
 _secretive = re.compile(r"(?i)authorization|x-api-key|api[_-]?key|.*secret.*|.*password.*|token|cookie").fullmatch
 _tokens = re.compile(
     r"\b(?:(?:sk|pk|gsk|csk|hf)[-_]|xai-|ghp_|github_pat_|nvapi-|fw_)[A-Za-z0-9_\-]{8,}|\bAIza[\w\-]{20,}"
-    r"|\beyJ[\w\-]+\.[\w\-]+\.[\w\-]*|[Bb]earer\s+[\w\-.~+/]{8,}=*"
+    r"|\beyJ[\w\-]+\.[\w\-]+\.[\w\-]*|[Bb]earer\s+[\w\-.~+/]{16,}=*"
 )
 _MARKS = (
     "sk-",
@@ -151,9 +150,8 @@ def configure(level: str, format_: str, redactor: Redactor, stream: TextIO | Non
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(threshold)
-    for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
+    # Third parties tell of statements, headers and bodies below this.
+    root.setLevel(max(threshold, logging.WARNING))
 
 
 def logger() -> Any:

@@ -1,0 +1,87 @@
+"""What is read off the house when somebody looks: how much is under way, and in what state.
+
+Asked of the house's own objects at each scrape, so that nothing is counted twice and what a new configuration
+has dropped is gone from the answer.
+"""
+
+import platform
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from gateway.settings import ModelEntry
+
+if TYPE_CHECKING:
+    from gateway.house import House
+
+
+@runtime_checkable
+class Pooled(Protocol):
+    """A backend whose models are loaded when they are wanted."""
+
+    def standings(self) -> dict[str, int]:
+        """How many models stand how."""
+        ...
+
+
+class Gauges(Collector):
+    def __init__(self, house: "House") -> None:
+        self._house = house
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing: asking the house is for when it is complete."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        house, estate = self._house, self._house.estate
+        about = {"version": version("pluggably"), "python": platform.python_version()}
+        yield InfoMetricFamily("pluggably_build", "What runs.", about)
+        yield GaugeMetricFamily("pluggably_in_flight", "Requests under way.", len(house.guests))
+        yield GaugeMetricFamily("pluggably_draining", "1 while the gateway is stopping.", float(house.draining))
+        ledger = house.ledger
+        yield GaugeMetricFamily("pluggably_usage_rows_queued", "Usage rows not yet in the database.", ledger.queued)
+        yield CounterMetricFamily("pluggably_usage_rows_dropped", "Usage rows lost for want of room.", ledger.dropped)
+
+        def per_backend(name: str, what: str, *more: str) -> GaugeMetricFamily:
+            return GaugeMetricFamily(name, what, labels=["backend", *more])
+
+        busy = per_backend("pluggably_backend_in_flight", "Requests that a backend has.")
+        away = per_backend("pluggably_breakers_open", "Routes left alone because of failures.")
+        waiting = per_backend("pluggably_waiting", "Requests waiting for a backend.")
+        places = per_backend("pluggably_places", "Requests that a backend may have at once.")
+        models = per_backend("pluggably_local_models", "Local models by how they stand.", "state")
+        for name, backend in estate.backends.items():
+            busy.add_metric([name], house.book.busy(name))
+            away.add_metric([name], house.book.open(name))
+            if (gate := house.dispatcher.gates.get(name)) is not None:
+                waiting.add_metric([name], gate.waiting)
+            if (most := estate.config.backends[name].terms.concurrent) is not None:
+                places.add_metric([name], most)
+            if isinstance(backend, Pooled):
+                for state, count in backend.standings().items():
+                    models.add_metric([name, state], count)
+        yield from (busy, away, waiting, places, models)
+        left = per_backend("pluggably_quota_remaining", "Left of a provider's quota, of the model with least.", "unit")
+        for (name, unit), amount in house.quotas.least().items():
+            if name in estate.backends:
+                left.add_metric([name, unit], amount)
+        yield left
+        routes = GaugeMetricFamily(
+            "pluggably_route_state",
+            "1 for the state that a configured route is in.",
+            labels=["model", "route", "state"],
+        )
+        for model, entry in estate.config.models.items():
+            for route in _routes(entry):
+                routes.add_metric([model, route, house.book.state(route)], 1.0)
+        yield routes
+
+
+def _routes(entry: ModelEntry) -> Iterator[str]:
+    """The routes of a configured name that are no patterns: a client can make any number of those."""
+    lists = (entry.routes,) if isinstance(entry.routes, tuple) else entry.routes.values()
+    named = (route if isinstance(route, str) else route.to for routes in lists for route in routes)
+    return (route for route in dict.fromkeys(named) if "*" not in route)
