@@ -1,8 +1,7 @@
 """The configuration: one YAML file and the environment, decoded into frozen structs.
 
-`load` reads, interpolates `${VAR}` and `${VAR:-default}`, lays `PLUGGABLY__SECTION__KEY` over it and
-decodes.  Whatever is wrong becomes one ConfigError that names the path and the cure.  Nothing here
-opens a socket, a database or a model.
+`load` reads, interpolates, lays `PLUGGABLY__SECTION__KEY` over it and decodes.  Whatever is wrong becomes
+one ConfigError that names the path and the cure.  Nothing here opens a socket, a database or a model.
 """
 
 import os
@@ -19,6 +18,7 @@ from backends import KINDS, settings_of
 from backends.base import Timeouts
 from compat.canonical.model import Modality
 from gateway.checks import check, nearest
+from gateway.interpolation import interpolated, shielded
 from gateway.routing.breaker import Rule
 from gateway.settings import (
     EMBEDDED_MODEL,
@@ -45,7 +45,6 @@ from gateway.settings import (
 PREFIX = "PLUGGABLY__"
 
 
-_variable = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _name = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -55,16 +54,16 @@ def load(path: Path | None, environ: Mapping[str, str] | None = None) -> Config:
     tree: Any = {}
     if path is not None:
         try:
-            tree = msgspec.yaml.decode(path.read_bytes())
+            tree = msgspec.yaml.decode(shielded(path.read_text()))
         except OSError as e:
             raise ConfigError(f"{path}: cannot be read: {e.strerror}") from e
-        except msgspec.DecodeError as e:
+        except (msgspec.DecodeError, UnicodeDecodeError) as e:
             raise ConfigError(f"{path}: not YAML: {e}") from e
         if tree is None:
             tree = {}
         if not isinstance(tree, dict):
             raise ConfigError(f"{path}: must be a mapping of sections")
-    tree = _interpolate(tree, environ, "")
+    tree = interpolated(tree, environ)
     _overlay(tree, environ)
     return decode(tree, environ)
 
@@ -142,27 +141,6 @@ def _backend(name: str, fields: dict[str, Any]) -> BackendEntry:
             known = (*own, *Terms.__struct_fields__)
             raise ConfigError(f"{at}.{unknown[1]}: unknown key{nearest(unknown[1], known)}") from e
         raise ConfigError(f"{at}{_tail(text)}") from e
-
-
-def _interpolate(value: Any, environ: Mapping[str, str], at: str) -> Any:
-    if isinstance(value, dict):
-        # A name that looks like a number is one to YAML.
-        return {str(k): _interpolate(v, environ, f"{at}.{k}" if at else str(k)) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_interpolate(v, environ, f"{at}[{n}]") for n, v in enumerate(value)]
-    if not isinstance(value, str):
-        return value
-
-    def put(found: re.Match[str]) -> str:
-        name, default = found[1], found[2]
-        given = environ.get(name)
-        if given:
-            return given
-        if default is None:
-            raise ConfigError(f"{at}: environment variable {name} is not set; ${{{name}:-default}} gives a default")
-        return default
-
-    return _variable.sub(put, value)
 
 
 def _overlay(tree: dict[str, Any], environ: Mapping[str, str]) -> None:

@@ -12,8 +12,8 @@ from litestar import Litestar, MediaType, Request, Response, Router, get
 from litestar.exceptions import NotFoundException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
-from litestar.openapi.spec import Components, SecurityScheme
 from litestar.params import FromPath
+from litestar.routes import HTTPRoute
 
 from compat import native
 from compat.anthropic.body import MessagesRequest
@@ -23,12 +23,20 @@ from compat.openai.completions import CompletionRequest
 from compat.openai.embeddings import EmbeddingsRequest
 from compat.openai.images import ImageEditRequest, ImagesRequest
 from compat.openai.responses import ResponsesRequest
+from gateway.api.resource import estate_of
+from gateway.api.security import secure
 from gateway.auth.guard import PUBLIC
 from gateway.house import House
+from gateway.settings import Auth
 
 VERSION = "0.1.0"
 _ASSETS = Path(__file__).parent / "swagger"
-_TYPES = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon-32x32.png": "image/png"}
+_TYPES = {
+    "swagger-ui-bundle.js": "text/javascript",
+    "page.js": "text/javascript",
+    "swagger-ui.css": "text/css",
+    "favicon-32x32.png": "image/png",
+}
 _REFS = "#/components/schemas/{name}"
 
 _ERROR = {
@@ -76,6 +84,8 @@ _EDIT_FORM = {
     },
     "additionalProperties": True,
 }
+_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
+"""Nothing from elsewhere, and in nobody's frame.  Swagger UI sets styles of its own."""
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -88,9 +98,7 @@ _PAGE = """<!doctype html>
 <body>
 <div id="swagger-ui"></div>
 <script src="/docs/assets/swagger-ui-bundle.js"></script>
-<script>
-SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui", deepLinking: true, validatorUrl: null});
-</script>
+<script src="/docs/assets/page.js"></script>
 </body>
 </html>
 """
@@ -103,13 +111,14 @@ class _Page(OpenAPIRenderPlugin):
 
 class _Json(JsonRenderPlugin):
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:  # noqa: ARG002
-        return msgspec.json.encode(document(request.app))
+        return msgspec.json.encode(document(request.app, estate_of(request).config.auth))
 
 
-def _refuse_unknown(response: Response[Any]) -> Response[Any]:
+def _fenced(response: Response[Any]) -> Response[Any]:
     # Litestar has an HTML page for what is not there.
     if response.status_code == 404:
         raise NotFoundException
+    response.headers.update({"content-security-policy": _POLICY, "x-content-type-options": "nosniff"})
     return response
 
 
@@ -120,21 +129,13 @@ def config() -> OpenAPIConfig:
         description="One OpenAI-compatible gateway for commercial providers, public APIs and local models.",
         render_plugins=[_Page(path="/", favicon=""), _Json()],
         openapi_router=Router(
-            "/docs", route_handlers=[], opt={"scope": PUBLIC}, include_in_schema=False, after_request=_refuse_unknown
+            "/docs", route_handlers=[], opt={"scope": PUBLIC}, include_in_schema=False, after_request=_fenced
         ),
-        components=Components(
-            security_schemes={
-                "bearer": SecurityScheme(type="http", scheme="bearer"),
-                "x-api-key": SecurityScheme(type="apiKey", name="x-api-key", security_scheme_in="header"),
-                "api-key": SecurityScheme(type="apiKey", name="api-key", security_scheme_in="header"),
-            }
-        ),
-        security=[{"bearer": []}, {"x-api-key": []}, {"api-key": []}],
         use_handler_docstrings=False,
     )
 
 
-def document(app: Litestar) -> dict[str, Any]:
+def document(app: Litestar, auth: Auth) -> dict[str, Any]:
     """The whole OpenAPI 3.1 document."""
     base = app.openapi_schema.to_schema()
     structs = [
@@ -194,6 +195,7 @@ def document(app: Litestar) -> dict[str, Any]:
         ),
         "/v1/generate": _generating("Generate", "The gateway's own dialect.", "Generate", "Generation"),
     }
+    _describe(app, base)
     base["paths"] = dict(sorted(base["paths"].items()))
     for path, operations in base["paths"].items():
         error = "AnthropicError" if path.startswith("/v1/messages") else "Error"
@@ -201,7 +203,42 @@ def document(app: Litestar) -> dict[str, Any]:
             # Litestar describes errors of its own, which `errors` never lets out.
             said = {status: said for status, said in operation["responses"].items() if status < "4"}
             operation["responses"] = said | {"default": _response("An error.", error)}
+    secure(base, app, auth)
     return base
+
+
+def _describe(app: Litestar, base: dict[str, Any]) -> None:
+    """Add what handlers read by themselves: `body`, a struct, and `query`, names and their meaning, in their opt."""
+    handlers = [
+        (route.path_format, handler)
+        for route in app.routes
+        if isinstance(route, HTTPRoute)
+        for handler in route.route_handlers
+    ]
+    structs = [handler.opt["body"] for _, handler in handlers if "body" in handler.opt]
+    _, components = msgspec.json.schema_components(structs, ref_template=_REFS)
+    base["components"]["schemas"] |= components
+    for path, handler in handlers:
+        for method in handler.http_methods:
+            operation = base["paths"].get(path, {}).get(method.lower())
+            if operation is None:
+                continue
+            if "body" in handler.opt:
+                schema = {"$ref": _REFS.format(name=handler.opt["body"].__name__)}
+                operation["requestBody"] = {
+                    "required": any(field.required for field in msgspec.structs.fields(handler.opt["body"])),
+                    "content": {"application/json": {"schema": schema}},
+                }
+            for name, meaning in handler.opt.get("query", {}).items():
+                operation.setdefault("parameters", []).append(
+                    {
+                        "name": name,
+                        "in": "query",
+                        "required": False,
+                        "description": meaning,
+                        "schema": {"type": "string"},
+                    }
+                )
 
 
 def _generating(
@@ -242,7 +279,9 @@ def _response(description: str, schema: str) -> dict[str, Any]:
 def routes(house: House) -> list[Any]:  # noqa: ARG001
     @get("/openapi.json", opt={"scope": PUBLIC}, include_in_schema=False)
     async def openapi_json(request: Request[Any, Any, Any]) -> Response[bytes]:
-        return Response(msgspec.json.encode(document(request.app)), media_type=MediaType.JSON)
+        return Response(
+            msgspec.json.encode(document(request.app, estate_of(request).config.auth)), media_type=MediaType.JSON
+        )
 
     @get("/docs/assets/{name:str}", opt={"scope": PUBLIC}, include_in_schema=False)
     async def asset(name: FromPath[str]) -> Response[bytes]:

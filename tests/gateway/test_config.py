@@ -84,6 +84,9 @@ def test_the_schema_takes_the_example() -> None:
         ({"models": {"m": {"routes": ["loacl/x"]}}}, ["did you mean 'local'"]),
         ({"models": {"m": {"routes": ["local"]}}}, ["models.m.routes[0]", "BACKEND/MODEL"]),
         ({"models": {"m": {"routes": []}}}, ["models.m.routes: empty"]),
+        ({"prices": {"gpt-4o": {"input": 1}}}, ["prices.gpt-4o", "BACKEND/MODEL"]),
+        ({"prices": {"up/*": {"cached_input": 1}}}, ["prices.up/*: names no price", "request"]),
+        ({"prices": {"up/*": {"inptu": 1}}}, ["prices.up/*.inptu", "did you mean 'input'"]),
         (entry(strategy="latenci"), ["models.smart.strategy", "did you mean 'latency'"]),
         (entry(strategy="fastest"), ["models.smart.strategy", "'fastest' is unknown", "least_busy"]),
         (entry(stream_guard="of"), ["models.smart.stream_guard", "did you mean 'off'"]),
@@ -104,6 +107,7 @@ def test_the_schema_takes_the_example() -> None:
             ["limits.default.request_per_minute", "did you mean 'requests_per_minute'"],
         ),
         ({"limits": {"store": "valkey"}}, ["limits.store", "memory"]),
+        ({"telemetry": {"otlp_endpoint": "collector:4318"}}, ["telemetry.otlp_endpoint", "http://"]),
         ({"backends": {"up": {"kind": "fake", "queue_mx": 1}}}, ["backends.up.queue_mx", "did you mean 'queue_max'"]),
         ({"backends": {"up": {"kind": "fake", "price": "cheap"}}}, ["backends.up.price", "cheap"]),
         ({"backends": {"up": 3}}, ["backends.up", "object"]),
@@ -205,6 +209,28 @@ def test_variables_are_filled_in(tmp_path: Path) -> None:
     assert config.auth.keys[0].key == "pre-0123456789abcdef-post"
     assert config.auth.keys[0].name == "app"
     assert config.server.port == 1234
+
+
+def test_variables_may_stand_bare_in_a_mapping_of_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "auth: {mode: api_key, keys: [{name: app, key: ${APP_KEY}, scopes: [inference]}]}   # ${NOT_READ}\n"
+        "backends:\n  openai: {kind: openai, api_key: ${OPENAI_API_KEY:-sk-one, two: three}}\n"
+        'server: {port: ${PORT}, host: "${HOST:-127.0.0.1}"}\n'
+    )
+    config = load(path, {"APP_KEY": "0123456789abcdef: x, {y}", "PORT": "1234"})
+    assert config.auth.keys[0].key == "0123456789abcdef: x, {y}", "a value does not break out of its place"
+    assert config.auth.keys[0].scopes == ("inference",)
+    assert config.server.port == 1234
+
+
+def test_a_value_may_be_a_files_contents(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("0123456789abcdef\n")
+    tree = {"auth": API_KEY | {"keys": [{"name": "app", "key": f"${{file:{tmp_path / 'key'}}}"}]}}
+    assert loaded(tmp_path, tree).auth.keys[0].key == "0123456789abcdef"
+    (tmp_path / "key").unlink()
+    with pytest.raises(ConfigError, match=r"auth\.keys\[0\]\.key: the file .* cannot be read: No such file"):
+        loaded(tmp_path, tree)
 
 
 @pytest.mark.parametrize(

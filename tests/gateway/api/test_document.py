@@ -70,7 +70,10 @@ def test_the_docs_load_nothing_from_anybody_else(anonymous: httpx2.Client) -> No
     page = anonymous.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
     links = re.findall(r'(?:src|href)="([^"]+)"', page.text)
-    assert len(links) == 3
+    assert len(links) == 4
+    assert not re.findall(r"<script(?! src=)", page.text)
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
     for link in links:
         assert link.startswith("/docs/assets/")
         asset = anonymous.get(link)
