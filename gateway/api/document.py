@@ -84,8 +84,16 @@ _EDIT_FORM = {
     },
     "additionalProperties": True,
 }
-_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
-"""Nothing from elsewhere, and in nobody's frame.  Swagger UI sets styles of its own."""
+_POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        "style-src 'self' 'unsafe-inline'",  # Swagger UI sets styles of its own
+        "img-src 'self' data:",
+        "frame-ancestors 'none'",
+        "base-uri 'none'",
+    )
+)
+"""Nothing from elsewhere, and in nobody's frame."""
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
