@@ -69,7 +69,7 @@ fmt: dev  ## format the code
 engines: $(VENV)/.installed-engines  ## install the other two engines, for their tests (compiles for minutes)
 
 clean:  ## remove what the other commands made
-	rm -rf $(VENV) build dist node_modules examples/node/node_modules tests/clients/node/node_modules .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist node_modules examples/node/node_modules tests/clients/node/node_modules tests/gateway/auth/issuers/node_modules .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 lock:  ## compile the locks anew; needs uv

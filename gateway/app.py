@@ -1,60 +1,95 @@
 """The composition root: builds the application from a configuration."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
 from litestar import Litestar
+from litestar.datastructures import State
 from litestar.types import ASGIApp
 
 from backends.base import Backend
+from gateway.accounts import Accounts
 from gateway.api import (
+    audit,
     chat,
     completions,
+    credentials,
     document,
     embeddings,
     errors,
     generate,
     health,
     images,
+    keys,
+    limits,
     messages,
     models,
+    providers,
     responses,
     responses_kept,
+    usage,
 )
 from gateway.api.door import Door, Paths
+from gateway.auth.authenticator import Tokens
 from gateway.auth.guard import guard
+from gateway.auth.issued import IssuedKeys
+from gateway.auth.registrar import Registrar
+from gateway.auth.vault import Vault
 from gateway.config import load
 from gateway.db import engine as database
+from gateway.db.audit import Act, AuditRows
+from gateway.db.budgets import BudgetRows
+from gateway.db.credentials import CredentialRows
+from gateway.db.keys import KeyRows
 from gateway.db.models import ModelRows
+from gateway.db.quotas import QuotaRows
 from gateway.db.responses import ResponseRows
 from gateway.db.usage import UsageRows
-from gateway.estate import build, retired, secrets
+from gateway.estate import build, open_things, retired, secrets
 from gateway.house import House
 from gateway.secrets import own_secrets
 from gateway.settings import Config, ConfigError
 from gateway.telemetry.logging import Redactor, configure, logger
+from gateway.telemetry.prices import load_table
+from gateway.telemetry.usage import forget_old
 from gateway.visit import Visit
 
+PRICES_S = 1.0
+"""How long after the start the table of prices is loaded: not while others want to start as well."""
 RELOAD_S = 1.0
 """How often the configuration file is looked at."""
 
+FIRST_KEY = """
+No key may administer this gateway yet, so here is one.  It is shown only now: keep it safe.
+
+  {key}
+
+More keys: POST /v1/keys, or pluggably keys create.
+"""
+
 GENERATING = (chat, completions, embeddings, images, messages, responses, generate)
-RESOURCES = (models, responses_kept, health, document)
+RESOURCES = (models, limits, providers, responses_kept, keys, credentials, audit, health, document, usage)
 
 
 class Application:
     """The ASGI application, and the house behind it for whoever runs it."""
 
-    def __init__(self, config: Config, *, path: Path | None = None) -> None:
+    def __init__(
+        self, config: Config, *, path: Path | None = None, announce: Callable[[str], None] | None = None
+    ) -> None:
+        """announce: shows a key to whoever starts the gateway, where none may administer it yet."""
         self.redactor = Redactor()
         self.redactor.learn(secrets(config))
         configure(config.telemetry.log_level, config.telemetry.log_format, self.redactor)
         self.house = House(build(config))
+        self.house.redact = self.redactor
         self._path = path
+        self._announce = announce
         self._retiring: list[asyncio.Task[None]] = []
+        self._noting: set[asyncio.Task[None]] = set()
         self.litestar = Litestar(
             route_handlers=[handler for resource in RESOURCES for handler in resource.routes(self.house)],
             guards=[guard],
@@ -62,6 +97,7 @@ class Application:
             openapi_config=document.config(),
             lifespan=[self._lifespan],
             logging_config=None,
+            state=State({"redact": self.redactor}),
             request_max_body_size=config.server.body_limit_bytes,
         )
         # Litestar's routing and exception layers cost as much as the whole relay; generating endpoints are
@@ -76,20 +112,61 @@ class Application:
         """
         house = self.house
         old = house.estate
-        new = build(load(self._path), old)
+        try:
+            new = build(load(self._path), old)
+        except ConfigError:
+            house.metrics.reloads.labels("refused").inc()
+            raise
+        house.metrics.reloads.labels("accepted").inc()
         if new.config.server != old.config.server or new.config.database_url != old.config.database_url:
             logger().warning("config_needs_restart", sections="server, database")
+        if new.config.secrets != old.config.secrets:
+            logger().warning("config_needs_restart", sections="secrets")
+        if new.config.telemetry.otlp_endpoint != old.config.telemetry.otlp_endpoint:
+            logger().warning("config_needs_restart", sections="telemetry.otlp_endpoint")
         self.redactor.learn(secrets(new.config) + secrets(old.config))
         house.move(new)
+        if new.entry.tokens is not None:
+            new.entry.tokens.warm()
         logger().info("config_reloaded")
+        if sections := _differing(old.config, new.config):
+            noting = asyncio.create_task(self._note_reload(sections))
+            self._noting.add(noting)
+            noting.add_done_callback(self._noting.discard)
         if leaving := retired(old, new):
             self._retiring.append(asyncio.create_task(self._retire(leaving, house.guests, old.config)))
 
-    async def _retire(self, leaving: Mapping[str, Backend], guests: list[Visit], config: Config) -> None:
+    async def _retire(self, leaving: Sequence[Backend | Tokens], guests: list[Visit], config: Config) -> None:
         longest_s = max((entry.timeouts.total_s for entry in config.models.values()), default=600.0)
         await self.house.outlive(guests, longest_s)
-        for backend in leaving.values():
-            await backend.aclose()
+        for one in leaving:
+            await one.aclose()
+
+    async def _note_reload(self, sections: list[str]) -> None:
+        if self.house.acts is None:
+            return
+        act = Act(
+            actor="system", action="config.reload", target="config", tenant="default", detail={"sections": sections}
+        )
+        try:
+            await self.house.acts.add(act)
+        except Exception as e:
+            logger().error("audit_write_failed", action=act.action, error=type(e).__name__)
+
+    async def _introduce(self, registrar: Registrar) -> None:
+        """Where keys are taken and none may administer the gateway, give one out and show it this once."""
+        estate = self.house.estate
+        if self._announce is None or not estate.config.auth.takes_keys or estate.entry.keys.has_admin():
+            return
+        if (first := await registrar.first_admin()) is not None:
+            row, text = first
+            self._announce(FIRST_KEY.format(key=text))
+            logger().info("admin_key_issued", id=row.id)
+
+    async def _load_prices(self) -> None:
+        await asyncio.sleep(PRICES_S)
+        if self.house.estate.prices.asks_table:
+            await asyncio.to_thread(load_table)
 
     @asynccontextmanager
     async def _lifespan(self, _: Litestar) -> AsyncGenerator[None, None]:
@@ -103,7 +180,32 @@ class Application:
             await ModelRows(engine).put(found for models in house.estate.local.values() for found in models.values())
             house.database_answers = partial(database.answers, engine)
             house.turns = ResponseRows(engine)
-            tasks.append(asyncio.create_task(house.ledger.write_to(UsageRows(engine))))
+            house.limiter.budgets.open(BudgetRows(engine))
+            house.acts = AuditRows(engine)
+            house.issued = issued = IssuedKeys(key_rows := KeyRows(engine), own.key_pepper)
+            house.registrar = Registrar(key_rows, own.key_pepper, issued)
+            house.credentials = CredentialRows(engine)
+            vault = Vault(own.master_key, (key.encode() for key in house.estate.config.secrets.old_master_keys))
+            house.accounts = Accounts(house.credentials, vault, learn=self.redactor.learn, forget=house.book.forget)
+            await house.accounts.look()
+            tasks.append(asyncio.create_task(house.accounts.keep()))
+            await self._introduce(house.registrar)
+            tasks.append(asyncio.create_task(issued.write()))
+            if (endpoint := house.estate.config.telemetry.otlp_endpoint) is not None:
+                # Not before it is wanted: the SDK takes a third of a second to import.
+                from gateway.telemetry.tracing import Tracer
+
+                house.tracer = Tracer(endpoint, house.estate.config, self.redactor)
+                house.ledger.traced = house.tracer.account
+            house.usage = UsageRows(engine)
+            tasks.append(asyncio.create_task(house.ledger.write_to(house.usage)))
+            tasks.append(asyncio.create_task(forget_old(house.usage, lambda: house.estate.config.telemetry.usage_days)))
+            tasks.append(asyncio.create_task(self._load_prices()))
+            quotas = QuotaRows(engine)
+            house.quotas.recall(await quotas.all())
+            tasks.append(asyncio.create_task(house.quotas.write_to(quotas)))
+            if house.estate.entry.tokens is not None:
+                house.estate.entry.tokens.warm()
             if self._path is not None:
                 tasks.append(asyncio.create_task(self._watch(self._path)))
             yield
@@ -111,9 +213,15 @@ class Application:
             for task in (*tasks, *self._retiring):
                 task.cancel()
             await asyncio.gather(*tasks, *self._retiring, return_exceptions=True)
-            await asyncio.gather(*(b.aclose() for b in house.estate.backends.values()), return_exceptions=True)
+            if house.tracer is not None:
+                await house.tracer.aclose()
+            await asyncio.gather(*(one.aclose() for one in open_things(house.estate)), return_exceptions=True)
+            await asyncio.gather(*self._noting)
             if house.turns is not None:
                 await house.turns.settle()
+            if house.credentials is not None:
+                await house.credentials.settle()
+            await house.limiter.aclose()
             await engine.dispose()
 
     async def _watch(self, path: Path) -> None:
@@ -129,6 +237,13 @@ class Application:
                 self.reload()
             except ConfigError as e:
                 logger().error("config_refused", reason=str(e))
+
+
+def _differing(old: Config, new: Config) -> list[str]:
+    """The sections of the file that are not the same."""
+    names = {"database_url": "database"}
+    fields = old.__struct_fields__
+    return [names.get(name, name) for name in fields if getattr(old, name) != getattr(new, name)]
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -1,17 +1,23 @@
 """Builds the estate a configuration describes, taking over the backends that did not change."""
 
 import os
-from collections.abc import Mapping
+import re
+from base64 import b64encode
+from collections.abc import Iterable
 from functools import partial
+from urllib.parse import unquote
+
+from msgspec import json
 
 import backends
 from backends.base import Backend, Local, Ports, Priced
-from gateway.auth.authenticator import Authenticator
+from gateway.auth.authenticator import Authenticator, Tokens
 from gateway.discovery import discover
 from gateway.house import Estate
 from gateway.registry import Registry
 from gateway.routing.router import Router
-from gateway.settings import Config, ConfigError
+from gateway.settings import Auth, Config, ConfigError
+from gateway.telemetry.prices import Prices, payees
 
 
 def build(config: Config, old: Estate | None = None) -> Estate:
@@ -19,24 +25,27 @@ def build(config: Config, old: Estate | None = None) -> Estate:
 
     A backend whose entry is the same as in `old` is taken over with its connections and processes.
     """
+    demanding = frozenset(name for name, entry in config.backends.items() if entry.terms.own_keys == "required")
     connected: dict[str, Backend] = {}
     local: dict[str, dict[str, Local]] = {}
     for name, entry in config.backends.items():
         before = old.config.backends.get(name) if old is not None else None
-        if old is not None and before is not None and (before.kind, before.settings) == (entry.kind, entry.settings):
+        same = before is not None and (before.kind, before.settings) == (entry.kind, entry.settings)
+        if old is not None and same and (name in demanding) == (name in old.demanding):
             connected[name] = old.backends[name]
             if name in old.local:
                 local[name] = dict(old.local[name])
             continue
         if entry.kind == "local":
             local[name] = discover(name, entry.settings.model_dirs)
-        ports = Ports(catalogue=partial(dict, local.get(name, {})))
+        ports = Ports(catalogue=partial(dict, local.get(name, {})), keyless=name in demanding)
         try:
             connected[name] = backends.connect(name, entry.kind, entry.settings, ports)
         except ValueError as e:
             raise ConfigError(f"backends.{name}.{e}") from e
-    registry = Registry(connected, local)
-    prices = {
+    # Without a key there is nothing to be listed: users' own lists stand in.
+    registry = Registry({name: one for name, one in connected.items() if name not in demanding}, local)
+    classes = {
         name: config.backends[name].terms.price or (backend.price if isinstance(backend, Priced) else None)
         for name, backend in connected.items()
     }
@@ -44,27 +53,65 @@ def build(config: Config, old: Estate | None = None) -> Estate:
         config=config,
         backends=connected,
         registry=registry,
-        router=Router(config.models, connected, registry, prices),
-        entry=Authenticator(config.auth),
+        router=Router(config.models, connected, registry, classes),
+        prices=Prices(config.prices, payees(config.backends, classes)),
+        entry=Authenticator(config.auth, _tokens(config.auth, old)),
         local=local,
+        demanding=demanding,
     )
 
 
-_SECRETIVE = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
+def _tokens(auth: Auth, old: Estate | None) -> Tokens | None:
+    if auth.jwt is None or not auth.takes_tokens:
+        return None
+    if old is not None and old.entry.tokens is not None and old.config.auth.jwt == auth.jwt:
+        return old.entry.tokens
+    from gateway.auth.jwt import TrustedTokens  # not before it is wanted: cryptography takes long to import
+
+    return TrustedTokens(auth.jwt)
 
 
-def retired(old: Estate, new: Estate) -> Mapping[str, Backend]:
-    """The backends that only the old estate has, to be closed when its guests are gone."""
-    kept = {id(backend) for backend in new.backends.values()}
-    return {name: backend for name, backend in old.backends.items() if id(backend) not in kept}
+_SECRETIVE = ("_KEY", "_TOKEN", "_SECRET", "PASSWORD")
+_userinfo = re.compile(r"(\w+)://([^/?#@\s\"':]*)(?::([^/?#\s\"']*))?@").findall
+
+
+def retired(old: Estate, new: Estate) -> list[Backend | Tokens]:
+    """What only the old estate has, to be closed when its guests are gone."""
+    kept = {id(one) for one in open_things(new)}
+    return [one for one in open_things(old) if id(one) not in kept]
+
+
+def open_things(estate: Estate) -> list[Backend | Tokens]:
+    """What has connections or processes."""
+    tokens = estate.entry.tokens
+    return [*estate.backends.values(), *(() if tokens is None else (tokens,))]
 
 
 def secrets(config: Config) -> list[str]:
     """Every secret the configuration holds, and those that backends may take from the environment."""
     found = [key.key for key in config.auth.keys]
-    found += [secret for name in config.secrets.__struct_fields__ if (secret := getattr(config.secrets, name))]
+    found += [secret for _, secret in config.secrets.named()]
     found += [value for name, value in os.environ.items() if name.endswith(_SECRETIVE)]
+    found += [part for name, value in os.environ.items() if name.endswith("_HEADERS") for part in _headers(value)]
+    found += _passwords([json.encode(config, enc_hook=str).decode(), *os.environ.values()])
     for entry in config.backends.values():
         settings = entry.settings
         found += [v for v in (getattr(settings, "api_key", None), *getattr(settings, "headers", {}).values()) if v]
     return found
+
+
+def _passwords(texts: Iterable[str]) -> list[str]:
+    """What stands before the @ of URLs, as it is written and as it is meant."""
+    found = []
+    for scheme, user, password in (url for text in texts for url in _userinfo(text)):
+        if password:
+            found += [password, unquote(password), b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()]
+        elif scheme in ("http", "https"):
+            found += [user, unquote(user)]
+    return found
+
+
+def _headers(text: str) -> list[str]:
+    """The values in a list of headers as OpenTelemetry's exporters take it: `name=value,name=value`."""
+    values = [unquote(pair.partition("=")[2]).strip() for pair in text.split(",")]
+    return [part for value in values for part in (value, value.rpartition(" ")[2])]

@@ -5,23 +5,34 @@ A request takes the estate once, when it comes in, and finishes on it whatever i
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from backends.base import Backend, Local
 from gateway.auth.authenticator import Authenticator, Issued
+from gateway.auth.registrar import Registrar
+from gateway.db.audit import AuditRows
+from gateway.db.credentials import CredentialRows
 from gateway.db.responses import ResponseRows
+from gateway.db.usage import UsageRows
+from gateway.limits.limiter import Limiter
 from gateway.registry import Registry
 from gateway.routing.dispatch import Dispatcher
 from gateway.routing.gate import Gate
 from gateway.routing.health import HealthBook
-from gateway.routing.limits import Limiter
+from gateway.routing.quota import QuotaBook
 from gateway.routing.router import Router
 from gateway.settings import Config
+from gateway.telemetry.gauges import Gauges
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.prices import Prices
 from gateway.telemetry.usage import Ledger
 from gateway.visit import Visit
+
+if TYPE_CHECKING:
+    from gateway.accounts import Accounts
+    from gateway.telemetry.tracing import Tracer
 
 
 class Estate(Struct, frozen=True, kw_only=True):
@@ -31,30 +42,48 @@ class Estate(Struct, frozen=True, kw_only=True):
     backends: Mapping[str, Backend]
     registry: Registry
     router: Router
+    prices: Prices
     entry: Authenticator
     """Whom it lets in."""
     local: Mapping[str, Mapping[str, Local]]
     """Per local backend, the models found for it, by name."""
+    demanding: frozenset[str] = frozenset()
+    """Backends that serve users with keys of their own only."""
 
 
 class House:
     def __init__(self, estate: Estate) -> None:
         self.estate = estate
         self.metrics = Metrics()
+        self.metrics.registry.register(Gauges(self))
         self.ledger = Ledger(self.metrics)
         self.book = HealthBook(estate.config.breaker)
         self.limiter = Limiter(estate.config.limits)
-        self.dispatcher = Dispatcher(self.metrics, self.book)
+        self.quotas = QuotaBook()
+        self.dispatcher = Dispatcher(self.metrics, self.book, self.quotas)
         self._gate(estate)
         self.draining = False
         self.database_answers: Callable[[], Awaitable[bool]] = _no
         """Whether the database can be asked; set while the application runs."""
         self.issued: Issued | None = None
         """The keys that were given out; None until the database is open."""
+        self.registrar: Registrar | None = None
+        """Who gives keys out; likewise."""
+        self.acts: AuditRows | None = None
+        """What was done by whom; likewise."""
+        self.usage: UsageRows | None = None
+        """What requests cost, to be asked for; None until the database is open."""
         self.turns: ResponseRows | None = None
         """The conversations that are kept; None until the database is open."""
+        self.accounts: Accounts | None = None
+        """Users' own provider keys, in use; None until the database is open."""
+        self.credentials: CredentialRows | None = None
+        """The same, as they are kept; likewise."""
+        self.redact: Callable[[str], str] = str
+        """Masks secrets in a text; the application lends its own."""
+        self.tracer: Tracer | None = None
+        """Where traces are sent; None while nobody wants them."""
         self._guests: dict[int, tuple[Visit, asyncio.Task[None] | None]] = {}
-        self.metrics.in_flight.set_function(self._guests.__len__)
         self.expelled: set[int] = set()
         """Visits cut short because the gateway is stopping."""
 
@@ -64,15 +93,15 @@ class House:
         self.book.adopt(estate.config.breaker)
         self.limiter.adopt(estate.config.limits)
         self._gate(estate)
+        if self.tracer is not None:
+            self.tracer.adopt(estate.config)
 
     def _gate(self, estate: Estate) -> None:
         gates = {}
         for name, entry in estate.config.backends.items():
-            self.metrics.open.labels(name).set_function(partial(self.book.open, name))
             if (places := entry.terms.concurrent) is not None:
                 gate = self.dispatcher.gates.get(name) or Gate(name, places, entry.terms.queue_max)
                 gate.resize(places, entry.terms.queue_max)
-                self.metrics.waiting.labels(name).set_function(partial(getattr, gate, "waiting"))
                 gates[name] = gate
         self.dispatcher.gates = gates
 
@@ -82,6 +111,8 @@ class House:
     def leave(self, visit: Visit) -> None:
         self._guests.pop(id(visit), None)
         self.expelled.discard(id(visit))
+        if visit.lent and self.accounts is not None:
+            self.accounts.give_back(visit)
 
     @property
     def guests(self) -> list[Visit]:

@@ -40,6 +40,11 @@ class Registry:
             return found.model if found else None
         return next((model for model in self._lists.get(backend, ()) if model.name == name), None)
 
+    def count(self, backend: str) -> int | None:
+        """How many models a backend has, without asking anybody; None: nobody has asked it."""
+        known = self._local.get(backend) if self.is_closed(backend) else self._lists.get(backend)
+        return None if known is None else len(known)
+
     def local(self) -> list[Model]:
         return [found.model for catalogue in self._local.values() for found in catalogue.values()]
 

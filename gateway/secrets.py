@@ -11,15 +11,16 @@ import msgspec
 from msgspec import Struct
 
 from gateway.checks import OWN_SECRET_MIN
-from gateway.settings import Config, ConfigError, Secrets
-
-_NAMES = Secrets.__struct_fields__
+from gateway.settings import Config, ConfigError
 
 
 class OwnSecrets(Struct, frozen=True, kw_only=True):
     key_pepper: bytes
     master_key: bytes
     signing_key: bytes
+
+
+_NAMES = OwnSecrets.__struct_fields__
 
 
 def own_secrets(config: Config) -> OwnSecrets:

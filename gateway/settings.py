@@ -14,11 +14,11 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 SCOPES = frozenset({"inference", "sessions", "models:read", "models:write", "admin"})
 """What a key or a token may be good for; `admin` includes all."""
 
-Count = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=1, le=10**12)]
 Dollars = Annotated[float, Meta(ge=0, le=1e9)]
-Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"]
 """Of signatures by a key pair: with a shared secret whoever can check a token could make one."""
-Number = Annotated[int, Meta(ge=0)]
+Number = Annotated[int, Meta(ge=0, le=10**12)]
 
 
 class ConfigError(Exception):
@@ -70,8 +70,16 @@ class Secrets(Section, frozen=True):
     """Under which issued keys are stored; another one makes them all invalid."""
     master_key: str | None = None
     """Seals users' own provider keys."""
+    old_master_keys: tuple[str, ...] = ()
+    """Open what they sealed, which is sealed anew with the one above as it is used."""
     signing_key: str | None = None
     """Signs the URLs of artifacts."""
+
+    def named(self) -> list[tuple[str, str]]:
+        """All that are given, each with the name it has in the file."""
+        singles = [(name, getattr(self, name)) for name in ("key_pepper", "master_key", "signing_key")]
+        several = [(f"old_master_keys[{n}]", key) for n, key in enumerate(self.old_master_keys)]
+        return [(name, secret) for name, secret in singles + several if secret is not None]
 
 
 class Limit(Section, frozen=True):
@@ -127,7 +135,8 @@ class Key(Section, frozen=True):
 
 class Jwt(Section, frozen=True):
     issuer: str
-    """`iss` of the tokens; its `/.well-known/openid-configuration` is read unless jwks_url says where its keys are."""
+    """`iss` of the tokens; its `/.well-known/openid-configuration` is read unless jwks_url says where its keys are.
+    Both are https, or http on loopback: whoever can change the keys on their way can make tokens."""
     audience: str | tuple[str, ...]
     """One of these must be in `aud`."""
     jwks_url: str | None = None
@@ -137,7 +146,7 @@ class Jwt(Section, frozen=True):
     keys_max_age_s: Seconds = 300.0
     """How long the issuer's keys are taken for current; an unknown key id asks for them sooner."""
     keys_stale_s: Seconds = 3600.0
-    """How long they serve while the issuer cannot be asked; after that tokens are refused."""
+    """How long they serve, from their reading on, while the issuer cannot be asked; after that tokens are refused."""
     user_claim: str = "sub"
     """Names the user; `a.b` is `b` inside `a`, in all of these claims."""
     tenant_claim: str | None = None
@@ -150,6 +159,15 @@ class Jwt(Section, frozen=True):
     roles_claim: str | None = None
     roles: dict[str, tuple[str, ...]] = {}
     """Role → the scopes it has."""
+
+    @property
+    def discovery_url(self) -> str:
+        """Where the issuer describes itself."""
+        return f"{self.issuer.rstrip('/')}/.well-known/openid-configuration"
+
+    @property
+    def audiences(self) -> frozenset[str]:
+        return frozenset((self.audience,) if isinstance(self.audience, str) else self.audience)
 
 
 class Auth(Section, frozen=True):
@@ -205,6 +223,8 @@ class Telemetry(Section, frozen=True):
     """Write each request's body, redacted and cut, to the log."""
     otlp_endpoint: str | None = None
     """Where traces and metrics are sent by OTLP over HTTP (http://HOST:4318); None sends nothing."""
+    usage_days: Count | None = None
+    """How long usage is kept; None keeps it for ever."""
 
 
 class Terms(Section, frozen=True):

@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct, field
 
@@ -12,6 +12,11 @@ from compat.canonical.event import Usage
 from compat.canonical.principal import Principal
 from gateway.auth.principal import Grant
 from gateway.settings import SelectionMode
+from gateway.telemetry.context import Trace
+from gateway.telemetry.prices import Prices
+
+if TYPE_CHECKING:
+    from gateway.account import Account
 
 
 class Presence(Protocol):
@@ -55,6 +60,10 @@ class Visit(Struct, kw_only=True):
     attempts: int = 0
     trail: list[tuple[str, str]] = field(default_factory=list)
     """The routes that were looked at, in order, and what became of each."""
+    own_key: bool = False
+    """The last route was asked with a provider key of the user's own: its cost is not the house's."""
+    lent: "tuple[Account, ...]" = ()
+    """The accounts of the user's own that it uses, given back when it is over."""
     fell_back: bool = False
     """Another route answered than the one that came first."""
     explain: bool = False
@@ -66,7 +75,15 @@ class Visit(Struct, kw_only=True):
     first: float | None = None
     """When the first content came back."""
     usage: Usage | None = None
+    prices: Prices | None = None
+    """Of the configuration it came in on."""
     wait: Wait = field(default_factory=Wait)
+    answered_by: str | None = None
+    """The model, as the provider calls it."""
+    finish: str | None = None
+    """Why the answer ended, in the provider's word, where that is known."""
+    trace: Trace | None = None
+    """Only while traces are sent somewhere."""
 
 
 def new_id(prefix: str) -> str:

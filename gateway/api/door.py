@@ -13,6 +13,8 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from compat.canonical.error import (
+    Anonymous,
+    BudgetReached,
     Forbidden,
     GatewayError,
     HeadersTooLarge,
@@ -22,6 +24,7 @@ from compat.canonical.error import (
     ModelLoading,
     Overloaded,
     QueueFull,
+    Unauthenticated,
 )
 from gateway.api.shape import is_anthropic, render_error
 from gateway.auth.principal import Grant
@@ -41,7 +44,10 @@ _PREFLIGHT = [
     (b"access-control-allow-headers", b"*, authorization"),
     (b"access-control-max-age", b"600"),
 ]
+RETRY_AFTER_MAX_S = 120
+"""More than this no client waits for; it is told not to ask again by itself."""
 _CLOSING = "server_shutting_down"
+_PROBES = frozenset({"/health", "/ready"})
 _ALWAYS_OPEN = frozenset({"/health", "/ready", "/metrics"})
 
 
@@ -68,8 +74,11 @@ class Door:
         house = self._house
         raw = list(scope["headers"])
         given = next((value for name, value in raw if name == b"x-request-id"), None)
-        request_id = given.decode() if given is not None and _sane_id(given) else new_id("req")
+        if given is None or not _sane_id(given) or house.redact(request_id := given.decode()) != request_id:
+            request_id = new_id("req")
         visit = Visit(request_id=request_id, method=scope["method"], path=scope["path"], began=perf_counter())
+        if house.tracer is not None:
+            visit.trace = house.tracer.begin(raw)
         extra = [(b"x-request-id", request_id.encode())]
         visit.anthropic = any(name == b"anthropic-version" for name, _ in raw)
         named = is_anthropic(visit)
@@ -157,7 +166,8 @@ class Door:
             raise InvalidRequest("The request has no Host header.")
         host = _host_name(hosts[0].decode("latin-1")) if hosts else ""
         allowed = server.allowed_hosts or ((*LOOPBACK, server.host) if auth.mode == "local" else None)
-        if allowed is not None and host not in allowed and not (host == "" and not hosts):
+        probed = scope["path"] in _PROBES  # by address, whatever names there are
+        if allowed is not None and host not in allowed and not probed and not (host == "" and not hosts):
             # A page on another name that resolves to us (DNS rebinding) shows here.
             raise Forbidden(
                 "This gateway does not answer to that Host; add it to server.allowed_hosts.", code="host_not_allowed"
@@ -212,9 +222,16 @@ def error_headers(error: GatewayError, *, attempted: bool = False) -> list[tuple
     headers = [(b"content-type", b"application/json")]
     if isinstance(error, MethodNotAllowed) and error.allow:
         headers.append((b"allow", error.allow.encode()))
+    if isinstance(error, Unauthenticated):
+        challenge = b"Bearer" if isinstance(error, Anonymous) else b'Bearer error="invalid_token"'
+        headers.append((b"www-authenticate", challenge))
+    spent = False
     if error.retry_after_s is not None:
-        headers.append((b"retry-after", str(max(1, min(120, round(error.retry_after_s + 0.49)))).encode()))
+        headers.append(
+            (b"retry-after", str(max(1, min(RETRY_AFTER_MAX_S, round(error.retry_after_s + 0.49)))).encode())
+        )
+        spent = isinstance(error, BudgetReached) and error.retry_after_s > RETRY_AFTER_MAX_S
     waits = isinstance(error, (QueueFull, ModelLoading))  # waiting is up to the client
-    if error.final or (attempted and error.retryable and not waits):
+    if error.final or spent or (attempted and error.retryable and not waits):
         headers.append((b"x-should-retry", b"false"))
     return headers

@@ -17,6 +17,7 @@ from compat.canonical.error import GatewayError, InvalidRequest
 from compat.canonical.event import Result, fold
 from compat.canonical.request import Envelope, Request
 from compat.sse import KEEP_ALIVE
+from gateway.accounts import served
 from gateway.api.reading import Disconnected, form_type, read_json, require_method
 from gateway.api.reply import CLIENT_GONE, Errors, Reply, explained, header_text
 from gateway.auth.guard import admit
@@ -26,6 +27,7 @@ from gateway.routing.attempt import Answer, Asked
 from gateway.routing.router import Plan
 from gateway.routing.selection import modality_of, permitted
 from gateway.settings import SelectionMode
+from gateway.telemetry.prompts import note_prompt
 from gateway.visit import Visit
 
 
@@ -55,6 +57,8 @@ class Language(Struct, frozen=True, kw_only=True):
     """The frames of a relayed stream on their way; closes them."""
     keep_alive: bytes = KEEP_ALIVE
     """What keeps a waiting stream awake."""
+    spends: bool = True
+    """A request counts with its tokens and its price, not only as one."""
     id_header: bytes | None = None
     """Names the request to this dialect's clients, besides `x-request-id`."""
 
@@ -150,6 +154,9 @@ def endpoint(house: House, path: str, language: Language, work: Work | None = No
         if envelope.dialect == "native" and "selection_mode" in envelope.fields:
             visit.mode = msgspec.json.decode(envelope.fields["selection_mode"])
         visit.requested, visit.streamed = envelope.model or "auto", envelope.stream
+        visit.prices = estate.prices
+        if estate.config.telemetry.log_prompts:
+            note_prompt(visit, body, house.redact, form=bool(envelope.content_type))
         job = Job(
             house=house,
             estate=estate,
@@ -167,16 +174,24 @@ def endpoint(house: House, path: str, language: Language, work: Work | None = No
 
 async def _done(job: Job, work: Work) -> None:
     """Do the work, within what the caller may use."""
-    house, visit = job.house, job.visit
+    limiter, visit, grant = job.house.limiter, job.visit, job.grant
     plan, call = await planned(job)
-    if house.limiter.idle:
+    if limiter.idle and grant.limit is None:
         await work(job, plan, call)
         return
-    given = house.limiter.enter(job.grant.principal.id, job.envelope)
+    given = await limiter.enter(grant, plan, job.envelope, job.estate.prices, spends=job.language.spends)
+    job.reply.standing = given.standing
+    left = False
     try:
-        await work(job, plan, call)
+        await work(job, given.plan, call)
+    except asyncio.CancelledError:
+        left = True
+        raise
     finally:
-        house.limiter.leave(given, visit.usage, answered=visit.first is not None)
+        # Who leaves while a provider works may have to pay for what nobody has seen.
+        worked = visit.first is not None or (left and visit.handed is not None)
+        route = visit.backend, visit.model
+        limiter.leave(given, visit.usage, route, worked=worked, own_key=visit.own_key)
 
 
 async def _answer(job: Job, plan: Plan, call: Call) -> None:
@@ -226,14 +241,19 @@ async def _answer(job: Job, plan: Plan, call: Call) -> None:
                 await reply.whole(headers, body)
     finally:
         visit.usage = answer.tally.usage or visit.usage
+        visit.answered_by, visit.finish = answer.tally.model, getattr(answer.tally, "reason", None)
 
 
 async def planned(job: Job) -> tuple[Plan, Call]:
     """The routes of a request that its sender may take, and what surrounds it.  Raises ModelNotFound, Forbidden."""
     envelope, visit, grant = job.envelope, job.visit, job.grant
-    plan = await job.estate.router.plan(envelope.model, modality_of(envelope))
+    estate, accounts = job.estate, job.house.accounts
+    own = None if accounts is None or accounts.idle else await accounts.of(visit, estate)
+    plan = await estate.router.plan(envelope.model, modality_of(envelope), own)
     if grant.restricted:
         plan = permitted(plan, grant)
+    if own is not None or estate.demanding:
+        plan = served(plan, own, estate.demanding, visit)
     visit.reason = plan.reason
     total_s = plan.timeouts.total_s if job.timeout_s is None else min(job.timeout_s, plan.timeouts.total_s)
     call = Call(

@@ -54,7 +54,7 @@ async def _count(job: Job, plan: Plan, call: Call) -> None:
         if not isinstance(route.backend, CountsTokens):
             visit.trail.append((route.name, "cannot count tokens"))
             continue
-        visit.backend, visit.model = route.backend.name, route.model
+        visit.backend, visit.model, visit.own_key = route.backend.name, route.model, route.account is not None
         visit.attempts += 1
         call.dropped.clear()
         try:
@@ -65,7 +65,7 @@ async def _count(job: Job, plan: Plan, call: Call) -> None:
                 raise
             failure = e
             continue
-        visit.trail.append((route.name, "answered"))
+        visit.trail.append((route.name, "answered with your own key" if visit.own_key else "answered"))
         break
     else:
         raise failure or InvalidRequest(
@@ -98,5 +98,5 @@ LANGUAGE = Language(
 
 def endpoints(house: House) -> dict[str, ASGIApp]:
     path, count = "/v1/messages", "/v1/messages/count_tokens"
-    counting = msgspec.structs.replace(LANGUAGE, peek=peek_count)
+    counting = msgspec.structs.replace(LANGUAGE, peek=peek_count, spends=False)
     return {path: endpoint(house, path, LANGUAGE), count: endpoint(house, count, counting, _count)}

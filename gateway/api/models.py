@@ -15,7 +15,7 @@ from compat.anthropic import models as anthropic
 from compat.canonical.error import ModelNotFound
 from compat.canonical.model import Model
 from compat.openai import models as openai
-from gateway.api.resource import estate_of, grant_of, visit_of
+from gateway.api.resource import estate_of, visit_of
 from gateway.auth.principal import Grant
 from gateway.house import Estate, House
 from gateway.settings import Target
@@ -53,16 +53,19 @@ class _Listed:
         return out if self.routes is None else out | {"owned_by": "pluggably", "routes": self.routes}
 
 
-async def _listed(estate: Estate, grant: Grant) -> dict[str, _Listed]:
+async def _listed(house: House, estate: Estate, visit: Visit) -> dict[str, _Listed]:
     """Everything a client can ask for, by the id it would ask with: configured names first."""
-    listed = await _all(estate)
+    grant = visit.grant
+    assert grant is not None, "the guard lets nobody in without one"
+    accounts = house.accounts
+    own = None if accounts is None or accounts.idle else await accounts.of(visit, estate)
+    listed = _all(estate, await (estate.registry.all() if own is None else own.models()))
     if not grant.restricted:
         return listed
     return {name: one for name, one in listed.items() if one.is_for(name, grant)}
 
 
-async def _all(estate: Estate) -> dict[str, _Listed]:
-    models = await estate.registry.all()
+def _all(estate: Estate, models: Sequence[Model]) -> dict[str, _Listed]:
     by_id = {model.id: model for model in models}
     out: dict[str, _Listed] = {}
     for name, entry in estate.config.models.items():
@@ -92,7 +95,7 @@ def _model(id_: str, known: Mapping[str, Model]) -> Model:
     return known.get(id_) or Model(name=name, backend=backend)
 
 
-def routes(house: House) -> list[Any]:  # noqa: ARG001
+def routes(house: House) -> list[Any]:
     @get(
         "/v1/models",
         opt={"scope": "models:read"},
@@ -111,7 +114,7 @@ def routes(house: House) -> list[Any]:  # noqa: ARG001
         visit = visit_of(request)
         data = [
             one.rendered(model, visit)
-            for one in (await _listed(estate_of(request), grant_of(request))).values()
+            for one in (await _listed(house, estate_of(request), visit)).values()
             if (model := one.of(modality, backend)) is not None
         ]
         if visit.anthropic:
@@ -127,7 +130,7 @@ def routes(house: House) -> list[Any]:  # noqa: ARG001
     async def get_model(request: Request[Any, Any, Any], model_id: FromPath[str]) -> Response[dict[str, Any]]:
         id_ = model_id.removeprefix("/")
         visit = visit_of(request)
-        listed = await _listed(estate_of(request), grant_of(request))
+        listed = await _listed(house, estate_of(request), visit)
         found = listed.get(id_) or next((one for one in listed.values() if one.id.partition("/")[2] == id_), None)
         model = None if found is None else found.of(None, None)
         if found is None or model is None:

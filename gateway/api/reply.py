@@ -17,7 +17,10 @@ from litestar.types import Receive, Send
 from compat.canonical.error import GatewayError, InternalError, Overloaded
 from compat.sse import KEEP_ALIVE
 from gateway.api.door import error_headers
+from gateway.api.shape import unavailable
+from gateway.db.engine import FAILURES
 from gateway.house import House
+from gateway.limits.standing import Standing
 from gateway.telemetry.logging import logger
 from gateway.visit import Visit
 
@@ -66,6 +69,8 @@ class Reply:
         self._send = send
         self.errors = errors
         """How this answer's dialect says that something went wrong."""
+        self.standing: Standing | None = None
+        """How the client stands, where it is limited."""
         self._keep_alive = keep_alive
         self._id_header = id_header
         self._started = False
@@ -99,6 +104,8 @@ class Reply:
                 raise
         except GatewayError as e:
             await self._fail(e)
+        except FAILURES as e:
+            await self._fail(unavailable(e, self._visit))
         except Exception:
             logger().exception("request_failed", request_id=self._visit.request_id)
             await self._fail(InternalError("The gateway failed to handle this request."))
@@ -150,13 +157,17 @@ class Reply:
         if self._ended:
             return
         if self._started:
-            await self._write(self.errors.frame(error), last=True)
+            await self._write(self._masked(self.errors.frame(error)), last=True)
             return
-        body = self.errors.body(error)
+        body = self._masked(self.errors.body(error))
         passed = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in error.headers]
         ours = error_headers(error, attempted=self._visit.attempts > 0)
         await self._start(error.status, [*passed, *ours, *self._routed(), _length(body)])
         await self._write(body, last=True)
+
+    def _masked(self, text: bytes) -> bytes:
+        # An error may quote a provider, and that a header of ours.
+        return self._house.redact(text.decode()).encode()
 
     def _routed(self) -> list[Header]:
         visit = self._visit
@@ -183,6 +194,8 @@ class Reply:
 
     async def _start(self, status: int, headers: list[Header]) -> None:
         self._started = True
+        if self.standing is not None:
+            headers = self.standing.over(headers)
         if self._id_header is not None and all(name != self._id_header for name, _ in headers):
             headers = [*headers, (self._id_header, self._visit.request_id.encode())]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})

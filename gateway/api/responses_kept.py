@@ -11,6 +11,7 @@ from compat.canonical.error import Forbidden, InvalidRequest, NotFound
 from compat.openai.responses_answer import render_response, replay
 from compat.openai.responses_item import Item, unsealed
 from compat.sse import split
+from gateway.accounts import key_required
 from gateway.api.generation import SCOPE
 from gateway.api.resource import estate_of, grant_of, number, visit_of
 from gateway.api.responses import could_be_id, tenant_of, turns_of
@@ -37,7 +38,7 @@ def routes(house: House) -> list[Any]:
                 raise InvalidRequest(
                     "The provider keeps this response; it cannot be streamed again.", param="stream", code=None
                 )
-            return _json(await _ask(request, turn, "GET"))
+            return _json(await _ask(house, request, turn, "GET"))
         response = turn.body | {"output": turn.output}
         if streams:
             events = split(replay(response, _include(request)))[number(request, "starting_after", -1, 2**31) + 1 :]
@@ -55,7 +56,7 @@ def routes(house: House) -> list[Any]:
         turn = await _found(house, request, response_id)
         body = render_response({"id": turn.id, "object": "response", "deleted": True})
         if turn.remote:
-            body = await _ask(request, turn, "DELETE")
+            body = await _ask(house, request, turn, "DELETE")
         await turns_of(house).delete(tenant_of(visit_of(request)), turn.id)
         return _json(body)
 
@@ -68,7 +69,7 @@ def routes(house: House) -> list[Any]:
     async def list_input_items(request: Request[Any, Any, Any], response_id: FromPath[str]) -> Response[bytes]:
         turn = await _found(house, request, response_id)
         if turn.remote:
-            return _json(await _ask(request, turn, "GET", "/input_items"))
+            return _json(await _ask(house, request, turn, "GET", "/input_items"))
         chain = await turns_of(house).chain(tenant_of(visit_of(request)), turn.id)
         given = [item for before in chain[:-1] for item in (*before.given, *before.output)] + list(chain[-1].given)
         return _json(render_response(_page(_shown(given, request), request)))
@@ -84,7 +85,7 @@ def routes(house: House) -> list[Any]:
         turn = await _found(house, request, response_id)
         if not turn.remote:
             raise InvalidRequest("Cannot cancel a synchronous response.")
-        return _json(await _ask(request, turn, "POST", "/cancel"))
+        return _json(await _ask(house, request, turn, "POST", "/cancel"))
 
     return [get_response, delete_response, list_input_items, cancel_response]
 
@@ -98,14 +99,26 @@ async def _found(house: House, request: Request[Any, Any, Any], id_: str) -> Tur
 
 
 async def _ask(
-    request: Request[Any, Any, Any], turn: Turn, method: Literal["GET", "POST", "DELETE"], part: str = ""
+    house: House, request: Request[Any, Any, Any], turn: Turn, method: Literal["GET", "POST", "DELETE"], part: str = ""
 ) -> bytes:
     if not grant_of(request).may_use(turn.backend):
         raise Forbidden(f"This API key may not use the backend '{turn.backend}'.", code="model_not_allowed")
-    backend: object = estate_of(request).backends.get(turn.backend)
+    backend = await _backend(house, request, turn.backend)
     if not isinstance(backend, KeepsResponses):
         raise NotFound(f"Response with id '{turn.id}' is kept by backend '{turn.backend}', which is not here any more.")
     return await backend.kept_response(method, turn.id, part, request.url.query)
+
+
+async def _backend(house: House, request: Request[Any, Any, Any], name: str) -> object:
+    """The backend of this name, with the user's own account there if they have one; None if it is not here."""
+    estate, visit = estate_of(request), visit_of(request)
+    if house.accounts is not None and not house.accounts.idle:
+        own = await house.accounts.of(visit, estate)
+        if own is not None and own.has(name):
+            return own.account(name).backend
+    if name in estate.demanding:
+        raise key_required(name)
+    return estate.backends.get(name)
 
 
 def _page(items: list[Item], request: Request[Any, Any, Any]) -> dict[str, Any]:

@@ -152,6 +152,7 @@ credentials = Table(
     Column("base_url", String(500), doc="null: the backend's own address"),
     Column("master_id", String(16), nullable=False, doc="which master key sealed it"),
     Column("sealed", Text, nullable=False, doc="base64 of nonce and AES-256-GCM of the secret, bound to this row"),
+    Column("status", String(16), nullable=False, doc="unused, accepted, rejected or unreadable"),
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
     Column("last_used_at", Float),
@@ -161,7 +162,7 @@ credentials = Table(
 budgets = Table(
     "budgets",
     metadata,
-    Column("scope", String(200), primary_key=True, doc="key:ID, user:TENANT/NAME, tenant:NAME or model:NAME"),
+    Column("scope", String(200), primary_key=True, doc="key:ID, token: or user:TENANT/NAME, tenant:NAME, model:GLOB"),
     Column("period", String(10), primary_key=True, doc="a day, YYYY-MM-DD, or a month, YYYY-MM; UTC"),
     Column("tenant_id", String(64), nullable=False, doc="empty for a model's, which is everybody's"),
     Column("owner_id", String(64), nullable=False),
@@ -174,12 +175,14 @@ quotas = Table(
     metadata,
     Column("account", String(120), primary_key=True, doc="the backend; for a user's own key its id behind a #"),
     Column("model", String(300), primary_key=True, doc="empty where the provider counts all models together"),
-    Column("unit", String(16), primary_key=True, doc="requests or tokens"),
+    Column("unit", String(16), primary_key=True, doc="requests, tokens …; any: of what, the provider did not say"),
+    Column("span", String(8), primary_key=True, doc="the window's name, like day; empty: it did not say"),
     Column("tenant_id", String(64), nullable=False),
     Column("owner_id", String(64), nullable=False),
     Column("most", BigInteger, doc="in one window; null: the provider did not say"),
     Column("remaining", BigInteger, nullable=False),
     Column("resets_at", Float, nullable=False, doc="seconds since 1970, UTC: when all of it is there again"),
+    Column("evenly", Integer, nullable=False, doc="1: it comes back bit by bit until then"),
     Column("updated_at", Float, nullable=False),
 )
 

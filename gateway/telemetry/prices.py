@@ -122,9 +122,11 @@ class Tariff(Struct, frozen=True):
                 return step
         return self.steps[-1]
 
-    def most(self, input_tokens: int, output_tokens: int) -> int:
-        """In nano-USD: what a request of up to so many tokens can cost."""
-        reached = self.steps[self.steps.index(self._step(input_tokens)) :] if self.steps else ()
+    def most(self, input_tokens: int, output_tokens: int) -> int | None:
+        """In nano-USD: what a request of up to so many tokens can cost; None if nobody says what an answer costs."""
+        reached = [step for step in self.steps if input_tokens > step.over or step.over == 0]
+        if output_tokens and any(step.output is None and not step.output_most for step in reached):
+            return None
         tokens = max((input_tokens * s.input_most + output_tokens * s.output_most for s in reached), default=0)
         return -(-(self.request + tokens) // FINE)
 

@@ -190,7 +190,9 @@ class Ledger:
         try:
             while True:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wanted.wait(), FLUSH_S)
+                    # Not wait_for, which can lose a cancellation when the event is set in the same moment.
+                    async with asyncio.timeout(FLUSH_S):
+                        await self._wanted.wait()
                 self._wanted.clear()
                 writing = asyncio.create_task(self._flush(rows))
                 await asyncio.shield(writing)

@@ -1,4 +1,4 @@
-"""`python -m tests.bench [--quick] [--only gateway,bare]`: the whole comparison in one run."""
+"""`python -m tests.bench [--quick] [--only gateway,bare] [--overhead]`: the whole comparison in one run."""
 
 import argparse
 import json
@@ -13,7 +13,7 @@ from types import FrameType
 
 import msgspec
 
-from tests.bench import measure, report
+from tests.bench import measure, overhead, report
 from tests.bench.contestants import DEFAULT, STARTERS
 from tests.bench.measure import Bench, Figures, Plan
 from tests.bench.process import Process, StartFailed, module
@@ -22,6 +22,8 @@ from tests.bench.workload import WORKLOADS
 
 NORMAL = Plan(workloads=tuple(WORKLOADS), concurrency=(1, 16, 64), rounds=3, job_s=0.8)
 QUICK = Plan(workloads=tuple(name for name in WORKLOADS if name != "paced64"), concurrency=(1, 16), rounds=1, job_s=0.3)
+TURNS, QUICK_TURNS = 25, 7
+"""Of each variant, in measuring what governing adds."""
 
 
 def _say(text: str) -> None:
@@ -36,6 +38,7 @@ def _names(text: str) -> tuple[str, ...]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round: chat × 1 and 16, the other lanes × 16")
+    parser.add_argument("--overhead", action="store_true", help="only what keys, limits and usage add, in one process")
     parser.add_argument("--only", type=_names, default=DEFAULT, help=f"of {','.join(STARTERS)}")
     parser.add_argument("--workloads", type=_names, help=f"of {','.join(WORKLOADS)}")
     parser.add_argument("--concurrency", type=lambda s: tuple(map(int, _names(s))), help="such as 1,16,64")
@@ -107,6 +110,12 @@ def main() -> int:
     plan = _plan(options)
     machine, begun = _machine(), time.perf_counter()
     signal.signal(signal.SIGTERM, _stop)
+    turns = QUICK_TURNS if options.quick else TURNS
+    if options.overhead:
+        with tempfile.TemporaryDirectory(prefix="bench-") as name:
+            governing = overhead.measure(Path(name) / "governed", turns)
+        print(f"{machine}; {time.perf_counter() - begun:.0f} s\n\n{overhead.table(governing).text()}")
+        return 0
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         upstream = Process(
@@ -117,6 +126,8 @@ def main() -> int:
         try:
             skipped = _measure(bench, plan, options.only, folder)
             started, startup = _startup(folder, plan.rounds)
+            _say("governing")
+            governing = overhead.measure(folder / "governed", turns)
         finally:
             for process in [*(c.process for c in bench.contestants), load, upstream]:
                 process.stop()
@@ -127,6 +138,7 @@ def main() -> int:
         report.footprints(bench.footprints),
         *report.ratios(figures),
         *report.lanes(bench, figures),
+        overhead.table(governing),
     ]
     took = f"{time.perf_counter() - begun:.0f} s, {plan.rounds} round(s)"
     notes = [started, *report.caveats(figures), *skipped]
@@ -135,14 +147,21 @@ def main() -> int:
         parts = [f"{machine}; {took}.", *(t.markdown() for t in tables), report.GLOSSARY, *notes]
         options.markdown.write_text("\n\n".join(parts) + "\n")
     if options.json:
-        options.json.write_text(json.dumps(_record(machine, bench, figures, startup), indent=1) + "\n")
+        options.json.write_text(json.dumps(_record(machine, bench, figures, startup, governing), indent=1) + "\n")
     return _verdict(options.only, skipped, figures)
 
 
-def _record(machine: str, bench: Bench, figures: dict[measure.Cell, Figures], startup: dict[str, float]) -> object:
+def _record(
+    machine: str,
+    bench: Bench,
+    figures: dict[measure.Cell, Figures],
+    startup: dict[str, float],
+    governing: dict[str, float],
+) -> object:
     return {
         "machine": machine,
         "startup": startup,
+        "governing_cpu_us": governing,
         "footprints": msgspec.to_builtins(bench.footprints),
         "figures": [{**msgspec.to_builtins(cell), **msgspec.to_builtins(f)} for cell, f in figures.items()],
     }

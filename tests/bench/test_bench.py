@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.bench import chat, embeddings, messages
+from tests.bench import chat, embeddings, messages, overhead
 from tests.bench.contestants import STARTERS
 from tests.bench.load import Job, Outcome
 from tests.bench.measure import Bench, Plan
@@ -117,3 +117,10 @@ def test_a_table_reads_the_same_in_a_terminal_and_on_a_page() -> None:
     table = Table("t", ("", "req/s"), [("bare", "10"), ("nginx", "100")])
     assert table.text() == "t\n       req/s\n------------\nbare      10\nnginx    100"
     assert table.markdown() == "### t\n\n|  | req/s |\n| --- | ---: |\n| bare | 10 |\n| nginx | 100 |"
+
+
+def test_what_governing_adds_is_measured(tmp_path: Path) -> None:
+    figures = overhead.measure(tmp_path / "governed", 1)
+    table = overhead.table(figures)
+    assert [row[0] for row in table.rows] == [variant.name for variant in overhead.VARIANTS]
+    assert table.rows[-1][3] in {"met", "MISSED"}

@@ -7,10 +7,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import anthropic
 import httpx2
+import msgspec
 import openai
 import pytest
 
@@ -191,6 +194,152 @@ def test_an_openai_client_reads_it(limited: Gateway, upstream: Provider) -> None
             client.chat.completions.create(**small(), stream=True)
     assert (refused.value.type, refused.value.code) == ("requests", "rate_limit_exceeded")
     assert 1 <= int(refused.value.response.headers["retry-after"]) <= 120
+
+
+# --- What a user, a tenant and a model may use, and how a client stands -----------------------------
+
+
+PROVIDERS_HEADERS = {
+    "x-ratelimit-limit-requests": "5000",
+    "x-ratelimit-remaining-requests": "4999",
+    "x-ratelimit-limit-tokens": "2000000",
+    "x-ratelimit-reset-tokens": "6m0s",
+}
+
+
+@pytest.fixture(scope="module")
+def running_governed(running_provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    keys = [
+        {"name": name, "key": key_of(name), "tenant": "rivals" if name == "other" else "acme"}
+        for name in ("requests", "tokens", "streams", "sdk", "other", "anthropic")
+    ]
+    tree = {
+        "auth": {"mode": "api_key", "keys": keys},
+        "limits": {
+            "keys": {"tokens": {"tokens_per_minute": 100_000, "requests_per_minute": 500}},
+            "users": {"requests": {"requests_per_minute": 2}},
+            "tenants": {"acme": {"requests_per_minute": 1000}, "rivals": {"concurrent": 1}},
+            "models": {"up/answer:rare": {"requests_per_minute": 1}, "up/sco*": {"tokens_per_minute": 50}},
+        },
+        "backends": {"up": {"kind": "openai", "base_url": running_provider.url, "api_key": "k"}},
+    }
+    with gateway(tmp_path_factory.mktemp("governed"), tree) as house:
+        yield house
+
+
+@pytest.fixture
+def governed(running_governed: Gateway, upstream: Provider) -> Gateway:
+    return running_governed
+
+
+def test_a_refusal_says_whose_limit_it_is_and_no_more(governed: Gateway, upstream: Provider) -> None:
+    async def rare(x: Exchange, *_: str) -> None:
+        x.answer(wire.completion())
+
+    upstream.scripts["answer:rare"] = rare
+    with speaker(governed, "requests") as http, speaker(governed, "sdk") as other:
+        for _ in range(2):
+            http.post(CHAT, json=small()).raise_for_status()
+        refused = http.post(CHAT, json=small())
+        assert 1 <= refusal(refused, "requests") <= 30
+        assert error_of(refused)["message"].startswith("This user may make 2 requests a minute. Try again in ")
+        assert refused.headers["x-ratelimit-limit-requests"] == "2"
+        assert refused.headers["x-ratelimit-remaining-requests"] == "0"
+        assert refused.headers["x-ratelimit-reset-requests"][-1] == "s"
+
+        other.post(CHAT, json=small() | {"model": "up/answer:rare"}).raise_for_status()
+        refused = other.post(CHAT, json=small() | {"model": "up/answer:rare"})
+        assert refusal(refused, "requests") > 1
+        assert error_of(refused)["message"].startswith("Everybody together, with this model, may make 1 requests")
+        assert "acme" not in refused.text
+        other.post(CHAT, json=small()).raise_for_status()
+
+
+def test_a_client_is_told_how_it_stands(governed: Gateway, upstream: Provider) -> None:
+    async def limited(x: Exchange) -> None:
+        x.answer(wire.completion(), **PROVIDERS_HEADERS)
+
+    upstream.scripts["limited"] = limited
+    with speaker(governed, "tokens") as http, speaker(governed, "streams") as other:
+        got = http.post(CHAT, json=chat("up/limited", max_tokens=500)).headers
+        assert (got["x-ratelimit-limit-requests"], got["x-ratelimit-limit-tokens"]) == ("500", "100000")
+        assert got["x-ratelimit-remaining-requests"] == "499"
+        assert 99_000 < int(got["x-ratelimit-remaining-tokens"]) < 99_500
+        assert got["x-ratelimit-reset-requests"] == "120ms"
+        assert len(got.get_list("x-ratelimit-limit-requests")) == 1, "ours alone"
+        with http.stream("POST", CHAT, json=chat("up/answer", stream=True)) as stream:
+            assert stream.headers["x-ratelimit-remaining-requests"] in ("498", "499")
+        got = http.post(CHAT, json=chat("up/status:500")).headers
+        assert got["x-ratelimit-limit-requests"] == "500", "on errors as well"
+        # Where the gateway does not limit tokens, the provider's word passes.
+        got = other.post(CHAT, json=chat("up/limited")).headers
+        assert (got["x-ratelimit-limit-requests"], got["x-ratelimit-limit-tokens"]) == ("1000", "2000000")
+
+
+def test_an_anthropic_client_is_told_in_its_own_way(governed: Gateway) -> None:
+    with anthropic.Anthropic(base_url=governed.url, auth_token=key_of("tokens"), max_retries=0) as client:
+        raw_answer = client.messages.with_raw_response.create(
+            model="up/answer", max_tokens=5, messages=[{"role": "user", "content": "Hi"}]
+        )
+    got = raw_answer.headers
+    assert got["anthropic-ratelimit-requests-limit"] == "500"
+    assert int(got["anthropic-ratelimit-requests-remaining"]) < 500
+    assert int(got["anthropic-ratelimit-tokens-remaining"]) < 100_000
+    at = datetime.fromisoformat(got["anthropic-ratelimit-requests-reset"])
+    assert abs((at - datetime.now(UTC)).total_seconds()) < 30
+    assert not any(name.startswith("x-ratelimit") for name in got)
+
+
+def test_counting_tokens_uses_a_request_and_no_tokens(governed: Gateway) -> None:
+    with speaker(governed, "tokens") as http:
+        body = {"model": "up/answer", "messages": [{"role": "user", "content": "Hi " * 2000}]}
+        before = {row["unit"]: row["remaining"] for row in http.get("/v1/limits").json()["data"] if row["of"] == "key"}
+        http.post("/v1/messages/count_tokens", json=body)
+        after = {row["unit"]: row["remaining"] for row in http.get("/v1/limits").json()["data"] if row["of"] == "key"}
+    assert after["tokens_per_minute"] >= before["tokens_per_minute"]
+
+
+def test_what_binds_a_caller_can_be_looked_up(governed: Gateway) -> None:
+    with speaker(governed, "other") as http:
+        assert http.get("/v1/limits").json() == {
+            "object": "list",
+            "next_cursor": None,
+            "data": [
+                {
+                    "object": "limit",
+                    "of": "tenant",
+                    "name": "rivals",
+                    "unit": "concurrent",
+                    "limit": 1,
+                    "remaining": 1,
+                    "resets_at": None,
+                }
+            ],
+        }
+        rows = http.get("/v1/limits", params={"model": "up/scored"}).json()["data"]
+        assert [(row["of"], row["name"], row["unit"]) for row in rows] == [
+            ("tenant", "rivals", "concurrent"),
+            ("model", "up/sco*", "tokens_per_minute"),
+        ]
+        assert error_of(http.get("/v1/limits", params={"model": "none/such"}))["code"] == "model_not_found"
+
+
+def test_limits_that_change_go_on_from_what_was_used(running_provider: Provider, tmp_path: Path) -> None:
+    def tree(most: int) -> dict[str, Any]:
+        return {
+            "data_dir": str(tmp_path / "data"),
+            "limits": {"default": {"requests_per_minute": most}},
+            "backends": {"up": {"kind": "openai", "base_url": running_provider.url, "api_key": "k"}},
+        }
+
+    with gateway(tmp_path, tree(1000)) as house, speaking(house) as http:
+        for _ in range(5):
+            http.post(CHAT, json=small()).raise_for_status()
+        seen = len(house.lines)
+        port = {"server": {"port": 0}}
+        (tmp_path / "config.yaml").write_bytes(msgspec.yaml.encode(tree(6) | port))
+        house.wait_for("config_reloaded", since=seen)
+        assert http.post(CHAT, json=small()).headers["x-ratelimit-limit-requests"] == "6"
 
 
 # --- What a backend takes at once -------------------------------------------------------------------

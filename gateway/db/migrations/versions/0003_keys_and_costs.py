@@ -49,6 +49,7 @@ def upgrade() -> None:
         sa.Column("base_url", sa.String(500)),
         sa.Column("master_id", sa.String(16), nullable=False),
         sa.Column("sealed", sa.Text, nullable=False),
+        sa.Column("status", sa.String(16), nullable=False),
         sa.Column("created_at", sa.Float, nullable=False),
         sa.Column("updated_at", sa.Float, nullable=False),
         sa.Column("last_used_at", sa.Float),
@@ -68,11 +69,13 @@ def upgrade() -> None:
         sa.Column("account", sa.String(120), primary_key=True),
         sa.Column("model", sa.String(300), primary_key=True),
         sa.Column("unit", sa.String(16), primary_key=True),
+        sa.Column("span", sa.String(8), primary_key=True),
         sa.Column("tenant_id", sa.String(64), nullable=False),
         sa.Column("owner_id", sa.String(64), nullable=False),
         sa.Column("most", sa.BigInteger),
         sa.Column("remaining", sa.BigInteger, nullable=False),
         sa.Column("resets_at", sa.Float, nullable=False),
+        sa.Column("evenly", sa.Integer, nullable=False),
         sa.Column("updated_at", sa.Float, nullable=False),
     )
     op.create_table(

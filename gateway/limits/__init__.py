@@ -1,0 +1,1 @@
+"""What may be used: which limits bind a request, the counters that hold them, and the budgets."""
