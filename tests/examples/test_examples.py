@@ -21,6 +21,11 @@ SAYS = {
         r'"code":"model_not_found".*\nstatus 404',
         r'"object":"generation"',
     ],
+    "keys_and_usage.py": [
+        r"\Akey_[0-9a-f]{32} may ask for auto until 20\d\d-",
+        r"-- local/smollm2-135m-instruct: [1-9]\d* requests, [1-9]\d* tokens, \$0\.000000",
+        r"-- revoked: True",
+    ],
     "langchain_chat.py": [r"\A\s*\S", r"-- smollm2-135m-instruct (stop|length)\n\s*\S"],
     "langchain_structured.py": [
         r"Review\(sentiment='(positive|mixed|negative)', stars=[1-5], recommends=(True|False)\)"
