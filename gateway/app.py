@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 from litestar import Litestar
@@ -11,7 +10,6 @@ from litestar.datastructures import State
 from litestar.types import ASGIApp
 
 from backends.base import Backend
-from gateway.accounts import Accounts
 from gateway.api import (
     audit,
     chat,
@@ -33,28 +31,19 @@ from gateway.api import (
     usage,
 )
 from gateway.api.door import Door, Paths
+from gateway.archive import Archive
 from gateway.auth.authenticator import Tokens
 from gateway.auth.guard import guard
-from gateway.auth.issued import IssuedKeys
 from gateway.auth.registrar import Registrar
-from gateway.auth.vault import Vault
 from gateway.config import load
 from gateway.db import engine as database
-from gateway.db.audit import Act, AuditRows
-from gateway.db.budgets import BudgetRows
-from gateway.db.credentials import CredentialRows
-from gateway.db.keys import KeyRows
-from gateway.db.models import ModelRows
-from gateway.db.quotas import QuotaRows
-from gateway.db.responses import ResponseRows
-from gateway.db.usage import UsageRows
+from gateway.db.audit import Act
 from gateway.estate import build, open_things, retired, secrets
 from gateway.house import House
 from gateway.secrets import own_secrets
 from gateway.settings import Config, ConfigError
 from gateway.telemetry.logging import Redactor, configure, logger
 from gateway.telemetry.prices import load_table
-from gateway.telemetry.usage import forget_old
 from gateway.visit import Visit
 
 PRICES_S = 1.0
@@ -143,13 +132,11 @@ class Application:
             await one.aclose()
 
     async def _note_reload(self, sections: list[str]) -> None:
-        if self.house.acts is None:
-            return
         act = Act(
             actor="system", action="config.reload", target="config", tenant="default", detail={"sections": sections}
         )
         try:
-            await self.house.acts.add(act)
+            await self.house.kept.acts.add(act)
         except Exception as e:
             logger().error("audit_write_failed", action=act.action, error=type(e).__name__)
 
@@ -177,33 +164,16 @@ class Application:
         tasks: list[asyncio.Task[None]] = []
         try:
             await database.upgrade(engine)
-            await ModelRows(engine).put(found for models in house.estate.local.values() for found in models.values())
-            house.database_answers = partial(database.answers, engine)
-            house.turns = ResponseRows(engine)
-            house.limiter.budgets.open(BudgetRows(engine))
-            house.acts = AuditRows(engine)
-            house.issued = issued = IssuedKeys(key_rows := KeyRows(engine), own.key_pepper)
-            house.registrar = Registrar(key_rows, own.key_pepper, issued)
-            house.credentials = CredentialRows(engine)
-            vault = Vault(own.master_key, (key.encode() for key in house.estate.config.secrets.old_master_keys))
-            house.accounts = Accounts(house.credentials, vault, learn=self.redactor.learn, forget=house.book.forget)
-            await house.accounts.look()
-            tasks.append(asyncio.create_task(house.accounts.keep()))
-            await self._introduce(house.registrar)
-            tasks.append(asyncio.create_task(issued.write()))
+            house.archive = archive = Archive(engine, house, own, self.redactor)
+            await archive.open()
+            await self._introduce(archive.registrar)
             if (endpoint := house.estate.config.telemetry.otlp_endpoint) is not None:
                 # Not before it is wanted: the SDK takes a third of a second to import.
                 from gateway.telemetry.tracing import Tracer
 
                 house.tracer = Tracer(endpoint, house.estate.config, self.redactor)
                 house.ledger.traced = house.tracer.account
-            house.usage = UsageRows(engine)
-            tasks.append(asyncio.create_task(house.ledger.write_to(house.usage)))
-            tasks.append(asyncio.create_task(forget_old(house.usage, lambda: house.estate.config.telemetry.usage_days)))
             tasks.append(asyncio.create_task(self._load_prices()))
-            quotas = QuotaRows(engine)
-            house.quotas.recall(await quotas.all())
-            tasks.append(asyncio.create_task(house.quotas.write_to(quotas)))
             if house.estate.entry.tokens is not None:
                 house.estate.entry.tokens.warm()
             if self._path is not None:
@@ -212,16 +182,12 @@ class Application:
         finally:
             for task in (*tasks, *self._retiring):
                 task.cancel()
-            await asyncio.gather(*tasks, *self._retiring, return_exceptions=True)
+            await asyncio.gather(*tasks, *self._retiring, *self._noting, return_exceptions=True)
+            await asyncio.gather(*(one.aclose() for one in open_things(house.estate)), return_exceptions=True)
+            if house.archive is not None:
+                await house.archive.aclose()
             if house.tracer is not None:
                 await house.tracer.aclose()
-            await asyncio.gather(*(one.aclose() for one in open_things(house.estate)), return_exceptions=True)
-            await asyncio.gather(*self._noting)
-            if house.turns is not None:
-                await house.turns.settle()
-            if house.credentials is not None:
-                await house.credentials.settle()
-            await house.limiter.aclose()
             await engine.dispose()
 
     async def _watch(self, path: Path) -> None:

@@ -4,18 +4,13 @@ A request takes the estate once, when it comes in, and finishes on it whatever i
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from backends.base import Backend, Local
-from gateway.auth.authenticator import Authenticator, Issued
-from gateway.auth.registrar import Registrar
-from gateway.db.audit import AuditRows
-from gateway.db.credentials import CredentialRows
-from gateway.db.responses import ResponseRows
-from gateway.db.usage import UsageRows
+from gateway.auth.authenticator import Authenticator
 from gateway.limits.limiter import Limiter
 from gateway.registry import Registry
 from gateway.routing.dispatch import Dispatcher
@@ -31,7 +26,7 @@ from gateway.telemetry.usage import Ledger
 from gateway.visit import Visit
 
 if TYPE_CHECKING:
-    from gateway.accounts import Accounts
+    from gateway.archive import Archive
     from gateway.telemetry.tracing import Tracer
 
 
@@ -63,22 +58,8 @@ class House:
         self.dispatcher = Dispatcher(self.metrics, self.book, self.quotas)
         self._gate(estate)
         self.draining = False
-        self.database_answers: Callable[[], Awaitable[bool]] = _no
-        """Whether the database can be asked; set while the application runs."""
-        self.issued: Issued | None = None
-        """The keys that were given out; None until the database is open."""
-        self.registrar: Registrar | None = None
-        """Who gives keys out; likewise."""
-        self.acts: AuditRows | None = None
-        """What was done by whom; likewise."""
-        self.usage: UsageRows | None = None
-        """What requests cost, to be asked for; None until the database is open."""
-        self.turns: ResponseRows | None = None
-        """The conversations that are kept; None until the database is open."""
-        self.accounts: Accounts | None = None
-        """Users' own provider keys, in use; None until the database is open."""
-        self.credentials: CredentialRows | None = None
-        """The same, as they are kept; likewise."""
+        self.archive: Archive | None = None
+        """What is kept in the database; None until that is open."""
         self.redact: Callable[[str], str] = str
         """Masks secrets in a text; the application lends its own."""
         self.tracer: Tracer | None = None
@@ -111,8 +92,13 @@ class House:
     def leave(self, visit: Visit) -> None:
         self._guests.pop(id(visit), None)
         self.expelled.discard(id(visit))
-        if visit.lent and self.accounts is not None:
-            self.accounts.give_back(visit)
+        if visit.lent:
+            self.kept.accounts.give_back(visit)
+
+    @property
+    def kept(self) -> "Archive":
+        assert self.archive is not None, "the database is open while the application runs"
+        return self.archive
 
     @property
     def guests(self) -> list[Visit]:
@@ -140,7 +126,3 @@ class House:
         end = loop.time() + within_s
         while self._guests and loop.time() < end:
             await asyncio.sleep(0.02)
-
-
-async def _no() -> bool:
-    return False

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from litestar import get
 from msgspec import Struct
 
-from compat.canonical.error import InvalidRequest, Overloaded
+from compat.canonical.error import InvalidRequest
 from gateway.api.resource import PAGE, PAGE_MAX, Asked, cursor_of, number, page, word
 from gateway.auth.keycard import moment
 from gateway.db.audit import Event
@@ -45,10 +45,8 @@ def routes(house: House) -> list[Any]:
         "one transaction.",
     )
     async def list_audit(request: Asked) -> dict[str, Any]:
-        if house.acts is None:
-            raise Overloaded("The database is not open yet.", retry_after_s=1.0)
         limit, place = number(request, "limit", PAGE, PAGE_MAX, least=1), cursor_of(request) or ""
-        events = await house.acts.page(
+        events = await house.kept.acts.page(
             limit + 1,
             place or None,
             tenant=word(request, "tenant"),

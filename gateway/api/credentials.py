@@ -8,8 +8,7 @@ from litestar import Response, delete, get, post
 from litestar.params import FromPath
 from msgspec import Struct
 
-from compat.canonical.error import NotFound, Overloaded
-from gateway.accounts import Accounts
+from compat.canonical.error import NotFound
 from gateway.api.generation import SCOPE
 from gateway.api.resource import (
     PAGE,
@@ -27,7 +26,7 @@ from gateway.api.resource import (
 from gateway.auth.credentialform import NewCredential, secret_of
 from gateway.db.audit import Act
 from gateway.db.credentials import Credential as Row
-from gateway.db.credentials import CredentialRows, Draft
+from gateway.db.credentials import Draft
 from gateway.house import House
 
 _new = msgspec.json.Decoder(NewCredential)
@@ -60,7 +59,7 @@ def routes(house: House) -> list[Any]:
         "else's are.  Replaces the one you have for it (200).  It is sealed, and never shown again.",
     )
     async def put_credential(request: Asked) -> Response[Credential]:
-        rows, accounts = _kept(house)
+        rows, accounts = house.kept.credentials, house.kept.accounts
         form = await decoded(request, _new, may_hold_credentials=True)
         grant, visit = grant_of(request), visit_of(request)
         secret = await secret_of(form, estate_of(request).config.backends, grant)
@@ -105,7 +104,7 @@ def routes(house: House) -> list[Any]:
         description="The provider keys you brought, newest first, without the keys.  Administrators see everybody's.",
     )
     async def list_credentials(request: Asked) -> dict[str, Any]:
-        rows, accounts = _kept(house)
+        rows, accounts = house.kept.credentials, house.kept.accounts
         limit, place = number(request, "limit", PAGE, PAGE_MAX, least=1), cursor_of(request)
         tenant, user = word(request, "tenant"), word(request, "user")
         who = grant_of(request).principal
@@ -123,7 +122,7 @@ def routes(house: House) -> list[Any]:
         description="When it was given and used, and what the provider thought of it; never the key.",
     )
     async def get_credential(request: Asked, credential_id: FromPath[str]) -> Credential:
-        _, accounts = _kept(house)
+        accounts = house.kept.accounts
         return _card(accounts.current(await _found(house, request, credential_id)))
 
     @delete(
@@ -135,7 +134,7 @@ def routes(house: House) -> list[Any]:
         "minute.",
     )
     async def delete_credential(request: Asked, credential_id: FromPath[str]) -> dict[str, Any]:
-        rows, accounts = _kept(house)
+        rows, accounts = house.kept.credentials, house.kept.accounts
         row = await _found(house, request, credential_id)
         act = Act(
             actor=grant_of(request).principal.id,
@@ -153,15 +152,9 @@ def routes(house: House) -> list[Any]:
     return [put_credential, list_credentials, get_credential, delete_credential]
 
 
-def _kept(house: House) -> tuple[CredentialRows, Accounts]:
-    if house.credentials is None or house.accounts is None:
-        raise Overloaded("The database is not open yet.", retry_after_s=1.0)
-    return house.credentials, house.accounts
-
-
 async def _found(house: House, request: Asked, id_: str) -> Row:
     """A credential that whoever asks may know of: their own, or any for an administrator."""
-    rows, _ = _kept(house)
+    rows = house.kept.credentials
     who = grant_of(request).principal
     row = await rows.get(id_) if id_.isprintable() and len(id_) <= 40 else None
     if row is None or ((row.tenant, row.owner) != (who.tenant, who.id) and "admin" not in who.scopes):

@@ -6,7 +6,7 @@ import msgspec
 from litestar import delete, get, patch, post
 from litestar.params import FromPath
 
-from compat.canonical.error import Conflict, Overloaded
+from compat.canonical.error import Conflict
 from gateway.api.resource import (
     PAGE,
     PAGE_MAX,
@@ -22,7 +22,7 @@ from gateway.api.resource import (
 )
 from gateway.auth.keycard import ApiKey, NewApiKey, card, configured, new_card
 from gateway.auth.keyform import KeyChanges, NewKey, Rotation
-from gateway.auth.registrar import By, Registrar
+from gateway.auth.registrar import By
 from gateway.house import Estate, House
 
 _SCOPE = "admin"
@@ -43,7 +43,7 @@ def routes(house: House) -> list[Any]:
     )
     async def create_key(request: Asked) -> NewApiKey:
         form = await decoded(request, _new)
-        row, text = await _registrar(house).create(form, estate_of(request).backends, _by(request))
+        row, text = await house.kept.registrar.create(form, estate_of(request).backends, _by(request))
         return new_card(row, text)
 
     @get(
@@ -70,7 +70,7 @@ def routes(house: House) -> list[Any]:
         if place.startswith(_CONFIGURED):
             skip = int(digits) if (digits := place.removeprefix(_CONFIGURED)[:9]).isdecimal() else 0
         else:
-            rows = await _registrar(house).rows.page(
+            rows = await house.kept.registrar.rows.page(
                 limit + 1, place or None, tenant=tenant, owner=owner, revoked=revoked
             )
             cards = [card(row) for row in rows]
@@ -90,7 +90,7 @@ def routes(house: House) -> list[Any]:
     async def get_key(request: Asked, key_id: FromPath[str]) -> ApiKey:
         if (fixed := _fixed(request, key_id)) is not None:
             return fixed
-        return card(await _registrar(house).get(key_id))
+        return card(await house.kept.registrar.get(key_id))
 
     @patch(
         "/v1/keys/{key_id:str}",
@@ -101,7 +101,7 @@ def routes(house: House) -> list[Any]:
     async def change_key(request: Asked, key_id: FromPath[str]) -> ApiKey:
         _refuse_fixed(request, key_id)
         form = await decoded(request, _changes)
-        return card(await _registrar(house).change(key_id, form, estate_of(request).backends, _by(request)))
+        return card(await house.kept.registrar.change(key_id, form, estate_of(request).backends, _by(request)))
 
     @post(
         "/v1/keys/{key_id:str}/rotate",
@@ -114,7 +114,7 @@ def routes(house: House) -> list[Any]:
     async def rotate_key(request: Asked, key_id: FromPath[str]) -> NewApiKey:
         _refuse_fixed(request, key_id)
         form = await decoded(request, _rotation)
-        row, text = await _registrar(house).rotate(key_id, form.overlap_s, _by(request))
+        row, text = await house.kept.registrar.rotate(key_id, form.overlap_s, _by(request))
         return new_card(row, text)
 
     @delete(
@@ -126,16 +126,10 @@ def routes(house: House) -> list[Any]:
     )
     async def revoke_key(request: Asked, key_id: FromPath[str]) -> dict[str, Any]:
         _refuse_fixed(request, key_id)
-        row = await _registrar(house).revoke(key_id, _by(request))
+        row = await house.kept.registrar.revoke(key_id, _by(request))
         return {"id": row.id, "object": "api_key", "revoked": True}
 
     return [create_key, list_keys, get_key, change_key, rotate_key, revoke_key]
-
-
-def _registrar(house: House) -> Registrar:
-    if house.registrar is None:
-        raise Overloaded("The database is not open yet.", retry_after_s=1.0)
-    return house.registrar
 
 
 def _by(request: Asked) -> By:

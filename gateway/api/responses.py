@@ -183,7 +183,7 @@ def _named(error: GatewayError) -> GatewayError:
 
 
 async def _prepare(house: House, visit: Visit, asked: Envelope, plan: Plan) -> Prepared:
-    rows, tenant = turns_of(house), tenant_of(visit)
+    rows, tenant = house.kept.turns, tenant_of(visit)
     if bytes(asked.fields.get("conversation", b"null")) != b"null":
         # A provider's conversations have no tenant: whoever names one could read it.
         raise InvalidRequest(
@@ -276,11 +276,6 @@ LANGUAGE = Language(
 def endpoints(house: House) -> dict[str, ASGIApp]:
     path = "/v1/responses"
     return {path: endpoint(house, path, LANGUAGE)}
-
-
-def turns_of(house: House) -> ResponseRows:
-    assert house.turns is not None, "the database is open while the application runs"
-    return house.turns
 
 
 def tenant_of(visit: Visit) -> str:

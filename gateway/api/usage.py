@@ -9,7 +9,7 @@ from typing import Any
 from litestar import Response, get
 from litestar.response import Stream
 
-from compat.canonical.error import Forbidden, InvalidRequest, Overloaded
+from compat.canonical.error import Forbidden, InvalidRequest
 from gateway.api.resource import PAGE, PAGE_MAX, Asked, cursor_of, grant_of, number, page, word
 from gateway.db.usage import FIRST, GROUPS, UsageRows, Which
 from gateway.house import House
@@ -44,21 +44,19 @@ def routes(house: House) -> list[Any]:
         "known; sums leave such requests out and count them in `unpriced_requests`.",
     )
     async def list_usage(request: Asked) -> Response[Any]:
-        if house.usage is None:
-            raise Overloaded("The database is not open yet.", retry_after_s=1.0)
         which, by, as_csv = _which(request), _groups(request), _wants_csv(request)
         await house.ledger.caught_up(CATCH_UP_S)
         if as_csv:
             limit = number(request, "limit", 0, PAGE_MAX, least=1) or None
             return Stream(
-                csv_lines(columns(by), stretches(house.usage, which, by, limit)),
+                csv_lines(columns(by), stretches(house.kept.usage, which, by, limit)),
                 media_type="text/csv",
                 headers={"content-disposition": 'attachment; filename="usage.csv"'},
             )
         limit = number(request, "limit", PAGE, PAGE_MAX, least=1)
         if by:
-            return Response(await _summed(house.usage, which, by, limit, _skipped(request)))
-        rows = await house.usage.page(which, limit + 1, _place(request))
+            return Response(await _summed(house.kept.usage, which, by, limit, _skipped(request)))
+        rows = await house.kept.usage.page(which, limit + 1, _place(request))
         last = rows[limit - 1] if len(rows) > limit else None
         place = None if last is None else f"{last['created_at']!r} {last['id']}"
         return Response(page([shown(row) for row in rows], limit, place))

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _ADVISORY_LOCK = 0x706C7567
+Engine = AsyncEngine
 FAILURES = (DBAPIError, PoolTimeout, ConnectionError)
 """What a database that cannot be asked now is met as."""
 

@@ -226,7 +226,7 @@ def test_a_rotated_key_has_an_overlap_and_then_ends(admin: httpx2.Client, nobody
         ({"tags": {"a": "\x00"}}, "tags.a", "control"),
         ({"tags": {"": "x"}}, "tags", "empty"),
         ({"limits": {"requests_per_minute": 0}}, "limits.requests_per_minute", ">= 1"),
-        ({"limits": {"requests_per_minute": 10**30}}, "limits.requests_per_minute", "large"),
+        ({"limits": {"requests_per_minute": 10**30}}, "limits.requests_per_minute", "<= 1000000000000"),
         ({"limits": {"rpm": 5}}, "limits.rpm", "Unknown"),
         ({"expires_at": "2001-01-01T00:00:00Z"}, "expires_at", "future"),
         ({"expires_at": "9999-12-31T23:59:59Z"}, "expires_at", "hundred"),

@@ -1,0 +1,77 @@
+"""What is kept in the database, and who reads and writes it there: open while the application runs."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from gateway.accounts import Accounts
+from gateway.auth.issued import IssuedKeys
+from gateway.auth.registrar import Registrar
+from gateway.auth.vault import Vault
+from gateway.db import engine as database
+from gateway.db.audit import AuditRows
+from gateway.db.budgets import BudgetRows
+from gateway.db.credentials import CredentialRows
+from gateway.db.keys import KeyRows
+from gateway.db.models import ModelRows
+from gateway.db.quotas import QuotaRows
+from gateway.db.responses import ResponseRows
+from gateway.db.usage import UsageRows
+from gateway.house import House
+from gateway.secrets import OwnSecrets
+from gateway.telemetry.logging import Redactor
+from gateway.telemetry.usage import forget_old
+
+
+class Archive:
+    def __init__(self, engine: database.Engine, house: House, own: OwnSecrets, redactor: Redactor) -> None:
+        config = house.estate.config
+        self._engine = engine
+        self._house = house
+        self._writers: list[asyncio.Task[None]] = []
+        self._quotas = QuotaRows(engine)
+        keys = KeyRows(engine)
+        self.issued = IssuedKeys(keys, own.key_pepper)
+        """The keys that were given out."""
+        self.registrar = Registrar(keys, own.key_pepper, self.issued)
+        """Who gives keys out."""
+        self.acts = AuditRows(engine)
+        """What was done by whom."""
+        self.usage = UsageRows(engine)
+        """What requests took and cost."""
+        self.turns = ResponseRows(engine)
+        """The conversations that are kept."""
+        self.credentials = CredentialRows(engine)
+        """Users' own provider keys, as they are kept."""
+        vault = Vault(own.master_key, (key.encode() for key in config.secrets.old_master_keys))
+        self.accounts = Accounts(self.credentials, vault, learn=redactor.learn, forget=house.book.forget)
+        """The same, in use."""
+
+    async def open(self) -> None:
+        """Read what has to be known from the start, and begin to write."""
+        house, engine = self._house, self._engine
+        await ModelRows(engine).put(found for models in house.estate.local.values() for found in models.values())
+        house.limiter.budgets.open(BudgetRows(engine))
+        house.quotas.recall(await self._quotas.all())
+        await self.accounts.look()
+        self._write(self.accounts.keep())
+        self._write(self.issued.write())
+        self._write(house.ledger.write_to(self.usage))
+        self._write(forget_old(self.usage, lambda: house.estate.config.telemetry.usage_days))
+        self._write(house.quotas.write_to(self._quotas))
+
+    async def answers(self) -> bool:
+        """Whether the database can be asked right now."""
+        return await database.answers(self._engine)
+
+    async def aclose(self) -> None:
+        """Write what is not written yet."""
+        for writer in self._writers:
+            writer.cancel()
+        await asyncio.gather(*self._writers, return_exceptions=True)
+        await self.turns.settle()
+        await self.credentials.settle()
+        await self._house.limiter.aclose()
+
+    def _write(self, work: Coroutine[Any, Any, None]) -> None:
+        self._writers.append(asyncio.create_task(work))
