@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from backends.address import NotPublic
-from backends.http1 import ConnectTimedOut, Malformed
+from backends.http1 import ConnectTimedOut, Malformed, Unsendable
+from backends.response import Lost
 from compat.canonical.error import (
     AuthFailed,
     BackendError,
@@ -147,15 +148,21 @@ def of_exception(error: BaseException, provider: str) -> GatewayError | None:
     if isinstance(error, ssl.SSLError):
         return Unreachable(f"TLS with backend '{provider}' failed.")
     if isinstance(error, ConnectTimedOut):
-        return TimedOut(f"Backend '{provider}' could not be connected in time.")
+        late = TimedOut(f"Backend '{provider}' could not be connected in time.")
+        late.worked = False
+        return late
     if isinstance(error, TimeoutError):
         return TimedOut(f"Backend '{provider}' did not answer in time.")
     if isinstance(error, NotPublic):
         return BackendError(f"The address of backend '{provider}' is not a public one.", code="upstream_unreachable")
     if isinstance(error, OSError):
-        return Unreachable(f"The connection to backend '{provider}' was lost or refused.")
+        gone = Unreachable(f"The connection to backend '{provider}' was lost or refused.")
+        gone.worked = isinstance(error, Lost)  # it had been made, and the request sent
+        return gone
     if isinstance(error, Malformed):
         return BadResponse(f"Backend '{provider}' answered with what is not HTTP.")
+    if isinstance(error, Unsendable):
+        return BackendError(f"Backend '{provider}' cannot be asked: its key, or another header, has a line break.")
     if isinstance(error, UnicodeError):  # a name that cannot be one
         return Unreachable(f"The address of backend '{provider}' is not a URL.")
     return None

@@ -35,6 +35,10 @@ class Malformed(Exception):
     """What came is not HTTP, or its head is endless."""
 
 
+class Unsendable(ValueError):
+    """A request's head would not be one: a header has a line break, or a NUL."""
+
+
 class ConnectTimedOut(TimeoutError):
     """No connection within the time it may take."""
 
@@ -205,8 +209,8 @@ class Client:
     async def request(
         self, method: str, url: URL, headers: Mapping[str, str], body: bytes = b"", *, connect_s: float = 10.0
     ) -> Response:
-        """Send a request and wait for the head of its response.  Raises Lost, Malformed, ConnectTimedOut, OSError
-        and ssl.SSLError; cancelling it closes the connection."""
+        """Send a request and wait for the head of its response.  Raises Unsendable, Lost, Malformed, ConnectTimedOut,
+        OSError and ssl.SSLError; cancelling it closes the connection."""
         place = (url.scheme, url.raw_host or "", url.port or 80)
         head = _head(method, url, headers, len(body))
         connection = self._kept(place) or await self._connect(place, connect_s)
@@ -306,8 +310,9 @@ def _head(method: str, url: URL, headers: Mapping[str, str], length: int) -> byt
     if method == "POST":
         lines.append(f"content-length: {length}")
     text = "\r\n".join(lines) + "\r\n\r\n"
-    if text.count("\n") != len(lines) + 1:
-        raise ValueError("a header has a line break")
+    ends = len(lines) + 1
+    if text.count("\n") != ends or text.count("\r") != ends or "\0" in text:
+        raise Unsendable("a header has a line break or a NUL")
     try:
         return text.encode("latin-1")
     except UnicodeEncodeError:

@@ -172,8 +172,9 @@ class Wire:
         verdict = self._parse_error(body)
         return self._own(of_status(response.status, verdict, retry_after(response.headers), self._provider))
 
-    def _own(self, error: GatewayError) -> GatewayError:
-        """The error, said to a user whose own account it is about."""
+    def _own(self, error: GatewayError, *, worked: bool = False) -> GatewayError:
+        """The provider's own word, said to a user whose own account it is about."""
+        error.worked = worked
         if self._account is None or not isinstance(error, AuthFailed):
             return error
         return AuthFailed(
@@ -216,7 +217,7 @@ class Wire:
                 if out:
                     yield out
                 if tap.failure is not None:
-                    raise self._own(of_stream(tap.failure, self._provider))
+                    raise self._own(of_stream(tap.failure, self._provider), worked=tap.began)
                 if tap.done:
                     break
             if not tap.finished:

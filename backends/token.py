@@ -7,14 +7,16 @@ RFC 7523 (a signed assertion for a token), RFC 6749 section 6 (a refresh token f
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated
 from urllib.parse import urlencode
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 from yarl import URL
 
 from backends.failures import of_exception
 from backends.http1 import Client
+from backends.rsakey import private_key
 from compat.canonical.error import AuthFailed, BackendError, BadResponse, UpstreamFailed
 
 GOOGLE_TOKENS = "https://oauth2.googleapis.com/token"
@@ -30,7 +32,9 @@ LIFE_S = 3600.0
 """Of an assertion, and of a token whose answer does not say."""
 TIMEOUT_S = 15.0
 ANSWER_MAX_BYTES = 64 * 1024
-KEY_BITS_MIN = 2048
+WORD = r"[!#-&(-\[\]-_a-~]"
+"""A character of a key or token: printable ASCII without blanks, quotes and backslashes."""
+TOKEN_MAX = 8192
 
 
 class ServiceAccount(Struct, frozen=True):
@@ -54,10 +58,13 @@ class OAuthToken(Struct, frozen=True, forbid_unknown_fields=True):
     """In seconds since 1970, UTC; None: not known, or never."""
 
 
+_Token = Annotated[str, Meta(pattern=rf"\A{WORD}+\Z", max_length=TOKEN_MAX)]
+
+
 class _Answer(Struct, frozen=True):
-    access_token: str
+    access_token: _Token
     expires_in: float | None = None
-    refresh_token: str | None = None
+    refresh_token: _Token | None = None
 
 
 _answer = msgspec.json.Decoder(_Answer, strict=False)  # some say "3600"
@@ -146,6 +153,12 @@ class _Renewed:
     async def _renew(self) -> None:
         raise NotImplementedError
 
+    def _refusal(self) -> AuthFailed:
+        return AuthFailed(
+            f"The sign-in to your own account at backend '{self._provider}' was refused; "
+            "give it anew with POST /v1/credentials."
+        )
+
     async def _ask(self, url: str, form: Mapping[str, str]) -> _Answer:
         """Send a form to a token endpoint.  Raises BackendError."""
         headers = {
@@ -164,10 +177,7 @@ class _Renewed:
             error = of_exception(e, self._provider)
             raise e if error is None else error from e
         if response.status in (400, 401, 403):
-            raise AuthFailed(
-                f"The sign-in to your own account at backend '{self._provider}' was refused; "
-                "give it anew with POST /v1/credentials."
-            )
+            raise self._refusal()
         if response.status != 200:
             raise UpstreamFailed(f"The sign-in to your own account at backend '{self._provider}' failed.")
         try:
@@ -187,7 +197,10 @@ class Asserted(_Renewed):
 
     async def _renew(self) -> None:
         now = time.time()
-        assertion = await asyncio.to_thread(signed, self._account, now)
+        try:
+            assertion = await asyncio.to_thread(signed, self._account, now)
+        except ValueError as e:  # it was taken when more was
+            raise self._refusal() from e
         form = {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": assertion}
         answer = await self._ask(self._account.token_uri, form)
         self._take(answer.access_token, now + (answer.expires_in or LIFE_S))
@@ -246,21 +259,15 @@ class Refreshed(_Renewed):
 def signed(account: ServiceAccount, now: float) -> str:
     """The assertion that is exchanged for a token.  Takes milliseconds.  Raises ValueError for an unfit key."""
     from joserfc import jwt
-    from joserfc.errors import JoseError
     from joserfc.jwk import RSAKey
 
-    try:
-        key = RSAKey.import_key(account.private_key)
-        if not key.is_private or key.raw_value.key_size < KEY_BITS_MIN:
-            raise ValueError(f"must be a private RSA key of {KEY_BITS_MIN} bits or more")
-        header = {"alg": "RS256", **({"kid": account.private_key_id} if account.private_key_id else {})}
-        claims = {
-            "iss": account.client_email,
-            "scope": SCOPE,
-            "aud": account.token_uri,
-            "iat": int(now),
-            "exp": int(now + LIFE_S),
-        }
-        return jwt.encode(header, claims, key, algorithms=["RS256"])
-    except (JoseError, TypeError) as e:
-        raise ValueError("must be a private RSA key in PEM") from e
+    raw = private_key(account.private_key)
+    header = {"alg": "RS256", **({"kid": account.private_key_id} if account.private_key_id else {})}
+    claims = {
+        "iss": account.client_email,
+        "scope": SCOPE,
+        "aud": account.token_uri,
+        "iat": int(now),
+        "exp": int(now + LIFE_S),
+    }
+    return jwt.encode(header, claims, RSAKey(raw, raw), algorithms=["RS256"])

@@ -34,6 +34,8 @@ _path = re.compile(r" - at `\$\.?([^`]*)`$")
 _missing = re.compile(r"Object missing required field `([^`]+)`")
 _unknown = re.compile(r"Object contains unknown field `([^`]+)`")
 
+_TIMES = ("Invalid RFC3339 encoded datetime", "Expected `datetime` with a timezone component")
+
 _KINDS = {ord('"'): "string", ord("{"): "object", ord("["): "array", ord("t"): "boolean", ord("f"): "boolean"}
 _KINDS |= {ord("n"): "null"} | dict.fromkeys(b"-0123456789", "number")
 
@@ -157,6 +159,8 @@ def _explained(message: str, at: str) -> InvalidRequest:
             param=path or None,
             code="invalid_type" if path else None,
         )
+    if what in _TIMES:
+        what += ", like 2026-11-22T08:00:00Z"
     return InvalidRequest(
         f"Invalid value for '{path}': {what}." if path else what, param=path or None, code="invalid_value"
     )

@@ -20,11 +20,16 @@ def main(arguments: list[str]) -> int:
         return 2
     data, target, *files = map(Path, arguments)
     database = data / "gateway.db"
-    if not database.is_file():
-        print(f"backup: {database} is not there", file=sys.stderr)
-        return 1
+    for file in (database, *files):
+        if not file.is_file():
+            print(f"backup: {file} is not there, or no file", file=sys.stderr)
+            return 1
     os.umask(0o077)  # keys' hashes and conversations are in it
-    target.mkdir(parents=True)
+    try:
+        target.mkdir(parents=True)
+    except OSError as e:
+        print(f"backup: cannot make the folder {target}: {e.strerror}", file=sys.stderr)
+        return 1
     copy = target / "gateway.db"
     with closing(sqlite3.connect(database, timeout=30)) as live:
         # One read transaction: writers go on meanwhile, and what they write is not in it.

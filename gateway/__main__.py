@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import os
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -12,8 +13,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from compat.canonical.model import Modality
 from gateway import issuing, spending
-from gateway.config import load, schema
-from gateway.settings import Config, ConfigError, SelectionMode
+from gateway.config import PREFIX, load, schema
+from gateway.settings import ConfigError, SelectionMode
 
 if TYPE_CHECKING:
     from compat.canonical.model import Model
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, or 1 with a message on standard error."""
     asked = _parser().parse_args(arguments)
+    os.umask(0o077)  # what is kept holds conversations and secrets, and is nobody else's to read
     try:
         status: int = asked.run(asked)
     except ConfigError as e:
@@ -71,11 +73,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(asked: argparse.Namespace) -> int:
-    config = _loaded(asked, {"host": asked.host, "port": asked.port})
+    options = {"host": asked.host, "port": asked.port}
+    given = {f"{PREFIX}SERVER__{name.upper()}": str(value) for name, value in options.items() if value is not None}
+    config = load(asked.config, given=given)
     from gateway.app import Application
     from gateway.server import serve
 
-    serve(Application(config, path=asked.config, announce=partial(print, flush=True)), config)
+    application = Application(config, path=asked.config, given=given, announce=partial(print, flush=True))
+    serve(application, config)
     return 0
 
 
@@ -178,14 +183,6 @@ async def _estate(path: Path | None) -> "AsyncGenerator[Estate, None]":
     finally:
         for backend in estate.backends.values():
             await backend.aclose()
-
-
-def _loaded(asked: argparse.Namespace, server: dict[str, Any]) -> Config:
-    """The configuration with the command line's own settings laid over it, checked as a whole."""
-    import os
-
-    given = {f"PLUGGABLY__SERVER__{k.upper()}": str(v) for k, v in server.items() if v is not None}
-    return load(asked.config, {**os.environ, **given})
 
 
 if __name__ == "__main__":

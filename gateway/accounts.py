@@ -60,7 +60,7 @@ class Accounts:
         rows: Rows,
         vault: Vault,
         *,
-        learn: Callable[[Iterable[str], str], None],
+        learn: Callable[[Iterable[str]], None],
         forget: Callable[[str, str], None],
     ) -> None:
         self._rows = rows
@@ -116,7 +116,7 @@ class Accounts:
                 self._close(account)
 
     def seal(self, secret: Secret, bond: Sequence[str | None]) -> Sealed:
-        self._learn((*secret.words, *self._words()), "accounts")
+        self._learn((*secret.words, *self._words()))
         return self._vault.seal(msgspec.json.encode(secret), bond)
 
     def changed(self, row: Credential) -> None:
@@ -201,7 +201,7 @@ class Accounts:
         storage = Storage(
             load=lambda: self._load(row), save=lambda secret: self._save(row, secret), note=self._tell_words
         )
-        self._learn((*secret.words, *self._words()), "accounts")
+        self._learn((*secret.words, *self._words()))
         try:
             account = Account(row, secret, entry, storage)
         except (InvalidRequest, ValueError) as e:
@@ -267,7 +267,7 @@ class Accounts:
         return [word for account in (*self._open.values(), *self._leaving) for word in account.words]
 
     def _tell_words(self) -> None:
-        self._learn(self._words(), "accounts")
+        self._learn(self._words())
 
     def current(self, row: Credential) -> Credential:
         """The row, with what has not been written down yet."""

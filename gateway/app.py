@@ -1,10 +1,13 @@
 """The composition root: builds the application from a configuration."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import msgspec
 from litestar import Litestar
 from litestar.datastructures import State
 from litestar.types import ASGIApp
@@ -34,7 +37,8 @@ from gateway.api.door import Door, Paths
 from gateway.archive import Archive
 from gateway.auth.authenticator import Tokens
 from gateway.auth.guard import guard
-from gateway.auth.registrar import Registrar
+from gateway.auth.registrar import SYSTEM, Registrar
+from gateway.checks import is_exposed
 from gateway.config import load
 from gateway.db import engine as database
 from gateway.db.audit import Act
@@ -43,11 +47,12 @@ from gateway.house import House
 from gateway.secrets import own_secrets
 from gateway.settings import Config, ConfigError
 from gateway.telemetry.logging import Redactor, configure, logger
-from gateway.telemetry.prices import load_table
 from gateway.visit import Visit
 
 PRICES_S = 1.0
 """How long after the start the table of prices is loaded: not while others want to start as well."""
+CLOSE_S = 10.0
+"""How long a database that does not answer may hold up the end."""
 RELOAD_S = 1.0
 """How often the configuration file is looked at."""
 
@@ -56,7 +61,7 @@ No key may administer this gateway yet, so here is one.  It is shown only now: k
 
   {key}
 
-More keys: POST /v1/keys, or pluggably keys create.
+More keys: POST /v1/keys, or pluggably keys create with the same --config.
 """
 
 GENERATING = (chat, completions, embeddings, images, messages, responses, generate)
@@ -67,18 +72,29 @@ class Application:
     """The ASGI application, and the house behind it for whoever runs it."""
 
     def __init__(
-        self, config: Config, *, path: Path | None = None, announce: Callable[[str], None] | None = None
+        self,
+        config: Config,
+        *,
+        path: Path | None = None,
+        given: Mapping[str, str] | None = None,
+        announce: Callable[[str], None] | None = None,
     ) -> None:
-        """announce: shows a key to whoever starts the gateway, where none may administer it yet."""
+        """given: as `load` takes it, for every reload as well.
+
+        announce: shows a key to whoever started the gateway, where none may administer it yet.
+        """
         self.redactor = Redactor()
         self.redactor.learn(secrets(config))
         configure(config.telemetry.log_level, config.telemetry.log_format, self.redactor)
         self.house = House(build(config))
         self.house.redact = self.redactor
+        self.failure: ConfigError | None = None
+        """Why it could not start."""
         self._path = path
+        self._given = given
         self._announce = announce
         self._retiring: list[asyncio.Task[None]] = []
-        self._noting: set[asyncio.Task[None]] = set()
+        self._following: set[asyncio.Task[None]] = set()
         self.litestar = Litestar(
             route_handlers=[handler for resource in RESOURCES for handler in resource.routes(self.house)],
             guards=[guard],
@@ -95,35 +111,52 @@ class Application:
         self.asgi: ASGIApp = Door(Paths(self.endpoints, self.litestar), self.house)
 
     def reload(self) -> None:
-        """Read the configuration file again and swap it in whole.  Raises ConfigError, changing nothing.
+        """Read the configuration again and swap it in whole; one that cannot be used is refused, and the old one stays.
 
         Requests under way finish on the old one; its backends are closed after them.
         """
+        try:
+            self._swap(load(self._path, given=self._given))
+        except Exception as e:  # a watch that ended here would never be missed
+            self.house.metrics.reloads.labels("refused").inc()
+            reason = str(e) if isinstance(e, ConfigError) else f"{type(e).__name__}: {e}"
+            logger().error("config_refused", reason=reason)
+
+    def _swap(self, wanted: Config) -> None:
         house = self.house
         old = house.estate
-        try:
-            new = build(load(self._path), old)
-        except ConfigError:
-            house.metrics.reloads.labels("refused").inc()
-            raise
+        self.redactor.learn(secrets(wanted) + secrets(old.config))
+        # The socket stays where it is, whatever the file says now; it is by the socket that strangers come in.
+        bound = old.config.server
+        server = msgspec.structs.replace(wanted.server, host=bound.host, port=bound.port)
+        config = msgspec.structs.replace(wanted, server=server)
+        if is_exposed(config):
+            raise ConfigError(
+                f"auth.mode: 'local' needs no key, but other machines reach this gateway on {bound.host} until it is "
+                "started again. Restart it, or set auth.mode to api_key."
+            )
+        new = build(config, old)
         house.metrics.reloads.labels("accepted").inc()
-        if new.config.server != old.config.server or new.config.database_url != old.config.database_url:
+        if wanted.server != bound or wanted.database_url != old.config.database_url:
             logger().warning("config_needs_restart", sections="server, database")
-        if new.config.secrets != old.config.secrets:
+        if wanted.secrets != old.config.secrets:
             logger().warning("config_needs_restart", sections="secrets")
-        if new.config.telemetry.otlp_endpoint != old.config.telemetry.otlp_endpoint:
+        if wanted.telemetry.otlp_endpoint != old.config.telemetry.otlp_endpoint:
             logger().warning("config_needs_restart", sections="telemetry.otlp_endpoint")
-        self.redactor.learn(secrets(new.config) + secrets(old.config))
         house.move(new)
         if new.entry.tokens is not None:
             new.entry.tokens.warm()
         logger().info("config_reloaded")
         if sections := _differing(old.config, new.config):
-            noting = asyncio.create_task(self._note_reload(sections))
-            self._noting.add(noting)
-            noting.add_done_callback(self._noting.discard)
+            self._follow(self._note_reload(sections))
+            self._follow(self._introduce_late())
         if leaving := retired(old, new):
             self._retiring.append(asyncio.create_task(self._retire(leaving, house.guests, old.config)))
+
+    def _follow(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._following.add(task)
+        task.add_done_callback(self._following.discard)
 
     async def _retire(self, leaving: Sequence[Backend | Tokens], guests: list[Visit], config: Config) -> None:
         longest_s = max((entry.timeouts.total_s for entry in config.models.values()), default=600.0)
@@ -133,7 +166,11 @@ class Application:
 
     async def _note_reload(self, sections: list[str]) -> None:
         act = Act(
-            actor="system", action="config.reload", target="config", tenant="default", detail={"sections": sections}
+            actor=SYSTEM.actor,
+            action="config.reload",
+            target="config",
+            tenant="default",
+            detail=SYSTEM.signed({"sections": sections}),
         )
         try:
             await self.house.kept.acts.add(act)
@@ -150,23 +187,31 @@ class Application:
             self._announce(FIRST_KEY.format(key=text))
             logger().info("admin_key_issued", id=row.id)
 
+    async def _introduce_late(self) -> None:
+        try:
+            await self._introduce(self.house.kept.registrar)
+        except Exception as e:
+            cure = "pluggably keys create --scope admin makes a key"
+            logger().error("admin_key_failed", error=type(e).__name__, cure=cure)
+
     async def _load_prices(self) -> None:
         await asyncio.sleep(PRICES_S)
-        if self.house.estate.prices.asks_table:
-            await asyncio.to_thread(load_table)
+        await self.house.estate.prices.load()
 
     @asynccontextmanager
     async def _lifespan(self, _: Litestar) -> AsyncGenerator[None, None]:
         house = self.house
-        own = own_secrets(house.estate.config)
-        self.redactor.learn((getattr(own, name).decode() for name in own.__struct_fields__), "own")
-        engine = database.connect(house.estate.config.database_url)
+        engine: database.Engine | None = None
         tasks: list[asyncio.Task[None]] = []
         try:
-            await database.upgrade(engine)
-            house.archive = archive = Archive(engine, house, own, self.redactor)
-            await archive.open()
-            await self._introduce(archive.registrar)
+            own = own_secrets(house.estate.config)
+            self.redactor.learn((getattr(own, name).decode() for name in own.__struct_fields__), "own")
+            with database.usable():
+                engine = database.connect(house.estate.config.database_url)
+                await database.upgrade(engine)
+                house.archive = archive = Archive(engine, house, own, self.redactor)
+                await archive.open()
+                await self._introduce(archive.registrar)
             if (endpoint := house.estate.config.telemetry.otlp_endpoint) is not None:
                 # Not before it is wanted: the SDK takes a third of a second to import.
                 from gateway.telemetry.tracing import Tracer
@@ -179,16 +224,22 @@ class Application:
             if self._path is not None:
                 tasks.append(asyncio.create_task(self._watch(self._path)))
             yield
+        except ConfigError as e:
+            self.failure = e
+            # Which would tell of it as of a crash; whoever runs this does so in one line.
+            logging.getLogger("uvicorn.error").disabled = True
+            raise
         finally:
             for task in (*tasks, *self._retiring):
                 task.cancel()
-            await asyncio.gather(*tasks, *self._retiring, *self._noting, return_exceptions=True)
+            await asyncio.gather(*tasks, *self._retiring, *self._following, return_exceptions=True)
             await asyncio.gather(*(one.aclose() for one in open_things(house.estate)), return_exceptions=True)
             if house.archive is not None:
-                await house.archive.aclose()
+                await _within(CLOSE_S, house.archive.aclose(), "archive_unsettled")
             if house.tracer is not None:
                 await house.tracer.aclose()
-            await engine.dispose()
+            if engine is not None:
+                await _within(CLOSE_S, engine.dispose(), "database_unclosed")
 
     async def _watch(self, path: Path) -> None:
         # One stat a second instead of a watch on the folder, which wakes for every log line written there.
@@ -199,10 +250,16 @@ class Application:
             if stamp in (seen, None):
                 continue
             seen = stamp
-            try:
-                self.reload()
-            except ConfigError as e:
-                logger().error("config_refused", reason=str(e))
+            self.reload()
+
+
+async def _within(seconds: float, work: Awaitable[None], else_: str) -> None:
+    """Do the work, or give it up and say so."""
+    try:
+        async with asyncio.timeout(seconds):
+            await work
+    except TimeoutError:
+        logger().error(else_, after_s=seconds)
 
 
 def _differing(old: Config, new: Config) -> list[str]:

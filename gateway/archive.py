@@ -18,9 +18,13 @@ from gateway.db.quotas import QuotaRows
 from gateway.db.responses import ResponseRows
 from gateway.db.usage import UsageRows
 from gateway.house import House
+from gateway.limits.budgets import KEPT_DAYS
 from gateway.secrets import OwnSecrets
 from gateway.telemetry.logging import Redactor
 from gateway.telemetry.usage import forget_old
+
+REPORT_S = 30.0
+"""How long the database may take for one question about usage."""
 
 
 class Archive:
@@ -37,27 +41,28 @@ class Archive:
         """Who gives keys out."""
         self.acts = AuditRows(engine)
         """What was done by whom."""
-        self.usage = UsageRows(engine)
+        self.usage = UsageRows(engine, REPORT_S)
         """What requests took and cost."""
         self.turns = ResponseRows(engine)
         """The conversations that are kept."""
         self.credentials = CredentialRows(engine)
         """Users' own provider keys, as they are kept."""
         vault = Vault(own.master_key, (key.encode() for key in config.secrets.old_master_keys))
-        self.accounts = Accounts(self.credentials, vault, learn=redactor.learn, forget=house.book.forget)
+        self.accounts = Accounts(self.credentials, vault, learn=redactor.learn_users, forget=house.book.forget)
         """The same, in use."""
 
     async def open(self) -> None:
         """Read what has to be known from the start, and begin to write."""
         house, engine = self._house, self._engine
         await ModelRows(engine).put(found for models in house.estate.local.values() for found in models.values())
-        house.limiter.budgets.open(BudgetRows(engine))
+        house.limiter.budgets.open(spent := BudgetRows(engine))
         house.quotas.recall(await self._quotas.all())
         await self.accounts.look()
         self._write(self.accounts.keep())
         self._write(self.issued.write())
         self._write(house.ledger.write_to(self.usage))
         self._write(forget_old(self.usage, lambda: house.estate.config.telemetry.usage_days))
+        self._write(forget_old(spent, lambda: KEPT_DAYS, "budgets"))
         self._write(house.quotas.write_to(self._quotas))
 
     async def answers(self) -> bool:

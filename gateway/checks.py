@@ -2,9 +2,10 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from urllib.parse import urlsplit
 
+from gateway.auth.credential import is_token
 from gateway.auth.endpoint import is_prefix
 from gateway.settings import LOOPBACK, SCOPES, Auth, Config, ConfigError, Jwt, Target
 
@@ -12,18 +13,27 @@ SECRET_MIN = 16
 """Characters that make a text a secret rather than a word."""
 OWN_SECRET_MIN = 32
 """The same of the gateway's own."""
+NAME_MAX = 64
+"""Characters of a configured key's name, which stands for its user in the database."""
 is_tenant = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}").fullmatch
+_is_database = re.compile(
+    r"sqlite\+aiosqlite:///.+|postgresql\+asyncpg://([^:/]*(:[^@]*)?@)?(\[[^/?\]]+\]|[^/:?@]*)(:\d{1,5})?([/?].*)?"
+).fullmatch
 
 
 def check(config: Config) -> None:
     """Raises ConfigError."""
     server = config.server
-    if config.auth.mode == "local" and server.host not in LOOPBACK:
+    if is_exposed(config):
         raise ConfigError(
             f"server.host: {server.host} can be reached from other machines, but auth.mode is 'local' (no key "
             "needed). Set auth.mode to api_key, or server.host to 127.0.0.1."
         )
-    _check_auth(config.auth)
+    if not _is_database(config.database_url):
+        raise ConfigError(
+            "database.url: must be sqlite+aiosqlite:///FILE or postgresql+asyncpg://USER:PASSWORD@HOST:PORT/NAME"
+        )
+    _check_auth(config.auth, config.backends)
     for name, secret in config.secrets.named():
         if secret is not None and len(secret) < OWN_SECRET_MIN:
             raise ConfigError(f"secrets.{name}: too short to be a secret; use at least {OWN_SECRET_MIN} characters")
@@ -44,6 +54,11 @@ def check(config: Config) -> None:
     for name, backend in config.backends.items():
         if backend.terms.own_keys == "required" and not hasattr(backend.settings, "api_key"):
             raise ConfigError(f"backends.{name}.own_keys: a backend of kind '{backend.kind}' takes no keys at all")
+        url = getattr(backend.settings, "base_url", None)
+        if url is not None and not _is_url(url):
+            raise ConfigError(
+                f"backends.{name}.base_url: is no URL; it must be like https://HOST/PATH or http://HOST:PORT"
+            )
         for n, prefix in enumerate(backend.terms.user_endpoints):
             if not is_prefix(prefix):
                 raise ConfigError(
@@ -60,6 +75,11 @@ def check(config: Config) -> None:
                 _check_routes(f"models.{name}.routes.{modality}", routes, config)
 
 
+def is_exposed(config: Config) -> bool:
+    """Whether anybody on another machine could use the gateway without a key."""
+    return config.auth.mode == "local" and config.server.host not in LOOPBACK
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint at what may have been meant, to be put behind what is wrong."""
     known = list(known)
@@ -67,16 +87,30 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else (f"; valid are {', '.join(known)}" if known else "")
 
 
-def _check_auth(auth: Auth) -> None:
+def _check_auth(auth: Auth, backends: Collection[str]) -> None:
     names: set[str] = set()
+    holders: dict[str, str] = {}
     for n, key in enumerate(auth.keys):
+        if not key.name.strip() or len(key.name) > NAME_MAX or not key.name.isprintable():
+            raise ConfigError(f"auth.keys[{n}].name: must have 1 to {NAME_MAX} printable characters")
+        if not key.key.isascii() or not key.key.isprintable() or key.key != key.key.strip():
+            raise ConfigError(
+                f"auth.keys[{n}].key: must be printable ASCII without blanks at its ends, or no client could send it"
+            )
+        if auth.takes_tokens and is_token(key.key):
+            raise ConfigError(f"auth.keys[{n}].key: has the shape of a token and would be taken for one; use another")
         if len(key.key) < SECRET_MIN:
             raise ConfigError(f"auth.keys[{n}].key: too short to be a secret; use at least {SECRET_MIN} characters")
         if key.name in names:
             raise ConfigError(f"auth.keys[{n}].name: '{key.name}' is used twice")
         names.add(key.name)
+        if (other := holders.setdefault(key.key, key.name)) != key.name:
+            raise ConfigError(f"auth.keys[{n}].key: '{other}' has the same one; each needs its own")
         _check_scopes(f"auth.keys[{n}].scopes", key.scopes)
         _check_tenant(f"auth.keys[{n}].tenant", key.tenant)
+        for m, backend in enumerate(key.backends or ()):
+            if backend not in backends:
+                raise ConfigError(f"auth.keys[{n}].backends[{m}]: '{backend}' is unknown{nearest(backend, backends)}")
     if auth.takes_tokens and auth.jwt is None:
         raise ConfigError(
             f"auth.jwt: auth.mode is '{auth.mode}', but no issuer is named; add {{issuer: https://…, audience: …}}"
@@ -116,6 +150,15 @@ def is_guarded(url: str, *, loopback: bool = True) -> bool:
     if not host or parts.fragment or parts.username is not None or not url.isascii() or not url.isprintable():
         return False
     return parts.scheme == "https" or (parts.scheme == "http" and loopback and host in LOOPBACK)
+
+
+def _is_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(host) and url.isprintable() and " " not in url
 
 
 def _check_scopes(at: str, scopes: Iterable[str]) -> None:

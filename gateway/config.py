@@ -18,7 +18,7 @@ from backends import KINDS, settings_of
 from backends.base import Timeouts
 from compat.canonical.model import Modality
 from gateway.checks import check, nearest
-from gateway.interpolation import interpolated, shielded
+from gateway.interpolation import expanded, interpolated, shielded
 from gateway.routing.breaker import Rule
 from gateway.settings import (
     EMBEDDED_MODEL,
@@ -48,24 +48,32 @@ PREFIX = "PLUGGABLY__"
 _name = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-def load(path: Path | None, environ: Mapping[str, str] | None = None) -> Config:
-    """Read a configuration file (None: defaults) and the environment.  Raises ConfigError."""
+def load(path: Path | None, environ: Mapping[str, str] | None = None, given: Mapping[str, str] | None = None) -> Config:
+    """Read a configuration file (None: defaults) and the environment.  Raises ConfigError.
+
+    given: more of the environment, which goes before it: what the command line says.
+    """
     environ = os.environ if environ is None else environ
     tree: Any = {}
     if path is not None:
         try:
-            tree = msgspec.yaml.decode(shielded(path.read_text()))
+            tree = _yaml(shielded(path.read_text()), str(path))
         except OSError as e:
             raise ConfigError(f"{path}: cannot be read: {e.strerror}") from e
-        except (msgspec.DecodeError, UnicodeDecodeError) as e:
+        except UnicodeDecodeError as e:
             raise ConfigError(f"{path}: not YAML: {e}") from e
         if tree is None:
             tree = {}
         if not isinstance(tree, dict):
             raise ConfigError(f"{path}: must be a mapping of sections")
-    tree = interpolated(tree, environ)
-    _overlay(tree, environ)
-    return decode(tree, environ)
+    try:
+        tree = interpolated(tree, environ)
+        _overlay(tree, environ)
+        _overlay(tree, given or {})
+        return decode(tree, environ)
+    except RecursionError as e:
+        at = path or "the environment"
+        raise ConfigError(f"{at}: an alias stands inside what it names, or all is nested too deep; write it out") from e
 
 
 def decode(tree: dict[str, Any], environ: Mapping[str, str]) -> Config:
@@ -74,7 +82,7 @@ def decode(tree: dict[str, Any], environ: Mapping[str, str]) -> Config:
         file = msgspec.convert(tree, File, strict=False)
     except msgspec.ValidationError as e:
         raise ConfigError(_explained(str(e), tree)) from e
-    data_dir = Path(file.data_dir).expanduser() if file.data_dir else default_data_dir(environ)
+    data_dir = expanded(file.data_dir, "data_dir") if file.data_dir else default_data_dir(environ)
     config = Config(
         server=file.server,
         data_dir=data_dir,
@@ -100,10 +108,10 @@ def schema() -> dict[str, Any]:
 def default_data_dir(environ: Mapping[str, str]) -> Path:
     """`$PLUGGABLY__DATA_DIR`, else the platform's folder for a user's data."""
     if given := environ.get(f"{PREFIX}DATA_DIR"):
-        return Path(given).expanduser()
+        return expanded(given, "data_dir")
     if sys.platform == "darwin":
-        return Path("~/Library/Application Support/pluggably").expanduser()
-    return Path(environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "pluggably"
+        return expanded("~/Library/Application Support/pluggably", "data_dir")
+    return expanded(environ.get("XDG_DATA_HOME") or "~/.local/share", "data_dir") / "pluggably"
 
 
 def _backends_of(file: File) -> dict[str, dict[str, Any]]:
@@ -156,10 +164,16 @@ def _overlay(tree: dict[str, Any], environ: Mapping[str, str]) -> None:
             if not isinstance(node, dict):
                 raise ConfigError(f"{name}: '{part}' is not a section")
         last = next((k for k in node if k.lower() == path[-1]), path[-1])
-        try:
-            node[last] = msgspec.yaml.decode(value.encode()) if value[:1] in "[{" else value
-        except (msgspec.DecodeError, IndexError) as e:
-            raise ConfigError(f"{name}: not a YAML value") from e
+        node[last] = _yaml(value, name) if value[:1] in "[{" else value
+
+
+def _yaml(text: str, at: str) -> Any:
+    try:
+        return msgspec.yaml.decode(text)
+    except msgspec.DecodeError as e:
+        raise ConfigError(f"{at}: not YAML: {e}") from e
+    except Exception as e:  # a date that is none, say: the parser lets through whatever its parts raise
+        raise ConfigError(f"{at}: not YAML: a value cannot be read ({type(e).__name__}); put it in quotes") from e
 
 
 _SECTIONS: dict[str, type[Struct]] = {

@@ -13,6 +13,7 @@ from pathlib import Path
 from backends.base import Local
 from backends.local import gguf
 from compat.canonical.model import Model
+from gateway.interpolation import expanded
 from gateway.settings import EMBEDDED_MODEL
 from gateway.telemetry.logging import logger
 
@@ -48,7 +49,7 @@ def discover(backend: str, folders: Iterable[str]) -> dict[str, Local]:
     if path := embedded_path():
         _add(found, backend, EMBEDDED_MODEL, path, _EMBEDDED_SOURCE, EMBEDDED_DEFAULTS)
     for folder in folders:
-        root = Path(folder).expanduser()
+        root = expanded(folder, f"backends.{backend}.model_dirs")
         if not root.is_dir():
             continue
         for path in sorted(root.rglob("*.gguf")):

@@ -4,7 +4,7 @@ A request takes the estate once, when it comes in, and finishes on it whatever i
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -20,6 +20,7 @@ from gateway.routing.quota import QuotaBook
 from gateway.routing.router import Router
 from gateway.settings import Config
 from gateway.telemetry.gauges import Gauges
+from gateway.telemetry.logging import Redactor
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.prices import Prices
 from gateway.telemetry.usage import Ledger
@@ -60,7 +61,7 @@ class House:
         self.draining = False
         self.archive: Archive | None = None
         """What is kept in the database; None until that is open."""
-        self.redact: Callable[[str], str] = str
+        self.redact = Redactor()
         """Masks secrets in a text; the application lends its own."""
         self.tracer: Tracer | None = None
         """Where traces are sent; None while nobody wants them."""

@@ -36,13 +36,21 @@ def interpolated(value: Any, environ: Mapping[str, str], at: str = "") -> Any:
     return _shielded.sub(lambda found: _value(bytes.fromhex(found[1]).decode(), environ, at), value)
 
 
+def expanded(path: str, at: str) -> Path:
+    """A path that may begin with `~`.  Raises ConfigError."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as e:
+        raise ConfigError(f"{at}: '{path}' names no home folder; write the path in full") from e
+
+
 def _value(wanted: str, environ: Mapping[str, str], at: str) -> str:
     if wanted.startswith("file:"):
-        path = Path(wanted.removeprefix("file:")).expanduser()
+        path = expanded(wanted.removeprefix("file:"), at)
         try:
-            return path.read_text().rstrip("\n")
-        except (OSError, UnicodeDecodeError) as e:
-            reason = e.strerror if isinstance(e, OSError) else "not a text"
+            return path.read_text().rstrip("\r\n")
+        except (OSError, ValueError) as e:
+            reason = e.strerror if isinstance(e, OSError) else "not a text, or no file's name"
             raise ConfigError(f"{at}: the file {path} cannot be read: {reason}") from e
     name, dash, default = wanted.partition(":-")
     if given := environ.get(name):

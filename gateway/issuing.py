@@ -38,7 +38,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
 
     create = command("create", _create, "Create a key and print it: it is shown only now.")
     create.add_argument("--name", required=True, help="what it is called in lists and logs")
-    create.add_argument("--scope", action="append", help="what it is good for; may be repeated (inference)")
+    create.add_argument("--scope", action="append", help="its use; may be repeated (inference, models:read)")
     create.add_argument("--tenant", default="default", help="keys of one tenant share its objects (default)")
     create.add_argument("--owner", help="the user it stands for (the name)")
     create.add_argument("--model", action="append", help="a name or glob it may ask for; may be repeated (any)")
@@ -73,11 +73,11 @@ def _command(run: Callable[[argparse.Namespace], Awaitable[None]]) -> Callable[[
 
 async def _create(asked: argparse.Namespace) -> None:
     from gateway.auth.keycard import new_card
-    from gateway.auth.keyform import NewKey
+    from gateway.auth.keyform import SCOPES_GIVEN, NewKey
 
     form = NewKey(
         name=asked.name,
-        scopes=tuple(asked.scope or ("inference",)),
+        scopes=tuple(asked.scope or SCOPES_GIVEN),
         tenant=asked.tenant,
         owner=asked.owner,
         models=asked.model and tuple(asked.model),
@@ -155,7 +155,7 @@ def _by() -> "By":
         user = getpass.getuser()
     except (OSError, KeyError):
         user = str(os.getuid())
-    return By(actor=f"cli:{user}")
+    return By(actor=f"cli:{user}", own="cli")
 
 
 def _refuse_configured(config: Config, id_: str) -> None:

@@ -47,7 +47,7 @@ def _kept(path: Path) -> dict[str, str]:
                 ) from e
             return _completed(kept, path)
     except OSError as e:
-        raise ConfigError(f"{path}: cannot be used: {e.strerror}") from e
+        raise ConfigError(f"{path}: cannot be used: {e.strerror}; data_dir must be a folder that can be written") from e
 
 
 def _completed(kept: dict[str, str], path: Path) -> dict[str, str]:

@@ -7,7 +7,6 @@ second signal ends what runs at once.  SIGHUP reads the configuration and the ce
 
 import asyncio
 import gc
-import os
 import resource
 import signal
 import socket
@@ -98,10 +97,7 @@ class Server(uvicorn.Server):
         return list(self.server_state.connections)  # type: ignore[arg-type]
 
     def _reload(self) -> None:
-        try:
-            self._application.reload()
-        except ConfigError as e:
-            logger().error("config_refused", reason=str(e))
+        self._application.reload()
         tls = self._terms.server.tls
         if self.config.ssl is None or tls.cert is None:
             return
@@ -115,11 +111,11 @@ class Server(uvicorn.Server):
 
 
 def serve(application: Application, config: Config) -> None:
-    """Serve until told to stop."""
+    """Serve until told to stop.  Raises ConfigError."""
     server, tls = config.server, config.server.tls
     _try(tls)
+    _check_free(server.host, server.port)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which would end a gateway that is only just starting
-    os.umask(0o077)  # what is kept holds conversations, and is nobody else's to read
     terms = Terms(server=server, settle=application.house.ledger.settle)
     runner = Server(
         application,
@@ -149,7 +145,12 @@ def serve(application: Application, config: Config) -> None:
     gc.freeze()
     # What is left are cycles of exceptions and their frames, which may hold whole bodies.
     gc.set_threshold(2_000, 10, 20)
-    runner.run()
+    try:
+        runner.run()
+    except SystemExit:
+        if application.failure is None:
+            raise
+        raise application.failure from None
 
 
 def _try(tls: Tls) -> None:
@@ -161,6 +162,19 @@ def _try(tls: Tls) -> None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.cert, tls.key, password=b"")
     except (OSError, ValueError) as e:
         raise ConfigError(f"server.tls: {tls.cert} and {tls.key} cannot be used: {e}") from e
+
+
+def _check_free(host: str, port: int) -> None:
+    """Raises ConfigError unless there is a place to listen: before anything is begun, such as a key shown once."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as e:
+        raise ConfigError(
+            f"server.port: cannot listen on {host} port {port}: {e.strerror or e}. Give another with --port, or --host."
+        ) from e
 
 
 def _raise_file_limit() -> None:

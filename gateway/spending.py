@@ -34,7 +34,7 @@ def run(asked: argparse.Namespace) -> int:
 
 
 async def _print(asked: argparse.Namespace, say: Any) -> None:
-    from gateway.db.engine import connect, upgrade
+    from gateway.db.engine import connect, upgrade, usable
     from gateway.db.usage import UsageRows, Which
     from gateway.telemetry.report import DAYS, columns, csv_lines, groups, instant, stretches
 
@@ -56,9 +56,12 @@ async def _print(asked: argparse.Namespace, say: Any) -> None:
         model=asked.model,
         backend=asked.backend,
     )
-    engine = connect(load(asked.config).database_url)
+    config = load(asked.config)
+    with usable():
+        engine = connect(config.database_url)
     try:
-        await upgrade(engine)
+        with usable():
+            await upgrade(engine)
         pieces = stretches(UsageRows(engine), which, by)
         if asked.csv:
             async for lines in csv_lines(columns(by), pieces):

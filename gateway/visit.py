@@ -17,6 +17,7 @@ from gateway.telemetry.prices import Prices
 
 if TYPE_CHECKING:
     from gateway.account import Account
+    from gateway.routing.router import Route
 
 
 class Presence(Protocol):
@@ -34,6 +35,9 @@ class Presence(Protocol):
 
 class Visit(Struct, kw_only=True):
     request_id: str
+    """As it is written down."""
+    given_id: str | None = None
+    """The client's own name for the request, where that is its id."""
     method: str
     path: str
     began: float
@@ -74,6 +78,11 @@ class Visit(Struct, kw_only=True):
     """When the first attempt was handed to a backend."""
     first: float | None = None
     """When the first content came back."""
+    answered: "Route | None" = None
+    """The route whose answer began last; `usage` is of this one."""
+    lost: "list[Route]" = field(default_factory=list)
+    """Routes that may have worked besides, on answers that did not come or were gone on with elsewhere: nobody knows
+    their usage."""
     usage: Usage | None = None
     prices: Prices | None = None
     """Of the configuration it came in on."""
@@ -84,6 +93,11 @@ class Visit(Struct, kw_only=True):
     """Why the answer ended, in the provider's word, where that is known."""
     trace: Trace | None = None
     """Only while traces are sent somewhere."""
+
+    @property
+    def told_id(self) -> str:
+        """The request's id, as its client is told."""
+        return self.given_id or self.request_id
 
 
 def new_id(prefix: str) -> str:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -84,10 +84,12 @@ def gateway(
     config: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
     prelude: str = "",
+    arguments: Sequence[str] = (),
 ) -> Iterator[Gateway]:
     """Start a gateway on a free port with its data under `folder`; stop it at the end.
 
     prelude: Python that runs in the process before the gateway does.
+    arguments: of the command line, besides the configuration.
     """
     tree = {"data_dir": str(folder / "data"), **(config or {})}
     tree["server"] = {"port": 0, **tree.get("server", {})}
@@ -98,7 +100,7 @@ def gateway(
         program = ["-c", f"{prelude}\nimport sys; from gateway.__main__ import main; sys.exit(main(sys.argv[1:]))"]
     with (folder / "stdout").open("w") as stdout:
         process = subprocess.Popen(
-            [sys.executable, *program, "serve", "--config", str(path)],
+            [sys.executable, *program, "serve", "--config", str(path), *arguments],
             cwd=ROOT,
             env={**os.environ, **(environ or {})},
             stdin=subprocess.DEVNULL,

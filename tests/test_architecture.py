@@ -82,6 +82,12 @@ def test_a_backend_is_named_in_its_own_module_and_in_the_table_of_kinds_only(kin
         assert inside or named <= allowed | {n for n in named if any(n.startswith(f"{a}.") for a in allowed)}, path
 
 
+def test_no_dialect_of_a_database_comes_along_before_one_is_open() -> None:
+    program = "import sys, gateway.app; print([m for m in sys.modules if m.startswith('sqlalchemy.dialects.')])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "[]\n"
+
+
 @pytest.mark.parametrize(
     "module", ["compat.openai.chat", "compat.native", "backends.base", "backends", "gateway.config"]
 )

@@ -132,7 +132,7 @@ class _Reader:
     def take(self, wire: _Event) -> list[Event]:
         match wire.type:
             case "message_start" if wire.message is not None:
-                self._meter.note(wire.message.usage)
+                self._meter.note(wire.message.usage, prompt=True)
                 return [Started(id=wire.message.id, model=wire.message.model, created=self._created)]
             case "content_block_start" if wire.content_block is not None:
                 return self._start(wire.index, wire.content_block)

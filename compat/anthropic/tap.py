@@ -147,7 +147,7 @@ class Tap:
     def _note(self, wire: _Event) -> None:
         if wire.message is not None:
             self.model = self.model or wire.message.model
-            self._meter.note(wire.message.usage)
+            self._meter.note(wire.message.usage, prompt=True)
         if wire.delta is not None:
             self.reason = _word(wire.delta.stop_reason) or self.reason
         if bytes(wire.usage):

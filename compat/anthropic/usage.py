@@ -16,7 +16,8 @@ from compat.openai.usage import COUNT_MAX
 class Meter:
     """The usage of one answer, of which a stream tells piece by piece: each figure is cumulative.
 
-    What a later event leaves out or nulls keeps its value; a message_delta repeats only some of them.
+    What a later event leaves out or nulls keeps its value; a message_delta repeats only some of them.  What the
+    first says of the answer, which has hardly begun then, is left out: it would pass for all when no other comes.
     """
 
     def __init__(self) -> None:
@@ -28,8 +29,8 @@ class Meter:
         self._thought: int | None = None
         self.usage: Usage | None = None
 
-    def note(self, raw: Raw | bytes) -> None:
-        """Take the value of a `usage` key; nonsense counts as not said."""
+    def note(self, raw: Raw | bytes, *, prompt: bool = False) -> None:
+        """Take the value of a `usage` key, or what it says of the prompt; nonsense counts as not said."""
         try:
             value = msgspec.json.decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -43,8 +44,9 @@ class Meter:
         kept = value.get("cache_creation")
         if isinstance(kept, dict):
             self._long = _count(kept.get("ephemeral_1h_input_tokens"), self._long)
-        self._made = _count(value.get("output_tokens"), self._made)
-        if isinstance(details, dict):
+        if not prompt:
+            self._made = _count(value.get("output_tokens"), self._made)
+        if isinstance(details, dict) and not prompt:
             self._thought = _count(details.get("thinking_tokens"), self._thought)
         self.usage = Usage(
             input_tokens=None if self._fresh is None else self._fresh + (self._written or 0) + (self._read or 0),

@@ -49,8 +49,10 @@ class GatewayError(Exception):
     code: str | None = "internal_error"
     retryable: ClassVar[bool] = False
     """Another attempt, on this route or the next, may succeed."""
-    final: ClassVar[bool] = False
+    final: bool = False
     """The client's SDK must not try again by itself (`x-should-retry: false`)."""
+    worked: bool = False
+    """A provider had the request by then, and may have worked on it."""
 
     def __init__(
         self,
@@ -199,6 +201,7 @@ class Unreachable(BackendError):
 class BadResponse(BackendError):
     code = "upstream_bad_response"
     retryable = True
+    worked = True
 
 
 class UpstreamFailed(BackendError):
@@ -236,6 +239,7 @@ class ModelLoading(Overloaded):
 class TimedOut(BackendError):
     status, code = 504, "upstream_timeout"
     retryable = True
+    worked = True
 
 
 class RateLimited(BackendError):

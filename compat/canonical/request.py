@@ -10,7 +10,7 @@ Dialect = Literal["chat", "completions", "embeddings", "images", "image_edits", 
 """A wire format a client may speak; relaying backends name those they speak themselves."""
 
 
-class Envelope(Struct, kw_only=True, frozen=True):
+class Envelope(Struct, kw_only=True, frozen=True, weakref=True):
     """A request peeked at: enough to route it, while its fields stay raw bytes.
 
     Of two equal keys the last one counts, in `fields` and in everything rebuilt from them.

@@ -16,6 +16,7 @@ from compat.sse import data_of, split
 
 _TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed"})
 _PRELUDE = frozenset({"response.created", "response.queued", "response.in_progress", "keepalive"})
+_UNDER_WAY = ("queued", "in_progress")
 _NOTHING = (b"", b"null")
 
 
@@ -133,5 +134,6 @@ class ResponsesTap:
     def _note(self, response: Seen) -> None:
         self.response = response
         self.model = response.model or self.model
-        if bytes(response.usage) not in _NOTHING:
+        # What is said earlier would pass for all of it when the stream breaks.
+        if response.status not in _UNDER_WAY and bytes(response.usage) not in _NOTHING:
             self.usage = parse_usage(response.usage) or self.usage

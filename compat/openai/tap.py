@@ -152,8 +152,6 @@ class Tap:
         return event + b"\n\n"
 
     def _note(self, chunk: _Chunk) -> None:
-        if bytes(chunk.usage) not in _NOTHING:
-            self.usage = parse_usage(chunk.usage) or self.usage
         self.model = self.model or chunk.model
         for choice in chunk.choices or ():
             index = choice.index or 0
@@ -164,6 +162,9 @@ class Tap:
                 self.finished = self._closed >= self._open and len(self._closed) >= self._choices
             if not self.began:
                 self.began = choice.finish_reason is not None or _has_content(choice)
+        if bytes(chunk.usage) not in _NOTHING and (usage := parse_usage(chunk.usage)) is not None:
+            # Before there is an answer it tells of the prompt; its 0 would pass for all when no other comes.
+            self.usage = usage if self.began else msgspec.structs.replace(usage, output_tokens=None)
 
     def _without_usage(self, data: bytes, chunk: _Chunk) -> bytes:
         if not chunk.choices and bytes(chunk.usage) != b"null":

@@ -1,6 +1,6 @@
 """/v1/credentials: users' own provider keys.  They go in and are used; nobody reads them again."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
@@ -24,6 +24,7 @@ from gateway.api.resource import (
     word,
 )
 from gateway.auth.credentialform import NewCredential, secret_of
+from gateway.auth.keycard import moment
 from gateway.db.audit import Act
 from gateway.db.credentials import Credential as Row
 from gateway.db.credentials import Draft
@@ -175,11 +176,7 @@ def _card(row: Row) -> Credential:
         status=row.status,
         tenant=row.tenant,
         user=row.owner,
-        created_at=_at(row.created_at),
-        updated_at=_at(row.updated_at),
-        last_used_at=None if row.last_used_at is None else _at(row.last_used_at),
+        created_at=moment(row.created_at),
+        updated_at=moment(row.updated_at),
+        last_used_at=None if row.last_used_at is None else moment(row.last_used_at),
     )
-
-
-def _at(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)

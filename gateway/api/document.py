@@ -37,6 +37,15 @@ _TYPES = {
     "swagger-ui.css": "text/css",
     "favicon-32x32.png": "image/png",
 }
+_TAGS: dict[str, tuple[str, ...]] = {
+    "OpenAI": ("/v1/chat/", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/images/"),
+    "Anthropic": ("/v1/messages",),
+    "Native": ("/v1/generate",),
+    "Models": ("/v1/models", "/v1/providers"),
+    "Keys and usage": ("/v1/keys", "/v1/credentials", "/v1/limits", "/v1/usage"),
+    "Operating": ("/v1/audit", "/health", "/ready", "/metrics"),
+}
+"""The groups of paths, by how these begin, as the docs show them."""
 _REFS = "#/components/schemas/{name}"
 
 _ERROR = {
@@ -206,11 +215,14 @@ def document(app: Litestar, auth: Auth) -> dict[str, Any]:
     _describe(app, base)
     base["paths"] = dict(sorted(base["paths"].items()))
     for path, operations in base["paths"].items():
+        tags = [tag for tag, beginnings in _TAGS.items() if path.startswith(beginnings)]
         error = "AnthropicError" if path.startswith("/v1/messages") else "Error"
         for operation in operations.values():
+            operation["tags"] = tags
             # Litestar describes errors of its own, which `errors` never lets out.
             said = {status: said for status, said in operation["responses"].items() if status < "4"}
             operation["responses"] = said | {"default": _response("An error.", error)}
+    base["tags"] = [{"name": tag} for tag in _TAGS]
     secure(base, app, auth)
     return base
 

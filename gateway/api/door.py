@@ -30,14 +30,15 @@ from gateway.api.shape import is_anthropic, render_error
 from gateway.auth.principal import Grant
 from gateway.house import House
 from gateway.settings import LOOPBACK
-from gateway.telemetry.logging import logger
+from gateway.telemetry.logging import logger, resembles_secret
 from gateway.visit import Visit, new_id
 
 HEADERS_MAX_BYTES = 32 * 1024
 HEADERS_MAX = 100
 LINE_MAX_BYTES = 16 * 1024
 TARGET_MAX_BYTES = 8 * 1024
-_sane_id = re.compile(rb"[A-Za-z0-9._\-]{1,128}").fullmatch
+ID_MAX = 128
+_sane_id = re.compile(rb"[A-Za-z0-9._\-]{1,%d}" % ID_MAX).fullmatch
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _PREFLIGHT = [
     (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
@@ -74,9 +75,18 @@ class Door:
         house = self._house
         raw = list(scope["headers"])
         given = next((value for name, value in raw if name == b"x-request-id"), None)
-        if given is None or not _sane_id(given) or house.redact(request_id := given.decode()) != request_id:
-            request_id = new_id("req")
-        visit = Visit(request_id=request_id, method=scope["method"], path=scope["path"], began=perf_counter())
+        # Whether it is one of our own secrets decides nothing that can be seen from outside.
+        if given is None or not _sane_id(given) or resembles_secret(request_id := given.decode()):
+            request_id, noted = new_id("req"), None
+        else:
+            noted = house.redact(request_id)[:ID_MAX]
+        visit = Visit(
+            request_id=noted or request_id,
+            given_id=noted and request_id,
+            method=scope["method"],
+            path=scope["path"],
+            began=perf_counter(),
+        )
         if house.tracer is not None:
             visit.trace = house.tracer.begin(raw)
         extra = [(b"x-request-id", request_id.encode())]

@@ -6,9 +6,17 @@ from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 from litestar.types import ExceptionHandlersMap
 
-from compat.canonical.error import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, NotFound
+from compat.canonical.error import (
+    GatewayError,
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    TooLarge,
+    UnsupportedMedia,
+)
 from gateway.api.door import error_headers
-from gateway.api.shape import render_error, unavailable
+from gateway.api.shape import mask, render_error, unavailable
 from gateway.db.engine import FAILURES
 from gateway.telemetry.logging import logger
 from gateway.visit import Visit
@@ -18,17 +26,21 @@ def of_gateway(request: Request[Any, Any, Any], error: GatewayError) -> Response
     visit: Visit = request.scope["visit"]  # type: ignore[typeddict-item]
     visit.code = error.word
     headers = {name.decode(): value.decode() for name, value in error_headers(error)}
-    body = request.app.state.redact(render_error(error, visit).decode())
-    return Response(body.encode(), status_code=error.status, headers=headers, media_type=MediaType.JSON)
+    mask(error, visit, request.app.state.redact)
+    return Response(render_error(error, visit), status_code=error.status, headers=headers, media_type=MediaType.JSON)
 
 
 def of_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-    method, path = request.scope["method"], request.scope["path"]
+    # Nothing of what was asked is quoted: who has no key would be shown which of their words are masked.
     if isinstance(error, MethodNotAllowedException):
         allow = _allowed(error)
-        return of_gateway(request, MethodNotAllowed(f"Method {method} is not allowed for {path}.", allow=allow))
+        return of_gateway(request, MethodNotAllowed(f"This method is not allowed here; use {allow}.", allow=allow))
     if isinstance(error, NotFoundException):
-        return of_gateway(request, NotFound(f"Unknown request URL: {method} {path}. GET /docs shows what there is."))
+        return of_gateway(request, NotFound("Unknown request URL. GET /docs shows what there is."))
+    if error.status_code == 413:
+        return of_gateway(request, TooLarge(error.detail))
+    if error.status_code == 415:
+        return of_gateway(request, UnsupportedMedia(error.detail))
     if error.status_code < 500:
         return of_gateway(request, InvalidRequest(error.detail))
     return of_any(request, error)

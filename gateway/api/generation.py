@@ -13,7 +13,7 @@ from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 from msgspec import Struct
 
 from backends.base import Call
-from compat.canonical.error import GatewayError, InvalidRequest
+from compat.canonical.error import Forbidden, GatewayError, InvalidRequest
 from compat.canonical.event import Result, fold
 from compat.canonical.request import Envelope, Request
 from compat.sse import KEEP_ALIVE
@@ -24,7 +24,7 @@ from gateway.auth.guard import admit
 from gateway.auth.principal import Grant
 from gateway.house import Estate, House
 from gateway.routing.attempt import Answer, Asked
-from gateway.routing.router import Plan
+from gateway.routing.router import NAME_MAX, Plan
 from gateway.routing.selection import modality_of, permitted
 from gateway.settings import SelectionMode
 from gateway.telemetry.prompts import note_prompt
@@ -78,6 +78,7 @@ _TIMEOUT, _STRICT, _EXPLAIN = b"x-request-timeout", b"x-gateway-strict", b"x-gat
 _MODE = b"x-gateway-selection-mode"
 _HEADERS = _DIALECT_HEADERS | {_TIMEOUT, _STRICT, _EXPLAIN, _MODE}
 _MODES = get_args(SelectionMode)
+_UNPRICED = "its price is unknown, and there is a budget"
 LARGE_BYTES = 4 * 1024 * 1024
 """From here on a form is read in a thread, not to hold up the loop."""
 SCOPE = "inference"
@@ -153,7 +154,7 @@ def endpoint(house: House, path: str, language: Language, work: Work | None = No
             return
         if envelope.dialect == "native" and "selection_mode" in envelope.fields:
             visit.mode = msgspec.json.decode(envelope.fields["selection_mode"])
-        visit.requested, visit.streamed = envelope.model or "auto", envelope.stream
+        visit.requested, visit.streamed = envelope.model[:NAME_MAX] or "auto", envelope.stream
         visit.prices = estate.prices
         if estate.config.telemetry.log_prompts:
             note_prompt(visit, body, house.redact, form=bool(envelope.content_type))
@@ -179,19 +180,21 @@ async def _done(job: Job, work: Work) -> None:
     if limiter.idle and grant.limit is None:
         await work(job, plan, call)
         return
-    given = await limiter.enter(grant, plan, job.envelope, job.estate.prices, spends=job.language.spends)
+    try:
+        given = await limiter.enter(grant, plan, job.envelope, job.estate.prices, spends=job.language.spends)
+    except Forbidden:
+        visit.trail += [(route.name, _UNPRICED) for route in plan.routes]
+        raise
+    if given.plan is not plan:
+        priced = {route.key for route in given.plan.routes}
+        visit.trail += [(route.name, _UNPRICED) for route in plan.routes if route.key not in priced]
     job.reply.standing = given.standing
-    left = False
+    whole = False
     try:
         await work(job, given.plan, call)
-    except asyncio.CancelledError:
-        left = True
-        raise
+        whole = True
     finally:
-        # Who leaves while a provider works may have to pay for what nobody has seen.
-        worked = visit.first is not None or (left and visit.handed is not None)
-        route = visit.backend, visit.model
-        limiter.leave(given, visit.usage, route, worked=worked, own_key=visit.own_key)
+        limiter.leave(given, visit, whole=whole)
 
 
 async def _answer(job: Job, plan: Plan, call: Call) -> None:
@@ -250,11 +253,14 @@ async def planned(job: Job) -> tuple[Plan, Call]:
     estate, accounts = job.estate, job.house.kept.accounts
     own = None if accounts.idle else await accounts.of(visit, estate)
     plan = await estate.router.plan(envelope.model, modality_of(envelope), own)
+    if estate.prices.waits:
+        await estate.prices.load()
     if grant.restricted:
+        visit.reason = "not for this API key"  # unless it is
         plan = permitted(plan, grant)
+    visit.reason = plan.reason
     if own is not None or estate.demanding:
         plan = served(plan, own, estate.demanding, visit)
-    visit.reason = plan.reason
     total_s = plan.timeouts.total_s if job.timeout_s is None else min(job.timeout_s, plan.timeouts.total_s)
     call = Call(
         request_id=visit.request_id,

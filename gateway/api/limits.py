@@ -1,7 +1,6 @@
 """GET /v1/limits: what binds the caller, and what is left of it."""
 
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 from litestar import Request, get
@@ -11,11 +10,8 @@ from gateway.api.resource import estate_of, grant_of
 from gateway.house import House
 from gateway.limits.binding import NANO, Account
 from gateway.limits.budgets import begins_anew, lines
+from gateway.limits.standing import moment
 from gateway.routing.selection import permitted
-
-
-def _moment(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _counted(account: Account, standing: tuple[float, float, float], now: float) -> list[dict[str, Any]]:
@@ -25,7 +21,7 @@ def _counted(account: Account, standing: tuple[float, float, float], now: float)
         ("tokens_per_minute", limit.tokens_per_minute, standing[1]),
     ):
         if most is not None:
-            full_at = _moment(now + (most - left) * 60 / most + 0.999)
+            full_at = moment(now + (most - left) * 60 / most + 0.999)
             found.append(_row(account, unit, most, max(0, int(left + 1e-6)), full_at))
     if limit.concurrent is not None:
         left = max(0, limit.concurrent - int(standing[2]))
@@ -60,7 +56,7 @@ def routes(house: House) -> list[Any]:
         for line in budgets:
             kind = "day" if len(line.scope.period) == len("YYYY-MM-DD") else "month"
             left = max(0, line.most - spent[line.scope]) / NANO
-            anew = _moment(begins_anew(line.scope.period).timestamp())
+            anew = moment(begins_anew(line.scope.period).timestamp())
             data.append(_row(line.account, f"budget_usd_per_{kind}", line.most / NANO, left, anew))
         return {"object": "list", "data": data, "next_cursor": None}
 

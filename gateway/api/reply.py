@@ -17,7 +17,7 @@ from litestar.types import Receive, Send
 from compat.canonical.error import GatewayError, InternalError, Overloaded
 from compat.sse import KEEP_ALIVE
 from gateway.api.door import error_headers
-from gateway.api.shape import unavailable
+from gateway.api.shape import mask, unavailable
 from gateway.db.engine import FAILURES
 from gateway.house import House
 from gateway.limits.standing import Standing
@@ -153,21 +153,18 @@ class Reply:
     async def _fail(self, error: GatewayError) -> None:
         self._stop_pinging()
         self._visit.code = error.word
-        error.request_id = self._visit.request_id
+        error.request_id = self._visit.told_id
+        mask(error, self._visit, self._house.redact)
         if self._ended:
             return
         if self._started:
-            await self._write(self._masked(self.errors.frame(error)), last=True)
+            await self._write(self.errors.frame(error), last=True)
             return
-        body = self._masked(self.errors.body(error))
+        body = self.errors.body(error)
         passed = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in error.headers]
         ours = error_headers(error, attempted=self._visit.attempts > 0)
         await self._start(error.status, [*passed, *ours, *self._routed(), _length(body)])
         await self._write(body, last=True)
-
-    def _masked(self, text: bytes) -> bytes:
-        # An error may quote a provider, and that a header of ours.
-        return self._house.redact(text.decode()).encode()
 
     def _routed(self) -> list[Header]:
         visit = self._visit
@@ -197,7 +194,7 @@ class Reply:
         if self.standing is not None:
             headers = self.standing.over(headers)
         if self._id_header is not None and all(name != self._id_header for name, _ in headers):
-            headers = [*headers, (self._id_header, self._visit.request_id.encode())]
+            headers = [*headers, (self._id_header, self._visit.told_id.encode())]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def _write(self, body: bytes, last: bool = False) -> None:

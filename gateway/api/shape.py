@@ -1,18 +1,34 @@
 """In which dialect an error is told where no endpoint has been reached: the path says, or the client."""
 
 from compat.anthropic import error as anthropic
-from compat.canonical.error import GatewayError, Overloaded
+from compat.canonical.error import GatewayError, Overloaded, Rejected
 from compat.openai import error as openai
-from gateway.telemetry.logging import logger
+from gateway.telemetry.logging import Redactor, logger, masked
 from gateway.visit import Visit
 
 
 def render_error(error: GatewayError, visit: Visit) -> bytes:
     """The body of an error answer: Anthropic's beneath its own path and to its clients, OpenAI's to all others."""
     if is_anthropic(visit):
-        error.request_id = visit.request_id
+        error.request_id = visit.told_id
         return anthropic.render_error(error)
     return openai.render_error(error)
+
+
+def mask(error: GatewayError, visit: Visit, redact: Redactor) -> None:
+    """Take out of an error what its client must not read: it may quote a provider, and that a header of ours.
+
+    Before it is rendered: what a user calls a secret must not change how an answer is built.
+    """
+    own = [word for account in visit.lent for word in account.words]
+
+    def clean(text: str) -> str:
+        return redact.answer(text, own)
+
+    error.message, error.type = clean(error.message), clean(error.type)
+    error.code, error.param = masked(error.code, clean), masked(error.param, clean)
+    if isinstance(error, Rejected):
+        error.details = masked(error.details, clean)
 
 
 def unavailable(failure: Exception, visit: Visit) -> Overloaded:

@@ -3,24 +3,93 @@
 Who has the scope `inference` sees their own; `admin` sees everybody's.
 """
 
+import asyncio
 import time
-from typing import Any
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 from litestar import Response, get
 from litestar.response import Stream
 
-from compat.canonical.error import Forbidden, InvalidRequest
+from compat.canonical.error import Forbidden, InvalidRequest, Overloaded, TimedOut
+from gateway.api.reading import Disconnected
+from gateway.api.reply import CLIENT_GONE
 from gateway.api.resource import PAGE, PAGE_MAX, Asked, cursor_of, grant_of, number, page, word
+from gateway.db.query import Unfinished
 from gateway.db.usage import FIRST, GROUPS, UsageRows, Which
 from gateway.house import House
-from gateway.telemetry.report import DAYS, GROUPS_MAX, columns, csv_lines, groups, instant, shown, stretches, summed
+from gateway.telemetry.report import (
+    DAYS,
+    GROUPS_MAX,
+    Told,
+    columns,
+    csv_lines,
+    groups,
+    instant,
+    shown,
+    stretches,
+    summed,
+)
 
 CATCH_UP_S = 2.0
 """How long an answer waits for what was requested just before to be written."""
+PLACES = 2
+"""How many reports the database works on at a time."""
+WAIT_S = 10.0
+"""How long one waits for its turn."""
 _SKIP_DIGITS = 8
+T = TypeVar("T")
+
+
+class TooLong(TimedOut):
+    code = "report_timeout"
+    final = True
+
+
+class Desk:
+    """Where reports take turns: however many are wanted, the database has time and connections for what is urgent."""
+
+    def __init__(self, places: int, wait_s: float) -> None:
+        self._places = asyncio.Semaphore(places)
+        self._wait_s = wait_s
+
+    @asynccontextmanager
+    async def turn(self, *, begun: bool = False) -> AsyncGenerator[None, None]:
+        """begun: of an answer under way, which can no longer be refused.  Raises Overloaded or TooLong."""
+        try:
+            async with asyncio.timeout(None if begun else self._wait_s):
+                await self._places.acquire()
+        except TimeoutError as e:
+            raise Overloaded(
+                "Too many reports of usage are asked for now; try again.",
+                code="reports_busy",
+                retry_after_s=self._wait_s,
+            ) from e
+        try:
+            yield
+        except Unfinished as e:
+            raise TooLong(
+                "This report takes too long. Narrow it: a shorter time by 'from' and 'to', or fewer groups."
+            ) from e
+        finally:
+            self._places.release()
+
+    async def in_turn(self, pieces: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+        """Each piece has a turn of its own: whoever reads slowly holds up nobody."""
+        begun = False
+        while True:
+            async with self.turn(begun=begun):
+                piece = await anext(pieces, None)
+            if piece is None:
+                return
+            yield piece
+            begun = True
 
 
 def routes(house: House) -> list[Any]:
+    desk = Desk(PLACES, WAIT_S)
+
     @get(
         "/v1/usage",
         opt={
@@ -44,24 +113,61 @@ def routes(house: House) -> list[Any]:
         "known; sums leave such requests out and count them in `unpriced_requests`.",
     )
     async def list_usage(request: Asked) -> Response[Any]:
+        try:
+            return await _attended(request, answer(request))
+        except Disconnected:
+            return Response(None, status_code=CLIENT_GONE)
+
+    async def answer(request: Asked) -> Response[Any]:
         which, by, as_csv = _which(request), _groups(request), _wants_csv(request)
         await house.ledger.caught_up(CATCH_UP_S)
         if as_csv:
             limit = number(request, "limit", 0, PAGE_MAX, least=1) or None
+            pieces = desk.in_turn(stretches(house.kept.usage, which, by, limit))
+            first: list[Told] = await anext(pieces, [])  # while an error can still be told
             return Stream(
-                csv_lines(columns(by), stretches(house.kept.usage, which, by, limit)),
+                csv_lines(columns(by), _from(first, pieces)),
                 media_type="text/csv",
                 headers={"content-disposition": 'attachment; filename="usage.csv"'},
             )
         limit = number(request, "limit", PAGE, PAGE_MAX, least=1)
         if by:
-            return Response(await _summed(house.kept.usage, which, by, limit, _skipped(request)))
-        rows = await house.kept.usage.page(which, limit + 1, _place(request))
+            skip = _skipped(request)
+            async with desk.turn():
+                return Response(await _summed(house.kept.usage, which, by, limit, skip))
+        place = _place(request)
+        async with desk.turn():
+            rows = await house.kept.usage.page(which, limit + 1, place)
         last = rows[limit - 1] if len(rows) > limit else None
-        place = None if last is None else f"{last['created_at']!r} {last['id']}"
-        return Response(page([shown(row) for row in rows], limit, place))
+        following = None if last is None else f"{last['created_at']!r} {last['id']}"
+        return Response(page([shown(row) for row in rows], limit, following))
 
     return [list_usage]
+
+
+async def _attended(request: Asked, work: Coroutine[Any, Any, T]) -> T:
+    """What the work returns, unless the client leaves, which ends it.  Raises Disconnected."""
+    working, leaving = asyncio.create_task(work), asyncio.create_task(_leaves(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise Disconnected
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _leaves(request: Asked) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _from(first: list[Told], others: AsyncGenerator[list[Told], None]) -> AsyncGenerator[list[Told], None]:
+    yield first
+    async for piece in others:
+        yield piece
 
 
 async def _summed(rows: UsageRows, which: Which, by: tuple[str, ...], limit: int, skip: int) -> dict[str, Any]:

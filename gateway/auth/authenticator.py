@@ -64,5 +64,7 @@ class Authenticator:
         if found is None and issued is not None:
             found = await issued.grant(given)
         if found is None:
-            raise Unauthenticated("Incorrect API key provided.")
+            raise Unauthenticated(
+                "Incorrect API key provided: it is unknown, expired or revoked. Ask who runs this gateway for another."
+            )
         return found

@@ -33,4 +33,4 @@ async def admit(scope: Scope, required: str | None) -> None:
     visit.grant = grant = await scope["authenticate"]()  # type: ignore[typeddict-item]
     visit.principal = grant.principal
     if required not in grant.principal.scopes:
-        raise Forbidden(f"This API key lacks the scope '{required}'.")
+        raise Forbidden(f"Your API key or token lacks the scope '{required}'.")

@@ -36,6 +36,7 @@ EARLY = 0.75
 RSA_BITS = range(2048, 8193)
 """Less is broken too easily; more takes too long to check."""
 
+_NAME = "auth.jwt"
 _HEADERS = {"accept": "application/json", "user-agent": "pluggably"}
 _RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _FITTING: dict[Any, tuple[str, ...]] = {
@@ -79,9 +80,10 @@ class KeySet:
 class Issuer:
     def __init__(self, jwt: Jwt) -> None:
         self._jwt = jwt
-        self._wire = Wire("auth.jwt")
+        self._wire = Wire(_NAME)
         self._read_at = 0.0
-        self._asked_at = float("-inf")
+        self._asked_at = self._wanted_at = float("-inf")
+        """When it was asked last, and when it was for something unknown."""
         self._trouble: str | None = None
         """Why the last reading failed."""
         self._ignored: dict[str, int] = {}
@@ -106,7 +108,7 @@ class Issuer:
         max_age_s = self._jwt.keys_max_age_s
         age_s = time.monotonic() - self._read_at
         if self.current is None or self.good_for_s <= 0 or unknown or (age_s > max_age_s and self._trouble is None):
-            if (task := self._refresh()) is not None:
+            if (task := self._refresh(unknown=unknown)) is not None:
                 await asyncio.shield(task)
         elif age_s > max_age_s * EARLY:
             self._refresh()
@@ -124,12 +126,20 @@ class Issuer:
             await asyncio.gather(self._task, return_exceptions=True)
         await self._wire.aclose()
 
-    def _refresh(self) -> asyncio.Task[None] | None:
+    def _refresh(self, *, unknown: bool = False) -> asyncio.Task[None] | None:
         """The reading that is under way, or a new one; None when it is too early for that."""
         if self._task is None or self._task.done():
-            pause_s = min(AGAIN_S, self._jwt.keys_max_age_s) if self._trouble is None else RETRY_S
-            if time.monotonic() < self._asked_at + pause_s:
+            now = time.monotonic()
+            if self._trouble is not None:
+                due = self._asked_at + RETRY_S
+            else:
+                # What is unknown may be asked for right after an ordinary reading, but not again and again.
+                last = self._wanted_at if unknown else self._asked_at
+                due = last + min(AGAIN_S, self._jwt.keys_max_age_s)
+            if now < due:
                 return None
+            if unknown:
+                self._wanted_at = now
             self._task = asyncio.create_task(self._read())
         return self._task
 
@@ -139,7 +149,7 @@ class Issuer:
             document = await self._get(self._jwt.jwks_url or await self._discovered())
             keys, ignored = await asyncio.to_thread(read, document, frozenset(self._jwt.algorithms))
         except (GatewayError, ValueError, RecursionError, msgspec.DecodeError) as e:
-            reason = str(e)
+            reason = _told(str(e))
             if reason != self._trouble:
                 logger().warning("issuer_unreadable", issuer=self._jwt.issuer, reason=reason)
             self._trouble, self._asked_at = reason, time.monotonic()
@@ -167,6 +177,11 @@ class Issuer:
 
     async def _get(self, url: str) -> bytes:
         return await self._wire.get(URL(url), _HEADERS, READ_S, limit=DOCUMENT_MAX_BYTES)
+
+
+def _told(reason: str) -> str:
+    """A wire takes whoever it asks for a backend."""
+    return reason.replace(f"Backend '{_NAME}'", "The issuer").replace(f"backend '{_NAME}'", "the issuer")
 
 
 class _Discovery(Struct):

@@ -5,13 +5,16 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, to_builtins
 from msgspec.structs import asdict
 
 from compat.canonical.error import InvalidRequest
+from gateway.auth.keycard import moment
 from gateway.checks import is_tenant, nearest
 from gateway.settings import SCOPES, Limit
 
+SCOPES_GIVEN = ("inference", "models:read")
+"""Unless it is said: clients list models first."""
 DAY_S = 86_400
 OVERLAP_S, OVERLAP_MAX_S = DAY_S, 30 * DAY_S
 """How long the old key is taken after a rotation: unless it is said, and at most."""
@@ -26,7 +29,8 @@ Moment = Annotated[datetime, Meta(tz=True)]
 
 class NewKey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: str
-    scopes: tuple[str, ...] = ("inference",)
+    scopes: tuple[str, ...] = SCOPES_GIVEN
+    """Most clients list the models first."""
     tenant: str = "default"
     owner: str | None = None
     """The user it stands for; None is its name."""
@@ -89,7 +93,10 @@ def rotation(overlap_s: int) -> Rotation:
 
 def plain(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The same for the audit log: values as JSON has them."""
-    return {name: asdict(value) if isinstance(value, Limit) else value for name, value in fields.items()}
+    told = {name: asdict(value) if isinstance(value, Limit) else value for name, value in fields.items()}
+    if fields.get("expires_at") is not None:
+        told["expires_at"] = to_builtins(moment(fields["expires_at"]))
+    return told
 
 
 def _name(name: str, _: Collection[str]) -> str:

@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Awaitable, Collection, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -24,9 +24,16 @@ class By(Struct, frozen=True, kw_only=True):
     key_id: str | None = None
     """The key that they came with."""
     request_id: str | None = None
+    own: Literal["gateway", "cli"] | None = None
+    """Not a user who came in by the front door, whatever users are called."""
+
+    def signed(self, detail: Mapping[str, Any]) -> dict[str, Any]:
+        """An act's detail, and how its author came to it."""
+        by = {"by": self.own, "by_key": self.key_id}
+        return {**detail, **{name: value for name, value in by.items() if value is not None}}
 
 
-SYSTEM = By(actor="system")
+SYSTEM = By(actor="system", own="gateway")
 """The gateway itself."""
 
 
@@ -54,7 +61,7 @@ class Registrar:
         """Raises NotFound."""
         row = await self.rows.get(id_) if _id(id_) else None
         if row is None:
-            raise NotFound(f"There is no key of the id '{id_[:100]}'; the list of keys has them all.")
+            raise NotFound(f"There is no key of the id '{id_[:100]}'; GET /v1/keys lists them all.")
         return row
 
     async def change(self, id_: str, form: KeyChanges, backends: Collection[str], by: By) -> KeyRow:
@@ -113,5 +120,5 @@ def _act(verb: str, row: KeyRow, by: By, detail: Mapping[str, Any]) -> Act:
         target=row.id,
         tenant=row.tenant,
         request_id=by.request_id,
-        detail={**detail, **({} if by.key_id is None else {"by_key": by.key_id})},
+        detail=by.signed(detail),
     )

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import delete, select, tuple_
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -69,6 +69,20 @@ class BudgetRows:
         )
         async with self._engine.connect() as connection:
             return {keys[account, period]: spent for account, period, spent in (await connection.execute(query)).all()}
+
+    async def forget(self, before: float) -> int:
+        """Delete the rows of months before the one of that time, bit by bit, and return how many."""
+        month = time.strftime("%Y-%m", time.gmtime(before))
+        key, gone = (budgets.c.scope, budgets.c.period), 0
+        old = select(*key).where(budgets.c.period < month).limit(_CHUNK)
+        while True:
+            async with self._engine.connect() as connection:
+                found = [tuple(row) for row in await connection.execute(old)]
+            if not found:
+                return gone
+            async with self._engine.begin() as connection:
+                gone += (await connection.execute(delete(budgets).where(tuple_(*key).in_(found)))).rowcount
+            await asyncio.sleep(0.05)  # others want to write as well
 
     async def aclose(self) -> None:
         async with self._taken:

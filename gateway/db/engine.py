@@ -14,25 +14,55 @@ from typing import Any
 
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from gateway.settings import ConfigError
+
 MIGRATIONS = Path(__file__).parent / "migrations"
 _ADVISORY_LOCK = 0x706C7567
+CONNECT_S, COMMAND_S = 10.0, 60.0
+"""How long PostgreSQL may take to be there, and for one statement."""
 Engine = AsyncEngine
 FAILURES = (DBAPIError, PoolTimeout, ConnectionError)
 """What a database that cannot be asked now is met as."""
+_UNFIT = ("22", "23")
+"""PostgreSQL's classes of errors that are the values' fault."""
 
 
 def connect(url: str) -> AsyncEngine:
     """An engine for `sqlite+aiosqlite:///FILE` or `postgresql+asyncpg://…`; the folder is made."""
     if file := _sqlite_file(url):
         file.parent.mkdir(parents=True, exist_ok=True)
-    engine = create_async_engine(url, pool_pre_ping=file is None)
+    # A server that hangs, instead of refusing, must not hold whoever asks for good.
+    waits = {} if file else {"timeout": CONNECT_S, "command_timeout": COMMAND_S}
+    engine = create_async_engine(url, pool_pre_ping=file is None, connect_args=waits)
     if file:
         event.listen(engine.sync_engine, "connect", _set_pragmas)
     return engine
+
+
+@contextmanager
+def usable() -> Iterator[None]:
+    """Raises ConfigError where the database cannot be used."""
+    try:
+        yield
+    except OSError as e:
+        at = f"{e.filename}: " if e.filename else ""
+        raise ConfigError(
+            f"database.url: the database cannot be reached: {at}{e.strerror or e or type(e).__name__}. Is it running, "
+            "and may this user use it?"
+        ) from e
+    except Exception as e:
+        # asyncpg's own come as they are while it connects, and so do options it does not know (`?sslmode=`).
+        known = isinstance(e, (SQLAlchemyError, sqlite3.Error)) or type(e).__module__.startswith("asyncpg")
+        if not known and not (isinstance(e, TypeError) and str(e).startswith("connect()")):
+            raise
+        reason = e.orig if isinstance(e, DBAPIError) else e
+        raise ConfigError(
+            f"database.url: the database cannot be used: {reason}. Put right what it says, or name another."
+        ) from e
 
 
 async def upgrade(engine: AsyncEngine) -> None:
@@ -73,6 +103,15 @@ async def answers(engine: AsyncEngine, within_s: float = 1.0) -> bool:
     except (DBAPIError, OSError, TimeoutError):
         return False
     return True
+
+
+def unfit(error: Exception) -> bool:
+    """Whether the values are at fault, so that writing them again fails again."""
+    if isinstance(error, DBAPIError):
+        state = getattr(error.orig, "sqlstate", None) or ""
+        return isinstance(error, (DataError, IntegrityError)) or state[:2] in _UNFIT
+    # What a driver cannot even send.  A certificate that is not believed is a ValueError as well.
+    return isinstance(error, (ValueError, TypeError, OverflowError)) and not isinstance(error, OSError)
 
 
 def head() -> str:

@@ -11,13 +11,12 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 from sqlalchemy import Row, and_, bindparam, exists, insert, literal, not_, or_, select, text, update
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gateway.db.audit import Act, note
-from gateway.db.engine import connect, upgrade
+from gateway.db.engine import connect, upgrade, usable
 from gateway.db.tables import keys
-from gateway.settings import ConfigError, Limit
+from gateway.settings import Limit
 
 _ADVISORY_LOCK = 0x706C7568
 _JSON = ("scopes", "models", "backends", "tags", "limits")
@@ -166,17 +165,13 @@ class KeyRows:
 @asynccontextmanager
 async def opened(url: str) -> AsyncGenerator[KeyRows, None]:
     """The rows of a database, which is brought up to date first.  Raises ConfigError when it cannot be used."""
-    try:
+    with usable():
         engine = connect(url)
         try:
             await upgrade(engine)
             yield KeyRows(engine)
         finally:
             await engine.dispose()
-    except DBAPIError as e:
-        raise ConfigError(f"database.url: the database cannot be used: {e.orig}") from e
-    except OSError as e:
-        raise ConfigError(f"database.url: the database cannot be reached: {e.strerror or e}") from e
 
 
 def _columns(row: KeyRow, mac: str) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 from sqlalchemy import delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.db.tables import quotas
@@ -30,8 +30,7 @@ class QuotaRows:
         ]
         if not rows:
             return
-        insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
-        statement = insert(quotas)
+        statement = _insert(self._engine.dialect.name)
         told = statement.excluded
         statement = statement.on_conflict_do_update(
             index_elements=_KEY,
@@ -49,3 +48,14 @@ class QuotaRows:
             found = await connection.execute(select(quotas).where(quotas.c.resets_at > now))
             rows = [{name: row[name] for name in (*_KEY, *_TOLD)} for row in found.mappings()]
         return [Standing(**row | {"evenly": bool(row["evenly"])}) for row in rows]
+
+
+def _insert(dialect: str) -> Any:
+    # Only the one in use: each takes a while to import.
+    if dialect == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+
+        return postgresql_insert(quotas)
+    from sqlalchemy.dialects.sqlite import insert
+
+    return insert(quotas)

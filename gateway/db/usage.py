@@ -7,14 +7,17 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import BigInteger, Select, case, cast, delete, func, literal_column, or_, select, text
+from sqlalchemy import BigInteger, Select, String, case, cast, delete, func, literal_column, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.sql.elements import ColumnElement
 
+from gateway.db.query import ask
 from gateway.db.tables import usage
 
 Row = dict[str, Any]
 """Column name → value; see `gateway.db.tables.usage`."""
+LENGTHS = {column.name: column.type.length for column in usage.columns if isinstance(column.type, String)}
+"""Characters that fit into the columns of text."""
 
 _NAMES = [column.name for column in usage.columns]
 _COLUMNS = ", ".join(_NAMES)
@@ -89,8 +92,10 @@ class Which(Struct, frozen=True, kw_only=True):
 
 
 class UsageRows:
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, limit_s: float | None = None) -> None:
+        """limit_s: what takes longer to be read raises Unfinished."""
         self._engine = engine
+        self._limit_s = limit_s
 
     async def add(self, rows: Sequence[Row]) -> None:
         """Insert a batch, all or none; rows that are there already stay as they are."""
@@ -156,8 +161,7 @@ class UsageRows:
         return cast(func.floor(count) if self._engine.dialect.name == "postgresql" else count, BigInteger)
 
     async def _all(self, query: Select[Any]) -> list[Row]:
-        async with self._engine.connect() as connection:
-            return [dict(row) for row in (await connection.execute(query)).mappings()]
+        return [dict(row) for row in await ask(self._engine, query, self._limit_s)]
 
 
 def _month(which: Which) -> ColumnElement[Any]:

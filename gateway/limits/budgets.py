@@ -28,6 +28,8 @@ RESERVE_S = 10.0
 """How long the database may take before a request is refused."""
 CLOSE_S = 5.0
 """How long the last settling may take."""
+KEPT_DAYS = 400
+"""How long what was spent is kept, for whoever looks into the database: 13 months."""
 PERIODS = ("day", "month")
 
 
@@ -109,6 +111,9 @@ class Budgets:
 
     async def reserve(self, lines: tuple[Line, ...], need: int) -> Reservation:
         """Reserve in all of these budgets.  Raises BudgetReached, or Overloaded when nobody can tell now."""
+        for line in lines:
+            if need > line.most:
+                raise _never(line, need)
         waiting = _Waiting(Ask(lines, need), asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
         self._drain()
@@ -142,7 +147,11 @@ class Budgets:
         """What is spent and reserved.  Raises Overloaded when nobody can tell now."""
         if self._rows is None:
             raise _unknown()
-        found = await self._rows.spent(scopes)
+        try:
+            async with asyncio.timeout(RESERVE_S):
+                found = await self._rows.spent(scopes)
+        except TimeoutError as e:
+            raise _unknown() from e
         return {scope: found.get(scope, 0) + self._owed.get(scope, 0) for scope in scopes}
 
     async def aclose(self) -> None:
@@ -253,13 +262,25 @@ def dollars(nano: int) -> str:
 def _refusal(lack: Lack, need: int) -> BudgetReached:
     line, account = lack.line, lack.line.account
     anew = begins_anew(line.scope.period)
-    kind = "a day" if len(line.scope.period) == len("YYYY-MM-DD") else "a month"
     left = max(0, line.most - lack.spent)
     return BudgetReached(
-        f"{account.whose} may spend {dollars(line.most)} {kind}, of which {dollars(left)} is left, and this request "
-        f"may cost up to {dollars(need)}. The budget begins anew at {anew:%Y-%m-%dT%H:%M:%SZ}.",
+        f"{account.whose} may spend {dollars(line.most)} {_every(line)}, of which {dollars(left)} is left, and this "
+        f"request may cost up to {dollars(need)}. The budget begins anew at {anew:%Y-%m-%dT%H:%M:%SZ}.",
         retry_after_s=max(1.0, anew.timestamp() - time.time()),
     )
+
+
+def _never(line: Line, need: int) -> BudgetReached:
+    error = BudgetReached(
+        f"{line.account.whose} may spend {dollars(line.most)} {_every(line)}, and this request may cost up to "
+        f"{dollars(need)}, more than all of it: it needs a lower limit of output tokens, or a bigger budget."
+    )
+    error.final = True
+    return error
+
+
+def _every(line: Line) -> str:
+    return "a day" if len(line.scope.period) == len("YYYY-MM-DD") else "a month"
 
 
 def _unknown() -> Overloaded:

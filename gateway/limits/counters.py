@@ -16,6 +16,8 @@ KNOWN_MAX = 10_000
 """Accounts that are remembered; beyond, those that lose nothing by it are forgotten first."""
 AT_ONCE_WAIT_S = 1.0
 """When to ask again for a place among the requests under way: nobody knows when one ends."""
+OWED_MAX = 10
+"""Minutes' worth of tokens: nobody is locked out for longer by what one answer is said to have used."""
 _NEARLY = 1e-9
 
 
@@ -26,8 +28,8 @@ class Level(Struct, frozen=True, gc=False):
     left: float
 
 
-class Refused(LimitReached):
-    """Says which limit of whom was reached, and when it is over."""
+class Refused(Exception):
+    """A limit was reached; `error` tells the client which limit of whom, and when it is over."""
 
     def __init__(
         self,
@@ -48,8 +50,9 @@ class Refused(LimitReached):
                 f"may use {limit.tokens_per_minute} tokens a minute, and this request needs about {needed:.0f}. "
                 f"Try again in {duration(wait_s)}."
             )
-        super().__init__(f"{whose} {said}", retry_after_s=wait_s)
-        self.type = "tokens" if unit == "tokens" else "requests"
+        super().__init__(f"{whose} {said}")
+        self.error = LimitReached(str(self), retry_after_s=wait_s)
+        self.error.type = "tokens" if unit == "tokens" else "requests"
         self.levels = requests, tokens
         """What is left of requests and tokens where the fewest are."""
 
@@ -192,14 +195,18 @@ class Counters:
         return entry
 
     def leave(self, entry: Entry, used: float | None, now: float) -> None:
-        """Settle a request that is over.  used: its tokens; None keeps what was reserved spent."""
+        """Settle a request that is over.  used: its tokens; None keeps what was reserved spent.
+
+        Nobody comes to owe more than OWED_MAX, whatever a provider says.
+        """
         reserved = entry.reserved
         for state in entry.states:
             state.under_way -= 1
             bucket = state.tokens
             if bucket is not None and used is not None:
                 back = reserved if reserved < bucket.size else bucket.size
-                bucket.left = bucket.fill(now) + back - used
+                left = bucket.fill(now)
+                bucket.left = max(left + back - used, min(left, -OWED_MAX * bucket.size))
 
     def undo(self, entry: Entry, now: float) -> None:
         """As if a request had never been let in."""

@@ -8,7 +8,6 @@ import msgspec
 from msgspec import Struct
 
 from compat.canonical.error import BudgetReached, Forbidden
-from compat.canonical.event import Usage
 from compat.canonical.request import Envelope
 from gateway.auth.principal import Grant
 from gateway.limits import estimate
@@ -19,12 +18,11 @@ from gateway.limits.shared import Away, Held, Shared
 from gateway.limits.standing import Standing
 from gateway.routing.router import Plan
 from gateway.settings import Limit, Limits
+from gateway.telemetry.charge import spent
 from gateway.telemetry.prices import Prices
+from gateway.visit import Visit
 
 _Key = tuple[str | None, str, str, Limit | None, str, str]
-_UNKNOWN = Usage()
-COST_MAX = 10**15
-"""In nano-USD: what says it costs a million dollars is a provider's nonsense, and is not believed."""
 
 
 class Bound(Struct, frozen=True):
@@ -43,7 +41,6 @@ class Pass(Struct, gc=False):
 
     plan: Plan
     """Its routes, without those that nobody knows the price of, where there is a budget."""
-    prices: Prices
     spends: bool
     standing: Standing = Standing(None, None, False)
     entry: Entry | None = None
@@ -51,6 +48,13 @@ class Pass(Struct, gc=False):
     store: Shared | None = None
     """Where it is held."""
     reservation: Reservation | None = None
+
+    @property
+    def reserved(self) -> float:
+        """Tokens."""
+        if self.entry is not None:
+            return self.entry.reserved
+        return self.held.tokens if self.held is not None else 0.0
 
 
 class Limiter:
@@ -89,7 +93,7 @@ class Limiter:
         if bound.paying and spends:
             plan, need = _priced(plan, envelope, prices)
         tokens = estimate.likely(envelope) if spends and bound.counts_tokens else 0.0
-        given = Pass(plan, prices, spends)
+        given = Pass(plan, spends)
         try:
             store = self._shared
             if store is None or not store.up or not await _enter(store, given, bound, tokens, anthropic=anthropic):
@@ -101,46 +105,38 @@ class Limiter:
                     given.reservation = await self.budgets.reserve(lines(bound.paying, time.time()), need)
                 except BaseException:
                     self._undo(given)
+                    given.standing = given.standing.undone(given.reserved)
                     raise
         except Refused as e:
-            e.headers = _texts(Standing(*e.levels, anthropic))
-            raise
+            e.error.headers = _texts(Standing(*e.levels, anthropic))
+            raise e.error from None
         except BudgetReached as e:
             e.headers = _texts(given.standing)
             raise
         return given
 
-    def leave(
-        self,
-        given: Pass,
-        usage: Usage | None,
-        route: tuple[str | None, str | None],
-        *,
-        worked: bool,
-        own_key: bool = False,
-    ) -> None:
-        """Settle a request that is over.
+    def leave(self, given: Pass, visit: Visit, *, whole: bool) -> None:
+        """Settle a request that is over; where somebody worked whose usage is not known, what was reserved stays spent.
 
-        route: the backend and its model.  worked: it did something; where its usage is not known then, what was
-        reserved stays spent.  own_key: a user's own key paid for it.
+        whole: all of its answer was sent, so that what its usage does not say is nothing.
         """
-        known = usage is not None and (usage.input_tokens is not None or usage.output_tokens is not None)
+        usage, answered = visit.usage, visit.answered
         used: float | None = None
-        if usage is not None and known:
-            used = float((usage.input_tokens or 0) + (usage.output_tokens or 0))
-        elif not worked or not given.spends:
+        if not given.spends or (answered is None and not visit.lost):
             used = 0.0
+        elif usage is not None and (usage.output_tokens is not None or (whole and usage.input_tokens is not None)):
+            used = float(max((usage.input_tokens or 0) + (usage.output_tokens or 0), 0))
+        if used is not None and answered is not None and answered.account is not None:
+            # What a user's own provider says of its usage is theirs to choose.
+            used = min(used, given.reserved)
         if given.entry is not None:
             self._counters.leave(given.entry, used, asyncio.get_running_loop().time())
         elif given.held is not None and given.store is not None:
             given.store.leave(given.held, used)
         if given.reservation is not None:
-            cost: int | None = 0
-            if worked and not own_key:
-                tariff = given.prices.of(route[0] or "", route[1] or "")
-                cost = tariff.cost(usage or _UNKNOWN) if tariff is not None else None
-            if cost is not None and cost <= COST_MAX:
-                self.budgets.settle(given.reservation, cost)
+            costs = spent(visit)
+            amount = given.reservation.amount
+            self.budgets.settle(given.reservation, max((amount if cost is None else cost for cost in costs), default=0))
 
     async def standings(self, accounts: Sequence[Account]) -> list[tuple[float, float, float]]:
         """Of each account the requests and tokens that are left, and the requests under way."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from msgspec import Struct
 
 from gateway.limits.binding import Account
-from gateway.limits.counters import Level, Refused, tightest
+from gateway.limits.counters import OWED_MAX, Level, Refused, tightest
 from gateway.telemetry.logging import logger
 
 if TYPE_CHECKING:
@@ -102,7 +102,8 @@ for i = 1, accounts do
 end
 return answer
 """
-# Per account its two keys, the sizes of its sums (0: as they are), and what is given back of them.
+# Per account its two keys, the sizes of its sums (0: as they are), and what is given back of them.  Below 0 it is
+# owed, and never more than OWED_MAX.
 _LEAVE = f"""{_LEFT}
 for i = 1, #KEYS / 2 do
   local sums = KEYS[2 * i - 1]
@@ -110,7 +111,8 @@ for i = 1, #KEYS / 2 do
   for n, unit in ipairs({{'requests', 'tokens'}}) do
     local size, back = tonumber(ARGV[4 * i - 4 + 2 * n]), tonumber(ARGV[4 * i - 3 + 2 * n])
     if size > 0 and back ~= 0 then
-      put(sums, unit, size, math.min(size, left(sums, unit, size) + back))
+      local rest = left(sums, unit, size)
+      put(sums, unit, size, math.max(math.min(size, rest + back), math.min(rest, -{OWED_MAX} * size)))
     end
   end
 end

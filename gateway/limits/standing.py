@@ -8,6 +8,8 @@ from msgspec import Struct
 from gateway.limits.counters import Level, duration
 
 Header = tuple[bytes, bytes]
+LATEST = 253_402_300_799.0
+"""The last second of the year 9999."""
 
 
 class Standing(Struct, frozen=True, gc=False):
@@ -16,6 +18,10 @@ class Standing(Struct, frozen=True, gc=False):
     requests: Level | None
     tokens: Level | None
     anthropic: bool
+
+    def undone(self, tokens: float) -> "Standing":
+        """As if a request that reserved so many tokens had never been let in."""
+        return Standing(_more(self.requests, 1.0), _more(self.tokens, tokens), self.anthropic)
 
     def over(self, headers: Sequence[Header]) -> list[Header]:
         """These headers, with ours in the place of a provider's: its limits are not the client's."""
@@ -31,6 +37,15 @@ class Standing(Struct, frozen=True, gc=False):
         return any(level is not None and unit in name for unit, level in ours)
 
 
+def _more(level: Level | None, count: float) -> Level | None:
+    return None if level is None else Level(level.size, min(level.left + min(count, level.size), level.size))
+
+
+def moment(at: float) -> str:
+    """A time as ISO 8601; what lies beyond the calendar is its end."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(min(at, LATEST)))
+
+
 _NAMES = {
     (unit, False): (b"x-ratelimit-limit-" + unit, b"x-ratelimit-remaining-" + unit, b"x-ratelimit-reset-" + unit)
     for unit in (b"requests", b"tokens")
@@ -44,8 +59,7 @@ def _write(headers: list[Header], unit: bytes, level: Level, anthropic: bool) ->
     limit, remaining, reset = _NAMES[unit, anthropic]
     left, full_in_s = int(level.left + 1e-6), (level.size - level.left) * 60 / level.size
     if anthropic:
-        full_at = time.gmtime(time.time() + full_in_s + 0.999)
-        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", full_at).encode()
+        when = moment(time.time() + full_in_s + 0.999).encode()
     elif full_in_s <= 0.001:
         when = b"1ms"
     else:

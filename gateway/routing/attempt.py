@@ -90,6 +90,9 @@ class Attempt:
     def answered(self, headers: Headers = ()) -> None:
         """An answer has begun; the provider's headers may tell how much more it would give."""
         self._told = True
+        if self._visit.answered is not None:
+            self._visit.lost.append(self._visit.answered)
+        self._visit.answered = self.route
         if self._draw is not None:
             self._draw.settle(answered=True)
         if headers:
@@ -101,6 +104,8 @@ class Attempt:
         self._health.answered(now, now - self._began if self._streamed else None)
 
     def failed(self, error: GatewayError) -> None:
+        if error.worked and not self._told:
+            self._visit.lost.append(self.route)
         self._told = True
         now = asyncio.get_running_loop().time()
         hurried = self._hurried and isinstance(error, TimedOut) and now >= self._due - 0.1
@@ -125,6 +130,7 @@ class Attempt:
         if self._told:
             self._count("ok")
         else:
+            self._visit.lost.append(self.route)
             self._health.breaker.abandoned(self._visit)
         if self._gate is not None:
             self._gate.leave(asyncio.get_running_loop().time() - self._began)

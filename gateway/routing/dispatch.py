@@ -81,15 +81,22 @@ class Dispatcher:
             except BaseException:
                 health.breaker.abandoned(visit)
                 raise
-        visit.attempts += 1
-        call.dropped.clear()
-        call.headers.clear()
-        if visit.handed is None:
-            visit.handed = perf_counter()
-        if visit.trace is not None:
-            call.traceparent = visit.trace.attempt(route.backend.name, route.model)
-        call = with_share(call, course.left, asked.envelope.stream)
-        return Attempt(route, call, health, gate, self._metrics, asked, self.quotas)
+        try:
+            visit.attempts += 1
+            call.dropped.clear()
+            call.headers.clear()
+            if visit.handed is None:
+                visit.handed = perf_counter()
+            if visit.trace is not None:
+                call.traceparent = visit.trace.attempt(route.backend.name, route.model)
+            call = with_share(call, course.left, asked.envelope.stream)
+            return Attempt(route, call, health, gate, self._metrics, asked, self.quotas)
+        except BaseException:
+            # Only an attempt gives back what was taken for it, and there is none.
+            health.breaker.abandoned(visit)
+            if gate is not None:
+                gate.leave(None)
+            raise
 
     async def _attempt(self, attempt: Attempt, asked: Asked) -> Answer:
         route, call, envelope = attempt.route, attempt.call, asked.envelope

@@ -69,9 +69,10 @@ class Gate:
             call.wait.held = False
             call.wait.queue_s += loop.time() - began
 
-    def leave(self, took_s: float) -> None:
-        """Give a place back, to whoever is next."""
-        self._takes_s = took_s if self._takes_s is None else self._takes_s + WEIGHT * (took_s - self._takes_s)
+    def leave(self, took_s: float | None) -> None:
+        """Give a place back, to whoever is next; `took_s` is None where nothing was done in it."""
+        if took_s is not None:
+            self._takes_s = took_s if self._takes_s is None else self._takes_s + WEIGHT * (took_s - self._takes_s)
         self._free()
 
     def _free(self) -> None:

@@ -17,6 +17,9 @@ from compat.canonical.model import Modality, Model
 from gateway.registry import Registry
 from gateway.settings import Guard, ModelEntry, Strategy, Target
 
+NAME_MAX = 300
+"""Characters of a model's name: names are looked for, and kept, in many places."""
+
 
 class Route(Struct, frozen=True):
     backend: Backend
@@ -91,6 +94,8 @@ class Router:
         plan = self._exact.get(name)
         if plan is not None:
             return plan if isinstance(plan, Plan) else self._of_modality(plan, name, modality)
+        if len(name) > NAME_MAX:
+            raise self._unknown(requested)
         for pattern, entry in self._globs:
             if fnmatchcase(name, pattern):
                 plan = self._by_modality(name, entry, f"configured as '{pattern}'")
@@ -168,5 +173,7 @@ class Router:
         )
 
     def _unknown(self, requested: str) -> ModelNotFound:
+        if not requested:
+            return ModelNotFound("No model is named, and the configuration has no 'auto'.")
         shown = requested if len(requested) <= 200 else requested[:200] + "…"
         return ModelNotFound(f"The model '{shown}' does not exist. GET /v1/models lists what there is.")

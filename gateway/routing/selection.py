@@ -24,6 +24,9 @@ from gateway.visit import Visit
 CHARACTERS_PER_TOKEN = 6
 """More than a token of ordinary text has: what is too long by this measure is too long."""
 
+NAMES_MAX = 10
+"""Of what a caller may use, that a refusal tells."""
+
 _MODALITIES: dict[Dialect, Modality] = {"embeddings": "embedding", "images": "image", "image_edits": "image"}
 _PRICES: dict[SelectionMode, frozenset[Price]] = {
     "local_only": frozenset({"local"}),
@@ -78,8 +81,28 @@ def permitted(plan: Plan, grant: Grant) -> Plan:
     named = grant.may_ask(plan.requested)
     routes = tuple(r for r in plan.routes if (named or grant.may_ask(r.name)) and grant.may_use(r.backend.name))
     if not routes:
-        raise Forbidden(f"This API key may not use the model '{plan.requested[:200]}'.", code="model_not_allowed")
+        raise Forbidden(
+            f"This API key may not use the model '{plan.requested[:200]}'; {_granted(grant)}.", code="model_not_allowed"
+        )
     return plan if len(routes) == len(plan.routes) else msgspec.structs.replace(plan, routes=routes)
+
+
+def _granted(grant: Grant) -> str:
+    """What a restricted caller may use, in words."""
+    parts = [
+        f"{name} {_some(allowed)}"
+        for name, allowed in (("models", grant.models), ("backends", sorted(grant.backends or ())))
+        if allowed
+    ]
+    if grant.models == () or grant.backends == frozenset():
+        return "it may use none"
+    return f"it may use {' of '.join(parts)}"
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = len(names) - NAMES_MAX
+    more = f" and {rest} more" if rest > 0 else ""
+    return ", ".join(f"'{name[:100]}'" for name in names[:NAMES_MAX]) + more
 
 
 def allowed(route: Route, mode: SelectionMode, modality: Modality) -> str | None:

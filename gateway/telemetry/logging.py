@@ -1,7 +1,7 @@
 """Structured logs on standard error: one line a request, and events of the house.
 
 Every line, third parties' included, goes through one `Sink`, which redacts it last: a secret that
-strays into a message is replaced before it is written.
+strays into a message is replaced before it is written.  A line of JSON stays one, whatever is a secret.
 """
 
 import asyncio
@@ -21,14 +21,16 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 MASK = "[redacted]"
+LEAST = 8
+"""Characters of a secret that is looked for; shorter ones would match too much."""
 FLUSH_S = 0.05
 """How long a line of level info may wait for others, to be written with them."""
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _secretive = re.compile(r"(?i)authorization|x-api-key|api[_-]?key|.*secret.*|.*password.*|token|cookie").fullmatch
 _tokens = re.compile(
-    r"\b(?:(?:sk|pk|gsk|csk|hf)[-_]|xai-|ghp_|github_pat_|nvapi-|fw_)[A-Za-z0-9_\-]{8,}|\bAIza[\w\-]{20,}"
-    r"|\beyJ[\w\-]+\.[\w\-]+\.[\w\-]*|[Bb]earer\s+[\w\-.~+/]{16,}=*"
+    r"(?:\b|(?<=\\[nrt]))(?:(?:sk|pk|gsk|csk|hf)[-_]|xai-|ghp_|github_pat_|nvapi-|fw_)[A-Za-z0-9_\-]{8,}"
+    r"|(?:\b|(?<=\\[nrt]))AIza[\w\-]{20,}|(?:\b|(?<=\\[nrt]))eyJ[\w\-]+\.[\w\-]+\.[\w\-]*|[Bb]earer\s+[\w\-.~+/]{16,}=*"
 )
 _MARKS = (
     "sk-",
@@ -48,29 +50,100 @@ _MARKS = (
 )
 """What any match of `_tokens` contains: looking for these first costs a hundredth of the pattern."""
 _encode = msgspec.json.Encoder(enc_hook=str).encode
+_uncommon = re.compile(r"(?=.*[A-Za-z])(?=.*[0-9])(?!/)[A-Za-z0-9._~+/=-]{20,}|-----BEGIN [^\0]{1000,}").fullmatch
+"""What no ordinary word is: a key, a token, or a private key's file."""
+_OURS = frozenset({"timestamp", "level", "method", "route", "principal", "backend", "trace_id"})
+"""Fields whose values are the house's own: what users call their secrets does not change them."""
+DEPTH_MAX = 16
+
+
+def masked(value: Any, mask: Callable[[str], str], depth: int = DEPTH_MAX) -> Any:
+    """The same with all texts in it masked, names too; what lies deeper is left out."""
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, (dict, list)) and not depth:
+        return MASK
+    if isinstance(value, dict):
+        return {mask(name): masked(part, mask, depth - 1) for name, part in value.items()}
+    if isinstance(value, list):
+        return [masked(part, mask, depth - 1) for part in value]
+    return value
+
+
+def resembles_secret(text: str) -> bool:
+    """Whether it looks like one, whoever's: nothing of what is known decides."""
+    return _tokens.search(text) is not None
 
 
 class Redactor:
-    """Replaces what looks like a secret, and every secret it has been told of."""
+    """Replaces what looks like a secret, and every secret it has been told of.
+
+    What users call their secrets is theirs to choose, so it must not change what is said to others: in answers each
+    user's own are replaced and nobody else's, and in the log only what could not be an ordinary word.
+    """
 
     def __init__(self) -> None:
         self._told: dict[str, set[str]] = {}
+        self._users: set[str] = set()
+        self._own: list[str] = []
+        """The house's."""
         self._known: list[str] = []
+        """The house's and its users'."""
 
     def learn(self, secrets: Iterable[str], source: str = "configuration") -> None:
-        """Take the secrets of a source, in place of those it had; shorter than 8 characters would match too much."""
-        long = {secret for secret in secrets if len(secret) >= 8}
-        self._told[source] = long | {json.dumps(secret)[1:-1] for secret in long}
-        self._known = sorted(set().union(*self._told.values()), key=len, reverse=True)
+        """Take the secrets of a source, in place of those it had."""
+        self._told[source] = _forms(secret for secret in secrets if len(secret) >= LEAST)
+        self._own = _longest_first(set().union(*self._told.values()))
+        self._known = _longest_first(self._users.union(self._own))
 
-    def __call__(self, line: str) -> str:
-        for secret in self._known:
-            if secret in line:
-                line = line.replace(secret, MASK)
-        for mark in _MARKS:
-            if mark in line:
-                return _tokens.sub(MASK, line)
-        return line
+    def learn_users(self, secrets: Iterable[str]) -> None:
+        """Take users' secrets, in place of those they had."""
+        self._users = _forms(filter(_uncommon, secrets))
+        self._known = _longest_first(self._users.union(self._own))
+
+    def __call__(self, text: str) -> str:
+        """For what the house keeps to itself."""
+        return _replaced(text, self._known)
+
+    def answer(self, text: str, own: Iterable[str]) -> str:
+        """For what a user is told, who has secrets of their own."""
+        return _replaced(text, [*_longest_first(_forms(word for word in own if len(word) >= LEAST)), *self._own])
+
+    def line(self, line: str) -> str:
+        """A line of the log; where it is JSON, it stays so."""
+        found = self(line)
+        if found == line or not line.startswith("{"):
+            return found
+        try:
+            fields = msgspec.json.decode(line, type=dict[str, Any])
+        except (msgspec.DecodeError, RecursionError):
+            return found
+        for name, value in fields.items():
+            fields[name] = masked(value, partial(_replaced, secrets=self._own) if name in _OURS else self)
+        return _encode(fields).decode()
+
+
+def _replaced(text: str, secrets: Iterable[str]) -> str:
+    for secret in secrets:
+        if secret in text:
+            text = text.replace(secret, MASK)
+    for mark in _MARKS:
+        if mark in text:
+            return _tokens.sub(MASK, text)
+    return text
+
+
+def _forms(secrets: Iterable[str]) -> set[str]:
+    """Them, and as they look inside JSON."""
+    return {
+        form
+        for secret in secrets
+        for form in (secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1])
+    }
+
+
+def _longest_first(secrets: Iterable[str]) -> list[str]:
+    return sorted(secrets, key=len, reverse=True)
 
 
 class Sink:
@@ -82,7 +155,7 @@ class Sink:
 
     def __init__(self, out: TextIO, redactor: Redactor) -> None:
         self._out = out
-        self._redact = redactor
+        self._redact = redactor.line
         self._lines: list[str] = []
         atexit.register(self.flush)
 

@@ -4,12 +4,14 @@ The table is the maintained package genai-prices, as it was when it was installe
 Its prices are converted to `Tariff`s, which count in integers.  A price nobody knows is None, never 0.
 """
 
+import asyncio
 import gc
 import re
 import time
 from collections.abc import Mapping
 from decimal import Decimal
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -29,6 +31,8 @@ _PER_REQUEST = 10**9 * FINE
 
 KNOWN_MAX = 4096
 """Tariffs kept: a client may ask for any name where a route ends in `*`."""
+NAME_MAX = 1000
+"""Characters of a name that is looked for: a provider may call its model anything."""
 STEP_S = 900
 """Prices that change with the date or the hour do so at the quarters of an hour, in UTC."""
 
@@ -155,9 +159,24 @@ class Prices:
         self._payees = payees
         self.asks_table = any(payee.price not in _FREE and payee.provider != "" for payee in payees.values())
         self._known: dict[tuple[str, str], tuple[float, Tariff | None]] = {}
+        self._loading: asyncio.Task[None] | None = None
+
+    @property
+    def waits(self) -> bool:
+        """The table is needed and not there yet."""
+        return self.asks_table and not _providers.cache_info().currsize
+
+    async def load(self) -> None:
+        """Load what `of` looks in, without holding up the loop."""
+        if self.waits:
+            if self._loading is None:
+                self._loading = asyncio.create_task(asyncio.to_thread(load_table))
+            await asyncio.shield(self._loading)  # who leaves does not end it for the others
 
     def of(self, backend: str, model: str) -> Tariff | None:
-        """What a backend's model costs now; None if nobody says."""
+        """What a backend's model costs now; None if nobody says.  Takes a moment while it `waits`."""
+        if len(model) > NAME_MAX:
+            return None
         known = self._known.get((backend, model))
         now = time.time()
         if known is None or now >= known[0]:
@@ -203,12 +222,14 @@ def _payee(name: str, entry: BackendEntry, price: Price | None) -> Payee:
 
 
 def load_table() -> None:
-    """Load the table, which takes a moment: in a thread, when nothing else is to be done."""
-    _providers()
-    # It lives as long as the process, so the collector need not look at it.
-    gc.freeze()
+    """Load the table, which takes a moment: in a thread."""
+    if not _providers.cache_info().currsize:
+        _providers()
+        # It lives as long as the process, so the collector need not look at it.
+        gc.freeze()
 
 
+@cache
 def _providers() -> "list[Provider]":
     from genai_prices import data_snapshot
 

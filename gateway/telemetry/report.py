@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -15,8 +16,8 @@ DAYS = 30
 """What is told of, unless it is said since when."""
 GROUPS_MAX = 4
 _STRETCH = 500
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What makes a spreadsheet take a text for a formula, which it would run."""
+_is_formula = re.compile(r"\s*[=+\-@＝＋－＠]|[\t\r\n]").match
+"""What makes a spreadsheet take a text for a formula, which it would run; it may pass over white space."""
 
 _SHOWN: dict[str, Callable[[Row], Any]] = {
     "request_id": lambda row: row["request_id"],
@@ -94,7 +95,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return format(Decimal(repr(value)), "f")  # no exponents, which not every reader takes
     text = str(value)
-    return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA) else text
+    return f"'{text}" if isinstance(value, str) and _is_formula(text) else text
 
 
 def columns(by: Sequence[str]) -> tuple[str, ...]:

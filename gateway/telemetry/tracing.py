@@ -54,7 +54,7 @@ class Tracer:
 
     def __init__(self, endpoint: str, config: Config, redact: Callable[[str], str]) -> None:
         self._redact = redact
-        self._complaints = _Complaints()
+        self._complaints = _Complaints(URL(endpoint))
         root = endpoint.rstrip("/")
         resource = _resource()
         # Not the process's global ones: two gateways may live in one process.
@@ -237,8 +237,9 @@ class Tracer:
 class _Complaints(logging.Handler):
     """What the SDK has to say of the collector, in our own log and seldom."""
 
-    def __init__(self) -> None:
+    def __init__(self, collector: URL) -> None:
         super().__init__(logging.WARNING)
+        self._collector = f"{collector.host}:{collector.port}"
         self._next = 0.0
         self._kept_back = 0
         self._source = logging.getLogger("opentelemetry")
@@ -251,10 +252,23 @@ class _Complaints(logging.Handler):
             self._kept_back += 1
             return
         self._next, kept_back, self._kept_back = now + COMPLAIN_S, self._kept_back, 0
-        logger().warning("telemetry_not_sent", reason=record.getMessage()[:500], kept_back=kept_back)
+        logger().warning(
+            "telemetry_not_sent", collector=self._collector, reason=_plain(record)[:500], kept_back=kept_back
+        )
 
     def end(self) -> None:
         self._source.removeHandler(self)
+
+
+def _plain(record: logging.LogRecord) -> str:
+    """What the SDK says, without what its HTTP client makes of a connection that failed."""
+    given = record.args if isinstance(record.args, tuple) else ()
+    failure = next((type(one).__name__ for one in given if isinstance(one, OSError)), None)
+    if failure is None:
+        return record.getMessage()
+    if "Timeout" in failure:
+        return "It did not answer in time."
+    return "TLS with it failed." if "SSL" in failure else "The connection to it was lost or refused."
 
 
 def _failed_as(visit: Visit) -> str | None:

@@ -9,9 +9,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
+
+import msgspec
 
 from compat.canonical.event import Usage
+from gateway.db.engine import unfit
+from gateway.db.usage import LENGTHS
+from gateway.telemetry.charge import Charge, charged
 from gateway.telemetry.logging import line_logger, logger
 from gateway.telemetry.metrics import Metrics
 from gateway.visit import Visit, new_id
@@ -22,8 +27,8 @@ FLUSH_S = 0.5
 BATCH = 500
 QUEUE_MAX = 50_000
 EXEMPLAR_MAX = 100
-COST_MAX = 10**15
-"""In nano-USD: a million dollars for one request is a provider's nonsense."""
+TOKENS_MAX = 10**9
+"""Of one request: beyond, and below 0, it is a provider's nonsense."""
 FORGET_S = 3_600
 LAST_TRIES = 3
 """How often what is left is tried to be written when the gateway stops."""
@@ -40,36 +45,12 @@ class Forgetting(Protocol):
     async def forget(self, before: float) -> int: ...
 
 
-class Charge(NamedTuple):
-    """What a request cost."""
-
-    nanousd: int | None = None
-    """None: it cannot be told."""
-    source: str | None = None
-    """Who says what the model costs."""
-    date: str | None = None
-
-
-def charged(visit: Visit) -> Charge:
-    """The cost of a visit that is over."""
-    if visit.handed is None:
-        return Charge(0)  # nobody was asked for an answer
-    if visit.own_key:
-        return Charge(0, "own_key")  # the user pays the provider
-    prices, backend, model = visit.prices, visit.backend, visit.model
-    if prices is None or backend is None or model is None:
-        return Charge()
-    tariff = prices.of(backend, model)
-    if tariff is None and visit.answered_by not in (None, model):
-        tariff = prices.of(backend, visit.answered_by or "")  # often more exact: what an alias stands for
-    if tariff is None:
-        return Charge()
-    failed = visit.usage is None and (visit.code is not None or visit.status >= 400)
-    # Whether a provider charges for a request that failed, only its price of nothing tells.
-    cost = None if failed and not tariff.free else tariff.cost(visit.usage or Usage())
-    if cost is not None and cost > COST_MAX:
-        cost = None
-    return Charge(cost, tariff.source, tariff.date)
+def _believable(usage: Usage) -> Usage:
+    """The same, without numbers that cannot be."""
+    for name in usage.__struct_fields__:
+        if (count := getattr(usage, name)) is not None and not 0 <= count <= TOKENS_MAX:
+            return _believable(msgspec.structs.replace(usage, **{name: None}))
+    return usage
 
 
 class Ledger:
@@ -104,9 +85,16 @@ class Ledger:
         """Account for all that are over."""
         over, self._over = self._over, []
         for visit in over:
-            self._account(visit)
+            try:
+                self._account(visit)
+            except Exception:
+                # A defect here must not lose the others' rows.
+                logger().exception("request_unaccounted", request_id=visit.request_id)
 
     def _account(self, visit: Visit) -> None:
+        if visit.usage is not None and (usage := _believable(visit.usage)) is not visit.usage:
+            logger().warning("usage_not_believed", request_id=visit.request_id, backend=visit.backend)
+            visit.usage = usage
         total = visit.ended - visit.began
         route = visit.route or "unknown"
         backend = visit.backend or ""
@@ -152,34 +140,36 @@ class Ledger:
             self.dropped += 1
             self._left += 1
         self._rows.append(
-            {
-                "id": new_id("use"),
-                "tenant_id": visit.principal.tenant,
-                "owner_id": visit.principal.id,
-                "key_id": visit.grant.key_id if visit.grant else None,
-                "request_id": visit.request_id,
-                "created_at": visit.at,
-                "route": route,
-                "requested_model": _name(visit.requested),
-                "backend": visit.backend,
-                "model": _name(visit.model),
-                "status": visit.status,
-                "code": visit.code,
-                "attempts": visit.attempts,
-                "streamed": int(visit.streamed),
-                "input_tokens": usage.input_tokens if usage else None,
-                "output_tokens": usage.output_tokens if usage else None,
-                "cached_tokens": usage.cached_tokens if usage else None,
-                "reasoning_tokens": usage.reasoning_tokens if usage else None,
-                "cache_written_tokens": usage.cache_written_tokens if usage else None,
-                "cost_nanousd": charge.nanousd,
-                "price_source": charge.source,
-                "price_date": charge.date,
-                "queue_s": visit.wait.queue_s,
-                "load_s": visit.wait.load_s,
-                "first_token_s": first,
-                "total_s": total,
-            }
+            _fitting(
+                {
+                    "id": new_id("use"),
+                    "tenant_id": visit.principal.tenant,
+                    "owner_id": visit.principal.id,
+                    "key_id": visit.grant.key_id if visit.grant else None,
+                    "request_id": visit.request_id,
+                    "created_at": visit.at,
+                    "route": route,
+                    "requested_model": visit.requested,
+                    "backend": visit.backend,
+                    "model": visit.model,
+                    "status": visit.status,
+                    "code": visit.code,
+                    "attempts": visit.attempts,
+                    "streamed": int(visit.streamed),
+                    "input_tokens": usage.input_tokens if usage else None,
+                    "output_tokens": usage.output_tokens if usage else None,
+                    "cached_tokens": usage.cached_tokens if usage else None,
+                    "reasoning_tokens": usage.reasoning_tokens if usage else None,
+                    "cache_written_tokens": usage.cache_written_tokens if usage else None,
+                    "cost_nanousd": charge.nanousd,
+                    "price_source": charge.source,
+                    "price_date": charge.date,
+                    "queue_s": visit.wait.queue_s,
+                    "load_s": visit.wait.load_s,
+                    "first_token_s": first,
+                    "total_s": total,
+                }
+            )
         )
         if len(self._rows) >= BATCH:
             self._wanted.set()
@@ -219,17 +209,30 @@ class Ledger:
         # What is queued now, not what comes meanwhile: under load that would be one row at a time.
         for _ in range(-(-len(self._rows) // BATCH)):
             batch = [self._rows.popleft() for _ in range(min(BATCH, len(self._rows)))]
-            try:
-                await rows.add(batch)
-            except Exception as e:
-                # As many as fit: the oldest give way to those that came meanwhile.
-                kept = batch[max(len(batch) + len(self._rows) - QUEUE_MAX, 0) :]
-                self._rows.extendleft(reversed(kept))
-                self.dropped += len(batch) - len(kept)
-                self._left += len(batch) - len(kept)
-                logger().error("usage_write_failed", error=type(e).__name__, rows=len(self._rows))
-                return
-            self._left += len(batch)
+            parts = [batch]
+            while parts:
+                part = parts.pop()
+                try:
+                    await rows.add(part)
+                except Exception as e:
+                    if not unfit(e):
+                        self._put_back([row for left in (part, *reversed(parts)) for row in left])
+                        logger().error("usage_write_failed", error=type(e).__name__, rows=len(self._rows))
+                        return
+                    if len(part) > 1:  # the others can be written
+                        half = len(part) // 2
+                        parts += [part[half:], part[:half]]
+                        continue
+                    self.dropped += 1
+                    logger().error("usage_row_dropped", error=type(e).__name__, request_id=part[0]["request_id"])
+                self._left += len(part)
+
+    def _put_back(self, batch: list[dict[str, Any]]) -> None:
+        # As many as fit: the oldest give way to those that came meanwhile.
+        kept = batch[max(len(batch) + len(self._rows) - QUEUE_MAX, 0) :]
+        self._rows.extendleft(reversed(kept))
+        self.dropped += len(batch) - len(kept)
+        self._left += len(batch) - len(kept)
 
 
 def _exemplar(visit: Visit) -> dict[str, str] | None:
@@ -240,21 +243,29 @@ def _exemplar(visit: Visit) -> dict[str, str] | None:
     return {"request_id": visit.request_id} if len(visit.request_id) <= EXEMPLAR_MAX else None
 
 
-async def forget_old(rows: Forgetting, days: Callable[[], int | None]) -> None:
+async def forget_old(rows: Forgetting, days: Callable[[], int | None], what: str = "usage") -> None:
     """Delete what is older than so many days (None: nothing), now and again, until cancelled."""
     while True:
         if (kept := days()) is not None:
             try:
                 if gone := await rows.forget(time.time() - kept * 86_400):
-                    logger().info("usage_forgotten", rows=gone)
+                    logger().info(f"{what}_forgotten", rows=gone)
             except Exception as e:
-                logger().error("usage_forget_failed", error=type(e).__name__)
+                logger().error(f"{what}_forget_failed", error=type(e).__name__)
         await asyncio.sleep(FORGET_S)
 
 
+def _fitting(row: dict[str, Any]) -> dict[str, Any]:
+    """The row, its texts as long as their columns and without what PostgreSQL refuses in them."""
+    for name, most in LENGTHS.items():
+        if (text := row[name]) is not None and (len(text) > (most or 0) or "\x00" in text):
+            row[name] = text[:most].replace("\x00", "")
+    return row
+
+
 def _name(given: str | None) -> str | None:
-    """A client's own words, as long as their column and without what PostgreSQL refuses in a text."""
-    return None if given is None else given[:300].replace("\x00", "")
+    """A client's own words, no longer than they are kept."""
+    return None if given is None else given[: LENGTHS["model"]].replace("\x00", "")
 
 
 def _line(visit: Visit, charge: Charge | None, route: str, first: float | None, total: float) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from email.utils import format_datetime
 import pytest
 
 from backends.failures import of_exception, of_status, of_stream, retry_after, seconds
-from backends.http1 import ConnectTimedOut, Malformed
+from backends.http1 import ConnectTimedOut, Malformed, Unsendable
 from backends.response import Lost
 from compat.anthropic.error import render_error as anthropics
 from compat.canonical import error as e
@@ -167,6 +167,7 @@ def test_an_error_inside_an_answer_becomes_our_error(verdict: Verdict, kind: typ
         (ConnectTimedOut("10.1.2.3"), e.TimedOut),
         (TimeoutError("10.1.2.3"), e.TimedOut),
         (Malformed("10.1.2.3"), e.BadResponse),
+        (Unsendable("10.1.2.3"), e.BackendError),
     ],
     ids=lambda value: getattr(value, "__name__", type(value).__name__),
 )
@@ -193,7 +194,7 @@ def test_what_is_not_the_providers_is_left_alone() -> None:
         ("0", PLAIN, None, None),
         ("7200", PLAIN, 7200, 7200),
         ("9e99", PLAIN, 31 * 86_400, 31 * 86_400),
-        (format_datetime(datetime.now(UTC) + timedelta(hours=5)), PLAIN, 17_800, 18_000),
+        (timedelta(hours=5), PLAIN, 17_800, 18_000),
         (None, Verdict(retry_after_s=45.5), 45.5, 45.5),
         ("20", Verdict(retry_after_s=45.5), 20, 20),
         ("20", Verdict(renews_hour=0), 20, 86_400),
@@ -201,8 +202,10 @@ def test_what_is_not_the_providers_is_left_alone() -> None:
     ],
 )
 def test_when_a_limit_is_over_is_known_beyond_what_anybody_waits_for(
-    said: str | None, verdict: Verdict, least_s: float | None, most_s: float | None
+    said: str | timedelta | None, verdict: Verdict, least_s: float | None, most_s: float | None
 ) -> None:
+    if isinstance(said, timedelta):
+        said = format_datetime(datetime.now(UTC) + said)
     error = of_status(429, verdict, said, "up")
     assert error.retry_after_s is None or error.retry_after_s <= 120
     if least_s is None or most_s is None:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from yarl import URL
 
-from backends.http1 import IDLE_S, Client, ConnectTimedOut, Malformed
+from backends.http1 import IDLE_S, Client, ConnectTimedOut, Malformed, Unsendable
 from backends.response import BUFFER_BYTES, Lost
 
 Play = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -92,8 +92,9 @@ async def test_the_head_says_what_it_must_and_nothing_more() -> None:
     assert head.startswith(b"POST /v1/x?y=1 HTTP/1.1\r\nhost: 127.0.0.1:")
     assert b"\r\nx-a: \xe9\r\n" in head
     assert b"\r\naccept-encoding: identity\r\ncontent-length: 2\r\n" in head
-    with pytest.raises(ValueError, match="line break"):
-        await made.request("GET", told.url, {"x": "a\r\nevil: 1"})
+    for text in ("a\r\nevil: 1", "a\nevil: 1", "a\revil: 1", "a\0"):
+        with pytest.raises(Unsendable, match="line break"):
+            await made.request("GET", told.url, {"x": text})
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateNumbers, RSAPublicNumbers
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 
@@ -17,6 +19,21 @@ from tests.provider import Provider
 
 KEY = RSAKey.generate_key(2048)
 PEM = KEY.as_pem(private=True).decode()
+
+
+def pem_of(p: int, q: int, *, old: bool = False) -> str:
+    """A key of these factors, whatever they are."""
+    e = 65537
+    d = pow(e, -1, (p - 1) * (q - 1))
+    numbers = RSAPrivateNumbers(p, q, d, d % (p - 1), d % (q - 1), pow(q, -1, p), RSAPublicNumbers(e, p * q))
+    shape = serialization.PrivateFormat.TraditionalOpenSSL if old else serialization.PrivateFormat.PKCS8
+    key = numbers.private_key(unsafe_skip_rsa_key_validation=True)
+    return key.private_bytes(serialization.Encoding.PEM, shape, serialization.NoEncryption()).decode()
+
+
+PRIMES = KEY.raw_value.private_numbers()  # type: ignore[union-attr]
+HUGE = pem_of(2**4253 - 1, 2**4423 - 1)
+"""Which takes the usual import more than ten seconds."""
 
 
 class Issuer:
@@ -94,12 +111,36 @@ def test_an_assertion_is_what_the_standard_wants() -> None:
         "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
         KEY.as_pem(private=False).decode(),
         ECKey.generate_key("P-256").as_pem(private=True).decode(),
+        HUGE,
+        pem_of(2**4253 - 1, 2**4423 - 1, old=True),
+        pem_of(2**2203 - 1, 2**2281 - 1),  # fits into the file, and has 4484 bits
+        pem_of(2**521 - 1, 2**607 - 1),
+        pem_of(2**3217 - 1, 2**521 - 1),  # a factor that is longer than one should be
+        PEM.replace("PRIVATE", "ENCRYPTED PRIVATE"),
+        PEM + PEM,
+        PEM[:-200] + PEM[-60:],
     ],
 )
 def test_what_is_no_private_rsa_key_signs_nothing(pem: str) -> None:
     with pytest.raises(ValueError, match=r".") as refused:
         signed(ServiceAccount(client_email="a@b.example", private_key=pem), time.time())
     assert "AAAA" not in str(refused.value)
+
+
+@pytest.mark.parametrize("old", [True, False])
+@pytest.mark.parametrize("ends", ["\n", "\r\n", " "])
+def test_a_key_file_may_look_as_it_likes(old: bool, ends: str) -> None:
+    pem = pem_of(PRIMES.p, PRIMES.q, old=old).replace("\n", ends)
+    jwt.decode(signed(ServiceAccount(client_email="a@b.example", private_key=pem), 0), KEY, algorithms=["RS256"])
+
+
+async def test_a_key_that_was_once_taken_and_is_too_large_is_the_users_to_replace(issuer: Issuer) -> None:
+    key_file = ServiceAccount(client_email="robot@p.example", private_key=HUGE, token_uri=issuer.url)
+    token = Asserted("up", key_file, public_only=False, note=Shelf().noted.append)
+    with pytest.raises(AuthFailed, match="POST /v1/credentials"):
+        await token.get()
+    assert issuer.asked == []
+    await token.aclose()
 
 
 async def test_all_who_wait_get_the_same_token_for_one_question(issuer: Issuer) -> None:
@@ -151,6 +192,12 @@ async def test_a_new_token_is_told_before_it_is_used(issuer: Issuer) -> None:
         ("200 OK", b"<html>canary", BadResponse),
         ("200 OK", b'{"token":"canary"}', BadResponse),
         ("200 OK", b"[" * 100_000, BadResponse),
+        ("200 OK", rb'{"access_token":"canary\r\nx-evil: 1"}', BadResponse),
+        ("200 OK", rb'{"access_token":"canary\n"}', BadResponse),
+        ("200 OK", rb'{"access_token":"\"canary\""}', BadResponse),
+        ("200 OK", b'{"access_token":""}', BadResponse),
+        ("200 OK", b'{"access_token":"%s"}' % (b"canary" * 1500), BadResponse),
+        ("200 OK", rb'{"access_token":"t","refresh_token":"canary\u0000"}', BadResponse),
     ],
 )
 async def test_trouble_is_told_in_our_words(

@@ -57,7 +57,7 @@ def test_a_backup_under_load_is_whole_and_restores_elsewhere(upstream: Provider,
         before = _rows(live / "data")
         command = [sys.executable, str(ROOT / "deploy/backup.py"), str(live / "data"), str(target)]
         subprocess.run([*command, str(live / "config.yaml")], check=True, timeout=60)
-        assert subprocess.run(command, capture_output=True, timeout=60, check=False).returncode != 0  # not twice
+        assert "File exists" in _refused(*command)  # not twice
         later = _issued(running, "later")
         load.over.set()
         load.join(30)
@@ -85,6 +85,21 @@ def test_without_its_secrets_issued_keys_are_worth_nothing(upstream: Provider, t
     (tmp_path / "data" / "secrets.json").unlink()
     with gateway(tmp_path, _config(upstream)) as running, httpx2.Client(base_url=running.url, verify=False) as http:
         assert http.post(CHAT, json=chat("auto"), headers={"x-api-key": key}, timeout=30).status_code == 401
+
+
+def test_what_is_named_and_missing_is_told_before_anything_is_copied(tmp_path: Path) -> None:
+    command, target = [sys.executable, str(ROOT / "deploy/backup.py")], tmp_path / "backup"
+    assert "gateway.db" in _refused(*command, str(tmp_path), str(target))
+    (tmp_path / "gateway.db").touch()
+    assert "config.yml" in _refused(*command, str(tmp_path), str(target), str(tmp_path / "config.yml"))
+    assert not target.exists()
+
+
+def _refused(*command: str) -> str:
+    """What it says in one line."""
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False, text=True)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
+    return done.stderr
 
 
 def _issued(running: Gateway, name: str) -> str:

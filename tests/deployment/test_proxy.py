@@ -22,6 +22,8 @@ from tests.process import Gateway, gateway
 from tests.provider import Provider
 
 BODY_MAX = 33_554_432
+METRICS = ("/metrics", "/metrics/", "/metrics//", "//metrics", "/metrics%2f", "/%6detrics", "/ready/../metrics")
+"""Spellings that some reader of paths takes for the same."""
 
 
 @pytest.fixture(scope="module")
@@ -137,8 +139,25 @@ def test_a_foreign_name_gets_no_answer_from_the_gateway(http: httpx2.Client) -> 
 
 def test_metrics_are_not_for_the_world(http: httpx2.Client, proxied: Gateway) -> None:
     assert httpx2.get(f"{proxied.url}/metrics", headers={"host": "localhost"}).status_code == 200
-    assert http.get("/metrics").status_code == 404
+    for path in METRICS:
+        assert http.get(path).status_code == 404, path
     assert http.get("/ready").status_code == 200
+
+
+def test_what_slips_past_a_proxy_takes_an_administrators_key_at_the_gateway(
+    running_provider: Provider, authority: Authority, tmp_path: Path
+) -> None:
+    with gateway(tmp_path, config(running_provider.url, {"allowed_hosts": ["localhost"]})) as running:
+        for name, rule in (("nginx", "location ~* ^/metrics"), ("caddy", "respond @metrics")):
+            if not binary(name):
+                continue
+            other = rule.replace("^/metrics", "^/elsewhere").replace("@metrics", "/elsewhere")
+            issued = authority.issue(*LOOPBACK)
+            with proxy(name, tmp_path / name, running.port, issued, {rule: other}) as url:
+                for path in METRICS:
+                    answer = httpx2.get(f"{url}{path}", verify=authority.trusting(), headers={"via": ""})
+                    assert answer.status_code in (401, 404), path
+                    assert "pluggably_" not in answer.text
 
 
 @pytest.mark.skipif(not binary("nginx"), reason="nginx is not installed")

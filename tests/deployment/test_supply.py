@@ -32,7 +32,9 @@ def test_the_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel: Path
         names = set(packed.namelist())
     own = {name for name in names if ".dist-info/" not in name}
     assert own == set(_files())
-    assert {name.rpartition("/")[2] for name in names - own} <= {"METADATA", "WHEEL", "RECORD", "entry_points.txt"}
+    assert {name.rpartition("/")[2] for name in names - own} <= {
+        "METADATA", "WHEEL", "RECORD", "entry_points.txt", "LICENSE",
+    }  # fmt: skip
     for needed in (
         "gateway/__main__.py",
         "gateway/api/swagger/swagger-ui-bundle.js",
@@ -57,7 +59,7 @@ def test_the_same_sources_make_the_same_wheel(wheel: Path, tmp_path: Path) -> No
     # Elsewhere, later, by somebody with other habits about permissions.
     copy = tmp_path / "elsewhere"
     copy.mkdir()
-    for name in ("pyproject.toml", "README.md", ".gitignore"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
         shutil.copy(ROOT / name, copy)
     for name in _files():
         target = copy / name

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,66 @@ def test_serving_beyond_loopback_without_auth_is_refused_with_the_cure() -> None
     assert "Traceback" not in done.stderr
 
 
+DATABASES = [
+    ("sqlite+aiosqlite:////proc/nothing/x.db", "/proc/nothing"),
+    ("sqlite+aiosqlite:////tmp", "unable to open"),
+    ("postgresql+asyncpg://u:pw-canary-5521@127.0.0.1:9/x", "Is it running"),
+    ("postgresql+asyncpg://u:pw-canary-5521@127.0.0.1:9/x?sslmode=require", "sslmode"),
+    ("mysql://u:pw-canary-5521@h/x", "postgresql+asyncpg://"),
+    ("postgresql://u:pw-canary-5521@h/x", "postgresql+asyncpg://"),
+    ("sqlite:///x.db", "sqlite+aiosqlite:///"),
+    ("nonsense", "sqlite+aiosqlite:///"),
+]
+
+
+@pytest.mark.parametrize(("url", "words"), DATABASES)
+@pytest.mark.parametrize("command", ["serve", "usage"])
+def test_a_database_that_cannot_be_used_is_one_line(tmp_path: Path, command: str, url: str, words: str) -> None:
+    path = tmp_path / "config.yaml"
+    tree = {"data_dir": str(tmp_path), "backends": {"fake": {"kind": "fake"}}, "server": {"port": 0}}
+    path.write_bytes(msgspec.yaml.encode(tree | {"database": {"url": url}}))
+    done = run(command, "--config", str(path))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("pluggably: database.url: ")
+    assert words in done.stderr
+    assert "canary" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_data_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    done = run("serve", "--port", "0", PLUGGABLY__DATA_DIR="/proc/nothing", PLUGGABLY__BACKENDS="{}")
+    assert done.returncode == 1
+    assert "data_dir must be a folder that can be written" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_port_that_is_taken_is_one_line_and_nothing_is_begun(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("auth: {mode: api_key}\nbackends: {}\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run(
+            "serve", "--config", str(tmp_path / "config.yaml"), "--port", str(port),
+            PLUGGABLY__DATA_DIR=str(tmp_path / "data"),
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1 port {port}" in done.stderr
+    assert "--port" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "sk-gw-" not in done.stdout
+
+
+def test_what_commands_make_is_closed_to_others(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        run("usage", PLUGGABLY__DATA_DIR=str(tmp_path / "usage"))
+        run("keys", "create", "--name", "x", PLUGGABLY__DATA_DIR=str(tmp_path / "keys"))
+    finally:
+        os.umask(before)
+    made = [path for folder in ("usage", "keys") for path in (tmp_path / folder, *(tmp_path / folder).iterdir())]
+    assert len(made) >= 5
+    assert {path.name: path.stat().st_mode & 0o077 for path in made} == {path.name: 0 for path in made}
+
+
 def test_the_schema_is_json_schema() -> None:
     done = run("check-config", "--schema")
     jsonschema.Draft202012Validator.check_schema(json.loads(done.stdout))
@@ -94,9 +155,11 @@ def test_explain_finds_what_a_provider_lists_and_leaves_nothing_open(file: str) 
 
 
 def test_explain_says_when_there_is_no_such_model(file: str) -> None:
-    done = run("explain", "nothing", "--config", file)
-    assert done.returncode == 1
-    assert "does not exist" in done.stderr
+    for name in ("nothing", "up/" + "x" * 5000):
+        done = run("explain", name, "--config", file)
+        assert done.returncode == 1
+        assert "does not exist" in done.stderr
+        assert len(done.stderr) < 600
 
 
 def test_models_are_listed_as_text_and_json(file: str) -> None:

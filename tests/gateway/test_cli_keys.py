@@ -91,6 +91,7 @@ def test_keys_are_made_rotated_and_revoked_beside_a_running_gateway(running: Gat
     audit = httpx2.get(running.url + "/v1/audit?tenant=acme", headers=root, timeout=30, verify=False).json()["data"]
     assert [one["action"] for one in audit] == ["key.revoke", "key.rotate", "key.create"]
     assert {one["actor"] for one in audit} == {key["created_by"]}
+    assert {one["detail"]["by"] for one in audit} == {"cli"}, "no user who is called so"
 
 
 def test_the_first_command_makes_the_database(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from gateway.settings import Config, ConfigError
 from tests.process import ROOT
 
 KEY = {"name": "app", "key": "0123456789abcdef"}
+JWT = {"issuer": "https://issuer.example", "audience": "gateway"}
 API_KEY = {"mode": "api_key", "keys": [KEY]}
 
 
@@ -126,6 +127,30 @@ def test_the_schema_takes_the_example() -> None:
         ({"models": {"m": {"routes": {}}}}, ["models.m.routes", "empty"]),
         ({"auth": {"mode": "api_key", "keys": [{"name": "app", "key": "short"}]}}, ["auth.keys[0].key", "16"]),
         ({"auth": {"mode": "api_key", "keys": [KEY, KEY]}}, ["auth.keys[1].name", "twice"]),
+        ({"auth": {"mode": "api_key", "keys": [KEY, KEY | {"name": "b"}]}}, ["auth.keys[1].key", "'app' has the same"]),
+        ({"auth": {"keys": [KEY | {"name": ""}]}}, ["auth.keys[0].name", "64"]),
+        ({"auth": {"keys": [KEY | {"name": "n" * 65}]}}, ["auth.keys[0].name", "64"]),
+        ({"auth": {"keys": [KEY | {"name": "a\x07b"}]}}, ["auth.keys[0].name", "printable"]),
+        ({"auth": {"keys": [KEY | {"key": "\u00fcmlaut-0123456789"}]}}, ["auth.keys[0].key", "ASCII"]),
+        ({"auth": {"keys": [KEY | {"key": " blank-0123456789 "}]}}, ["auth.keys[0].key", "blanks"]),
+        ({"auth": {"keys": [KEY | {"key": "tab\t-0123456789abc"}]}}, ["auth.keys[0].key", "printable"]),
+        ({"auth": {"keys": [KEY | {"backends": ["loacl"]}]}}, ["auth.keys[0].backends[0]", "did you mean 'local'"]),
+        (
+            {"auth": {"mode": "api_key+jwt", "keys": [KEY | {"key": "eyJhbGciOi.aaaaaaaa.bbbbbbbb"}], "jwt": JWT}},
+            ["auth.keys[0].key", "token"],
+        ),
+        ({"auth": {"mode": "api_key", "keys": [KEY | {"key": "eyJhbGciOi.aaaaaaaa.bbbbbbbb"}], "jwt": JWT}}, []),
+        *(({"database": {"url": url}}, ["database.url", "sqlite+aiosqlite:///", "postgresql+asyncpg://"]) for url in (
+            "mysql://x", "postgresql://x", "postgresql+psycopg2://x", "sqlite:///x", "sqlite+aiosqlite://x", "",
+            "nonsense", "postgresql+asyncpg://h:port/x", "postgresql+asyncpg://[::1/x",
+        )),
+        *(({"database": {"url": url}}, []) for url in (
+            "sqlite+aiosqlite:///x.db", "postgresql+asyncpg://u:p%40[#/?:@[::1]:5432/x?ssl=require",
+            "postgresql+asyncpg:///x?host=/run/postgresql", "postgresql+asyncpg://h", "postgresql+asyncpg://u@h/x",
+        )),
+        *(({"backends": {"up": {"kind": kind, "base_url": url, "api_key": "x" * 20}}}, ["backends.up.base_url", "http"])
+            for kind in ("openai", "anthropic", "huggingface")
+            for url in ("http://[bad", "http://", "http://x:port", "http://x:99999", "http://a b", "https://h/\x01")),
         ({"auth": {"mode": "open"}}, ["auth.mode"]),
         ({"server": {"port": "many"}}, ["server.port"]),
         ({"server": {"tls": {"cert": "x.pem"}}}, ["server.tls"]),
@@ -227,6 +252,8 @@ def test_variables_may_stand_bare_in_a_mapping_of_one_line(tmp_path: Path) -> No
 def test_a_value_may_be_a_files_contents(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("0123456789abcdef\n")
     tree = {"auth": API_KEY | {"keys": [{"name": "app", "key": f"${{file:{tmp_path / 'key'}}}"}]}}
+    assert loaded(tmp_path, tree).auth.keys[0].key == "0123456789abcdef"
+    (tmp_path / "key").write_bytes(b"0123456789abcdef\r\n")
     assert loaded(tmp_path, tree).auth.keys[0].key == "0123456789abcdef"
     (tmp_path / "key").unlink()
     with pytest.raises(ConfigError, match=r"auth\.keys\[0\]\.key: the file .* cannot be read: No such file"):

@@ -83,7 +83,7 @@ class Bank(Accounts):
         self.words: list[str] = []
         self.forgotten: list[tuple[str, str]] = []
 
-        def learn(words: Iterable[str], _: str) -> None:
+        def learn(words: Iterable[str]) -> None:
             self.words = list(words)
 
         super().__init__(shelf, VAULT, learn=learn, forget=lambda *route: self.forgotten.append(route))

@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -487,3 +488,14 @@ def test_the_list_of_models() -> None:
     assert haiku.capabilities == ()
     with pytest.raises(BadResponse):
         parse_models(b"{}", "claude")
+
+
+def test_what_the_first_event_says_of_the_answer_does_not_pass_for_all_of_it() -> None:
+    watch = tap()
+    told = [event + b"\n\n" for event in fixture("text.sse").split(b"\n\n") if event]
+    for event in told[:-2]:
+        watch.feed(event)
+    assert watch.usage is not None
+    assert (watch.usage.input_tokens, watch.usage.output_tokens) == (135, None)
+    watch.feed(told[-2])
+    assert watch.usage == msgspec.structs.replace(USAGE, reasoning_tokens=watch.usage.reasoning_tokens)

@@ -584,3 +584,11 @@ def test_an_event_that_cannot_be_read_is_left_out() -> None:
     watch = tap()
     assert watch.feed(b'event: x\ndata: {"type": 3}\n\n' + STREAM) == STREAM
     assert watch.skipped == 1
+
+
+def test_usage_of_a_response_under_way_is_not_its_usage() -> None:
+    watch = tap()
+    event = {"type": "response.created", "response": {"object": "response", "id": "r", "status": "in_progress"}}
+    event["response"] |= {"usage": {"input_tokens": 9, "output_tokens": 0}}  # type: ignore[operator]
+    watch.feed(b"data: " + json.dumps(event).encode() + b"\n\n")
+    assert watch.usage is None

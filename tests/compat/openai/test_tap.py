@@ -258,3 +258,12 @@ def test_an_error_in_place_of_a_whole_answer_is_noticed() -> None:
     assert watch.whole(fixture("error_quota.json"))
     assert watch.failure is not None
     assert watch.failure.code == "insufficient_quota"
+
+
+def test_usage_that_comes_before_the_answer_tells_of_the_prompt_only() -> None:
+    watch = tap(asked=True)
+    usage = wire.dump({"prompt_tokens": 9, "completion_tokens": 0, "total_tokens": 9})
+    watch.feed(wire.opening().replace(b"}\n\n", b',"usage":' + usage + b"}\n\n"))
+    watch.feed(wire.word("a"))
+    assert watch.usage is not None
+    assert (watch.usage.input_tokens, watch.usage.output_tokens) == (9, None)

@@ -1,6 +1,7 @@
 """Budgets as clients meet them: exact under a crowd, over several gateways, after a restart and after kill -9."""
 
 import asyncio
+import json
 import signal
 import sqlite3
 import threading
@@ -24,8 +25,9 @@ from tests.process import Gateway, gateway
 from tests.provider import Provider
 
 CROWD, BUDGET = 300, 150
-KEYS = ("spender", "thrifty", "poor", "tokens", "leaver", "counter")
+KEYS = ("spender", "thrifty", "poor", "tokens", "leaver", "counter", "broken", "resumed", "asking", "told")
 DAY_S = 86_400
+EXPLAIN = {"x-gateway-explain": "true"}
 
 
 def key_of(name: str) -> str:
@@ -38,17 +40,24 @@ def config(provider_url: str, **limits: Any) -> dict[str, Any]:
         "limits": limits,
         "prices": {
             "paid/*": {"request": 1.0},
+            "asked/*": {"request": 1.0},
             "metered/*": {"input": 1_000_000, "output": 2_000_000},
+            "gone/*": {"input": 1_000_000, "output": 2_000_000},
         },
         "backends": {
             "paid": {"kind": "fake"},
             "metered": {"kind": "openai", "base_url": provider_url, "api_key": "k"},
+            "asked": {"kind": "openai", "base_url": provider_url, "api_key": "k"},
+            "gone": {"kind": "openai", "base_url": "http://127.0.0.1:9/v1", "api_key": "k"},
             "unpriced": {"kind": "openai", "base_url": provider_url, "api_key": "k"},
             "free": {"kind": "openai", "base_url": provider_url, "price": "free"},
         },
         "models": {
             "either": {"routes": ["unpriced/answer", "metered/answer"], "retries": 0},
             "failing": {"routes": ["metered/status:500"], "retries": 0},
+            "second": {"routes": ["metered/reset", "free/answer"], "retries": 0},
+            "resumed": {"routes": ["metered/tear:3", "free/events:10"], "retries": 0, "stream_guard": "resume"},
+            "held": {"routes": ["metered/tear:3"], "retries": 0, "stream_guard": "buffer"},
         },
     }
 
@@ -137,7 +146,7 @@ def running(running_provider: Provider, tmp_path_factory: pytest.TempPathFactory
     tree = config(
         running_provider.url,
         default={"budget_usd_per_day": 10_000, "requests_per_minute": 1000},
-        keys={"poor": {"budget_usd_per_month": 0}},
+        keys={"poor": {"budget_usd_per_month": 0}, "told": {"budget_usd_per_month": 0, "requests_per_minute": 3}},
     )
     with gateway(tmp_path_factory.mktemp("budgets"), tree) as house:
         yield house
@@ -166,6 +175,8 @@ def test_what_an_answer_costs_is_what_is_spent(house: Gateway) -> None:
         refused = http.post(CHAT, json=chat("metered/answer", max_tokens=50_000))
         assert error_of(refused)["code"] == "budget_exceeded"
         assert "this request may cost up to $10" in error_of(refused)["message"]
+        assert "a lower limit of output tokens, or a bigger budget" in error_of(refused)["message"]
+        assert (refused.headers["x-should-retry"], "retry-after" in refused.headers) == ("false", False)
         assert settled(http) == before
         assert refused.headers["x-ratelimit-limit-requests"] == "1000", "it says how the client stands otherwise"
         http.post(CHAT, json=body).raise_for_status()
@@ -173,12 +184,18 @@ def test_what_an_answer_costs_is_what_is_spent(house: Gateway) -> None:
 
 def test_a_model_that_nobody_knows_the_price_of_is_refused(house: Gateway, upstream: Provider) -> None:
     with speaking(house, headers("tokens")) as http:
-        refused = http.post(CHAT, json=chat("unpriced/answer"))
+        refused = http.post(CHAT, json=chat("unpriced/answer"), headers=EXPLAIN)
         error = error_of(refused)
         assert (refused.status_code, error["code"], error["param"]) == (403, "price_unknown", "model")
         assert "prices.unpriced/answer" in error["message"]
         assert not upstream.seen
-        answer = http.post(CHAT, json=chat("either", max_tokens=5))
+        told = json.loads(refused.headers["x-gateway-explain"])
+        left_out = "its price is unknown, and there is a budget"
+        assert told["reason"] == "addressed as BACKEND/MODEL"
+        assert told["routes"] == [{"route": "unpriced/answer", "outcome": left_out}]
+        answer = http.post(CHAT, json=chat("either", max_tokens=5), headers=EXPLAIN)
+        first, _ = json.loads(answer.headers["x-gateway-explain"])["routes"]
+        assert first == {"route": "unpriced/answer", "outcome": left_out}
         assert answer.headers["x-gateway-model"] == "metered/answer", "a route with a price serves"
 
 
@@ -208,6 +225,57 @@ def test_who_leaves_while_a_provider_works_pays_for_what_was_reserved(house: Gat
                 asking.result()
         go.set()
         assert settled(http) == held
+
+
+def last_cost(http: httpx2.Client) -> float | None:
+    """What the usage row of the last request says."""
+    found: float | None = http.get("/v1/usage", params={"limit": 1}).raise_for_status().json()["data"][0]["cost_usd"]
+    return found
+
+
+@pytest.mark.parametrize(
+    "model", ["metered/silent", "metered/reset", "metered/cut", "metered/tear:3", "held", "second"]
+)
+def test_what_a_provider_may_have_worked_on_keeps_what_was_reserved(house: Gateway, model: str) -> None:
+    with speaking(house, headers("broken")) as http:
+        before = left(http)
+        stream = model in ("metered/tear:3", "held")
+        body = chat(model, max_tokens=100, stream=stream)
+        http.post(CHAT, json=body, headers={"x-request-timeout": "1"} if "silent" in model else None)
+        assert settled(http) < before - 200
+        assert last_cost(http) is None
+
+
+@pytest.mark.parametrize("model", ["metered/status:429", "metered/status:503", "metered/error_in_200", "gone/x"])
+def test_what_nobody_worked_on_costs_nothing(house: Gateway, model: str) -> None:
+    with speaking(house, headers("broken")) as http:
+        before = left(http)
+        assert http.post(CHAT, json=chat(model, max_tokens=100)).is_error
+        assert settled(http) == before
+
+
+def test_a_route_that_began_an_answer_is_paid_when_another_went_on(house: Gateway) -> None:
+    with speaking(house, headers("resumed")) as http:
+        before = left(http)
+        answer = http.post(CHAT, json=chat("resumed", max_tokens=100, stream=True))
+        assert "[DONE]" in answer.text
+        assert settled(http) < before - 200
+        assert last_cost(http) is None
+
+
+@pytest.mark.parametrize("model", ["asked/tear:2", "asked/reset"])
+def test_a_price_by_request_is_paid_when_the_answer_breaks(house: Gateway, model: str) -> None:
+    with speaking(house, headers("asking")) as http:
+        before = settled(http)
+        http.post(CHAT, json=chat(model, stream=True))
+        assert settled(http) == before - 1, "once, however many attempts"
+        assert last_cost(http) == 1
+
+
+def test_who_is_refused_for_a_budget_has_used_no_request(house: Gateway) -> None:
+    with speaking(house, headers("told")) as http:
+        refused = http.post(CHAT, json=chat("paid/fake"))
+        assert (refused.status_code, refused.headers["x-ratelimit-remaining-requests"]) == (429, "3")
 
 
 def test_counting_tokens_costs_nothing(house: Gateway) -> None:

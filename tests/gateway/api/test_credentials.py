@@ -17,10 +17,12 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
+from tests import wire
+from tests.backends.test_token import HUGE
 from tests.claude import Claude
 from tests.exchange import Exchange
 from tests.gateway.conftest import UPSTREAM_KEY, config, speaking
-from tests.http import CHAT, chat, error_of, text_of, until
+from tests.http import CHAT, chat, error_of, text_of, until, usage_row
 from tests.process import Gateway, gateway
 from tests.provider import Provider, provider
 from tests.scripts import SCRIPTS
@@ -77,7 +79,10 @@ def tree(running_provider: Provider, running_other: Provider, running_anthropic:
             "user_endpoints": [running_other.url],
         },
     }
-    tree["limits"] = {"keys": {"poor": {"budget_usd_per_day": 0.000001}}}
+    tree["limits"] = {
+        "keys": {"poor": {"budget_usd_per_day": 0.000001}},
+        "models": {"up/boastful": {"tokens_per_minute": 10_000}},
+    }
     tree["prices"] = {"up/*": {"input": 100.0, "output": 100.0}}
     tree["models"] |= {
         "need-then-up": {"routes": ["need/answer", "up/answer"]},
@@ -284,9 +289,10 @@ def test_an_answer_under_way_outlives_its_credential(alice: httpx2.Client, upstr
 
 
 def test_a_backend_that_wants_users_own_keys_says_so(alice: httpx2.Client, upstream: Provider) -> None:
-    answer = say(alice, "need/answer")
+    answer = alice.post(CHAT, json=chat("need/answer"), headers={"x-gateway-explain": "true"})
     error = error_of(answer)
     assert (answer.status_code, error["code"]) == (403, "credential_required")
+    assert json.loads(answer.headers["x-gateway-explain"])["reason"] == "addressed as BACKEND/MODEL"
     assert "POST /v1/credentials" in error["message"]
     assert upstream.seen == []
     found = bring(alice, "need", api_key=ALICES)
@@ -448,6 +454,9 @@ def test_the_audit_log_says_who_and_what_but_not_which(bank: Gateway, alice: htt
         ({"backend": "up", "oauth_token": {"access_token": "t" * 20, "refresh_token": "r" * 20}}, 400, None),
         ({"backend": "claude", "service_account": {"client_email": "a@b.example", "private_key": "x"}}, 400, None),
         ({"backend": "up", "service_account": {"client_email": "a@b.example", "private_key": "no key"}}, 400, None),
+        ({"backend": "up", "api_key": '"error":{"message":"'}, 400, "api_key"),
+        ({"backend": "up", "api_key": "back\\slash-canary-12345"}, 400, "api_key"),
+        ({"backend": "up", "oauth_token": {"access_token": "token 'quoted' 12345"}}, 400, "oauth_token.access_token"),
         ({"backend": "up", "api_key": ALICES, "colour": "red"}, 400, "colour"),
     ],
 )
@@ -458,6 +467,57 @@ def test_a_refusal_names_the_field(body: dict[str, Any], status: int, param: str
     assert param in (None, error["param"])
     assert ALICES not in answer.text
     assert alice.get("/v1/credentials").json()["data"] == []
+
+
+def test_a_body_that_does_not_say_it_is_json_is_415(alice: httpx2.Client) -> None:
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    answer = alice.post("/v1/credentials", content=json.dumps({"backend": "up", "api_key": ALICES}), headers=form)
+    assert (answer.status_code, error_of(answer)["code"]) == (415, "unsupported_media_type")
+    assert "application/json" in error_of(answer)["message"]
+
+
+def test_a_huge_key_holds_up_nobody(bank: Gateway, alice: httpx2.Client, bob: httpx2.Client) -> None:
+    body = {"backend": "up", "service_account": {"client_email": "a@b.example", "private_key": HUGE}}
+    with ThreadPoolExecutor(1) as pool:
+        began = time.monotonic()
+        bringing = pool.submit(alice.post, "/v1/credentials", json=body, timeout=120)
+        for _ in range(5):
+            assert bob.get("/health", timeout=60).status_code == 200
+            time.sleep(0.05)
+        answer = bringing.result()
+    assert (answer.status_code, error_of(answer)["param"]) == (400, "service_account.private_key")
+    assert time.monotonic() - began < 5
+
+
+def test_what_one_user_calls_a_secret_is_no_secret_of_others(
+    bank: Gateway, alice: httpx2.Client, bob: httpx2.Client, upstream: Provider
+) -> None:
+    for word in ("request_finished", "invalid_request_error", "model_not_found.12345"):
+        bring(alice, "up", api_key=word)
+        say(alice)
+        answers = [say(who, "nothing/model_not_found.12345") for who in (alice, bob)]
+        assert [answer.status_code for answer in answers] == [404, 404]
+        assert [error_of(answer)["type"] for answer in answers][1] == "invalid_request_error"
+        assert "model_not_found.12345" in error_of(answers[1])["message"]
+        bank.wait_for("request_finished", request_id=answers[1].headers["x-request-id"])
+
+
+def test_an_endpoint_that_boasts_of_its_usage_locks_nobody_else_out(
+    bank: Gateway, alice: httpx2.Client, bob: httpx2.Client, upstream: Provider, other: Provider
+) -> None:
+    async def boastful(exchange: Exchange) -> None:
+        usage = wire.dump(wire.USAGE | {"prompt_tokens": 10**12, "completion_tokens": -5})
+        exchange.answer(wire.completion().replace(wire.dump(wire.USAGE), usage))
+
+    other.scripts["boastful"] = boastful
+    upstream.scripts["boastful"] = SCRIPTS["answer"]
+    bring(alice, "up", api_key=ALICES, base_url=other.url)
+    told = say(alice, "up/boastful")
+    assert told.status_code == 200
+    assert say(bob, "up/boastful").status_code == 200
+    row = usage_row(bank.folder, told.headers["x-request-id"])
+    assert (row["input_tokens"], row["output_tokens"]) == (None, None)
+    bank.wait_for("usage_not_believed", request_id=told.headers["x-request-id"])
 
 
 def test_a_key_that_may_not_use_a_backend_or_generate_cannot_bring_one(bank: Gateway) -> None:

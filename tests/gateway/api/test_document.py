@@ -58,6 +58,15 @@ def test_what_the_gateway_serves_is_in_the_document(anonymous: httpx2.Client) ->
     assert any(path.startswith("/v1/models/{") for path in paths)
 
 
+def test_every_operation_is_in_one_group(anonymous: httpx2.Client) -> None:
+    document = anonymous.get("/openapi.json").json()
+    groups = [tag["name"] for tag in document["tags"]]
+    found = {path: operation["tags"] for path, methods in document["paths"].items() for operation in methods.values()}
+    assert {path for path, tags in found.items() if len(tags) != 1 or tags[0] not in groups} == set()
+    assert {tags[0] for tags in found.values()} == set(groups)
+    assert (found["/v1/messages"], found["/v1/chat/completions"]) == (["Anthropic"], ["OpenAI"])
+
+
 def test_every_error_is_described_as_it_is(anonymous: httpx2.Client) -> None:
     for operations in anonymous.get("/openapi.json").json()["paths"].values():
         for operation in operations.values():

@@ -2,18 +2,20 @@
 
 import gzip
 import json
+from typing import Any
 
 import httpx2
 import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
-from tests.gateway.conftest import APP_KEY, BODY_LIMIT
+from tests.gateway.conftest import APP_KEY, BODY_LIMIT, UPSTREAM_KEY
 from tests.http import CHAT, chat, error_of, post, raw, raw_answer, shaped
 from tests.process import Gateway
 
 JSON = {"content-type": "application/json"}
 KEY = f"authorization: Bearer {APP_KEY}"
+HI = [{"role": "user", "content": "Hi"}]
 GOOD = json.dumps(chat("up/answer")).encode()
 
 
@@ -24,6 +26,19 @@ def test_an_unknown_path_is_404(client: httpx2.Client, path: str) -> None:
     answer = client.get(path)
     assert answer.status_code == 404
     assert error_of(answer)["type"] == "invalid_request_error"
+
+
+def test_who_has_no_key_is_not_shown_which_words_are_secrets(anonymous: httpx2.Client) -> None:
+    for method, there, nowhere in (
+        ("GET", f"/{UPSTREAM_KEY}", "/nothing"),
+        ("PUT", f"/v1/models/{UPSTREAM_KEY}", "/v1/models/nothing"),
+    ):
+        first, second = anonymous.request(method, there), anonymous.request(method, nowhere)
+        assert first.text == second.text
+        assert "[redacted]" not in first.text
+    given = {"x-request-id": UPSTREAM_KEY}
+    assert anonymous.get("/health", headers=given).headers["x-request-id"] == UPSTREAM_KEY
+    assert anonymous.get("/nothing", headers=given).headers["x-request-id"] == UPSTREAM_KEY
 
 
 @pytest.mark.parametrize(
@@ -113,6 +128,39 @@ def test_an_unknown_model_is_404(client: httpx2.Client, model: str) -> None:
     assert answer.status_code == 404
     error = error_of(answer)
     assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", None, "model_not_found")
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        (CHAT, {"messages": HI}),
+        ("/v1/completions", {"prompt": "Hi"}),
+        ("/v1/embeddings", {"input": "Hi"}),
+        ("/v1/responses", {"input": "Hi"}),
+        ("/v1/images/generations", {"prompt": "Hi"}),
+        ("/v1/generate", {"input": {"prompt": "Hi"}}),
+        ("/v1/messages", {"messages": HI, "max_tokens": 9}),
+        ("/v1/messages/count_tokens", {"messages": HI}),
+    ],
+)
+def test_a_name_longer_than_any_is_no_model_however_its_routes_end(
+    client: httpx2.Client, path: str, fields: dict[str, Any]
+) -> None:
+    asked = fields | {"model": "up/answer:" + "x" * 20_000}
+    answer = client.post(path, json=asked, headers={"x-gateway-explain": "true"})
+    assert answer.status_code == 404
+    assert len(answer.content) < 600
+    assert "x-gateway-backend" not in answer.headers
+    if path.startswith("/v1/messages"):
+        assert answer.json()["error"]["type"] == "not_found_error"
+    else:
+        assert error_of(answer)["code"] == "model_not_found"
+
+
+def test_a_form_that_names_one_has_no_model_either(client: httpx2.Client) -> None:
+    form = {"model": "up/answer:" + "x" * 20_000, "prompt": "Hi"}
+    answer = client.post("/v1/images/edits", data=form, files={"image": ("a.png", b"\x89PNG\r\n\x1a\n", "image/png")})
+    assert (answer.status_code, error_of(answer)["code"]) == (404, "model_not_found")
 
 
 def test_a_body_that_says_it_is_too_large_is_413_before_it_is_sent(house: Gateway) -> None:

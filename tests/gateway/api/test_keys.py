@@ -19,6 +19,7 @@ from tests.http import CHAT, chat, error_of, post, raw_answer, until
 from tests.process import Gateway, gateway
 from tests.provider import Provider
 
+_USUAL = ["inference", "models:read"]
 KEYS, AUDIT = "/v1/keys", "/v1/audit"
 PRELUDE = "import gateway.app, gateway.auth.issued as issued; gateway.app.RELOAD_S = 0.05; issued.FLUSH_S = 0.05"
 
@@ -72,11 +73,12 @@ def test_a_new_key_is_shown_once_and_works_at_once(
         "limits", "status", "created_at", "created_by", "expires_at", "revoked_at", "last_used_at", "rotated",
     }  # fmt: skip
     assert (key["object"], key["source"], key["status"]) == ("api_key", "issued", "active")
-    assert (key["name"], key["owner"], key["tenant"], key["scopes"]) == ("My app", "My app", "default", ["inference"])
+    assert (key["name"], key["owner"], key["tenant"], key["scopes"]) == ("My app", "My app", "default", _USUAL)
     assert (key["tags"], key["limits"]["requests_per_minute"]) == ({"team": "search"}, 500)
     assert key["created_by"] == "root"
     assert key["created_at"].endswith("Z")
     client = openai.OpenAI(base_url=f"{issuing.url}/v1", api_key=text, max_retries=0, http_client=sdk_http)
+    assert "fake/fake" in [model.id for model in client.models.list()]
     for _ in range(3):
         answer = client.chat.completions.create(model="fake/fake", messages=[{"role": "user", "content": "x"}])
         assert answer.choices[0].message.content
@@ -119,6 +121,15 @@ def test_a_key_reaches_its_models_and_backends_only(admin: httpx2.Client, nobody
     for key in (by_model, by_backend):
         assert status(nobody, key) == 200
         assert status(nobody, key, "up/answer") in (403, 404)
+    many = created(admin, models=[f"some-{n:02}" for n in range(12)], backends=["fake"])
+    for key, cure in (
+        (by_model, "; it may use models 'fake/*'."),
+        (by_backend, "; it may use backends 'fake'."),
+        (many, "'some-08', 'some-09' and 2 more of backends 'fake'."),
+    ):
+        refused = nobody.post(CHAT, json=chat("up/answer"), headers=bearer(key))
+        assert error_of(refused)["message"] == error_of(refused)["message"].removesuffix(cure) + cure
+        assert error_of(refused)["message"].startswith("This API key may not use the model 'up/answer'; it may use ")
 
 
 def test_revoking_is_immediate_final_and_repeatable(admin: httpx2.Client, nobody: httpx2.Client) -> None:
@@ -230,8 +241,8 @@ def test_a_rotated_key_has_an_overlap_and_then_ends(admin: httpx2.Client, nobody
         ({"limits": {"rpm": 5}}, "limits.rpm", "Unknown"),
         ({"expires_at": "2001-01-01T00:00:00Z"}, "expires_at", "future"),
         ({"expires_at": "9999-12-31T23:59:59Z"}, "expires_at", "hundred"),
-        ({"expires_at": "2101-01-01T00:00:00"}, "expires_at", "timezone"),
-        ({"expires_at": "tomorrow"}, "expires_at", "RFC3339"),
+        ({"expires_at": "2101-01-01T00:00:00"}, "expires_at", "timezone component, like 2026-11-22T08:00:00Z."),
+        ({"expires_at": "tomorrow"}, "expires_at", "RFC3339 encoded datetime, like 2026-11-22T08:00:00Z."),
         ({"expires_in_s": 0}, "expires_in_s", ">= 1"),
         ({"expires_in_s": 60, "expires_at": "2090-01-01T00:00:00Z"}, "expires_in_s", "one of the two"),
         ({"key": "sk-mine"}, "key", "Unknown"),
@@ -385,6 +396,7 @@ def test_every_act_is_in_the_audit_log(admin: httpx2.Client, nobody: httpx2.Clie
     assert [one["actor"] for one in events] == ["second admin", "root", "root", "root"]
     assert (revoke["detail"]["by_key"], rotate["request_id"]) == (root["id"], "rotating-1")
     assert (update["detail"]["name"], update["detail"]["limits"]["concurrent"]) == ("seen", 1)
+    assert update["detail"]["expires_at"] == admin.get(path).json()["expires_at"]
     assert create["detail"]["name"] == "watched"
     assert rotate["detail"]["overlap_s"] == 5
 
@@ -414,7 +426,19 @@ def test_a_changed_configuration_is_in_the_audit_log_by_section(admin: httpx2.Cl
     path.with_suffix(".new").write_text(before + "\nbreaker: {failures: 77}\n")
     path.with_suffix(".new").replace(path)
     [event] = until(lambda: admin.get(AUDIT, params={"action": "config.reload"}).json()["data"])
-    assert (event["actor"], event["target"], event["detail"]) == ("system", "config", {"sections": ["breaker"]})
+    assert (event["actor"], event["target"]) == ("system", "config")
+    assert event["detail"] == {"sections": ["breaker"], "by": "gateway"}
+
+
+@pytest.mark.parametrize("name", ["system", "cli:root"])
+def test_a_user_with_the_name_of_the_house_is_told_from_it(
+    admin: httpx2.Client, nobody: httpx2.Client, name: str
+) -> None:
+    key = created(admin, scopes=["admin"], owner=name)
+    made = nobody.post(KEYS, json={"name": "by a namesake"}, headers=bearer(key)).json()
+    [event] = [one for one in admin.get(AUDIT, params={"actor": name}).json()["data"] if one["target"] == made["id"]]
+    assert "by" not in event["detail"]
+    assert event["detail"]["by_key"] == key["id"]
 
 
 NASTY = [

@@ -27,6 +27,8 @@ KEYS = {
     "root": ("usage-root-key-canary-5", "default", ["admin"]),
 }
 Speak = Callable[[str], httpx2.Client]
+DISGUISED = (" =1+1", "\n=1+1", "\r\n+1", " \t-1", "\tx", "\rx", "\u00a0@x", "\uff1d1+1")
+"""Formulas all the same, for some spreadsheet."""
 
 COLUMNS = [
     "request_id", "created_at", "tenant", "principal", "key", "route", "requested_model", "backend", "model", "status",
@@ -296,7 +298,7 @@ def test_only_what_is_asked_for(speak: Speak) -> None:
 
 def test_csv(speak: Speak) -> None:
     http = speak("batch")
-    for model in ("metered/answer", '=cmd|"/c calc"!A1', "+1", "-1", "@x", 'quo"te,\nline'):
+    for model in ("metered/answer", '=cmd|"/c calc"!A1', "+1", "-1", "@x", 'quo"te,\nline', *DISGUISED):
         http.post(CHAT, json=chat(model))
     for answer in (
         http.get("/v1/usage", params={"format": "csv"}),
@@ -308,6 +310,8 @@ def test_csv(speak: Speak) -> None:
         assert reader.fieldnames == COLUMNS
         lines = list(reader)
         assert len(lines) == usage(http, group_by="user")["totals"]["requests"]
+        disguised, lines = lines[: len(DISGUISED)], lines[len(DISGUISED) :]
+        assert [line["requested_model"] for line in disguised] == [f"'{name}" for name in reversed(DISGUISED)]
         names = [line["requested_model"] for line in lines[:6]]
         assert names == ['quo"te,\nline', "'@x", "'-1", "'+1", '\'=cmd|"/c calc"!A1', "metered/answer"]
         assert not any(cell.startswith(("=", "+", "-", "@")) for line in lines for cell in line.values())

@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +98,10 @@ def test_a_token_may_come_in_each_form_a_key_may(house: Gateway, idp: Identity) 
         {"aud": ["x", "pluggably"]},
         {"aud": "something-else"},
         {"iat": None},
-        {"nbf": time.time() - 5},
-        {"nbf": time.time() + 20},
-        {"iat": time.time() + 20},
-        {"exp": time.time() + 300.5},
+        {"nbf": timedelta(seconds=-5)},
+        {"nbf": timedelta(seconds=20)},
+        {"iat": timedelta(seconds=20)},
+        {"exp": timedelta(seconds=300.5)},
         {"sub": "a" * 64},
         {"sub": "Ada Lovelace <ada@example.com>"},
         {"extra": {"deep": [[[[{}]]]]}, "jti": "x", "azp": "y"},
@@ -108,6 +109,10 @@ def test_a_token_may_come_in_each_form_a_key_may(house: Gateway, idp: Identity) 
     ids=str,
 )
 def test_what_a_good_token_may_say(house: Gateway, idp: Identity, changes: dict[str, Any]) -> None:
+    now = time.time()  # not when the tests were collected, which may be long ago
+    changes = {
+        name: now + said.total_seconds() if isinstance(said, timedelta) else said for name, said in changes.items()
+    }
     assert ask(house, idp.token(**changes)).status_code == 200
 
 
@@ -132,6 +137,7 @@ def test_its_scopes_count_and_no_others(house: Gateway, idp: Identity) -> None:
     refused = ask(house, reader)
     assert refused.status_code == 403
     assert error_of(refused)["code"] == "insufficient_scope"
+    assert error_of(refused)["message"] == "Your API key or token lacks the scope 'inference'."
     assert ask(house, idp.token(scope=["inference"])).status_code == 200
     for nothing in (None, 7, {"inference": True}, "Inference", ["inference models:read"]):
         assert ask(house, idp.token(scope=nothing)).status_code == 403
@@ -405,7 +411,8 @@ def test_keys_and_tokens_go_together_where_both_are_taken(both: Gateway, idp: Id
 
 def test_where_keys_are_taken_tokens_are_not(running_house: Gateway, idp: Identity) -> None:
     answer = ask(running_house, idp.token())
-    assert (answer.status_code, error_of(answer)["message"]) == (401, "Incorrect API key provided.")
+    assert answer.status_code == 401
+    assert error_of(answer)["message"].startswith("Incorrect API key provided")
 
 
 def test_the_openai_sdk_sends_a_token_as_its_key(house: Gateway, idp: Identity) -> None:

@@ -203,6 +203,14 @@ def test_nothing_falls_back_to_where_a_key_may_not_go(caller: Caller) -> None:
         assert answer.headers["x-gateway-attempts"] == "1"
 
 
+def test_a_refusal_is_explained_without_telling_where_the_name_leads(caller: Caller) -> None:
+    headers = {"x-api-key": key("cheap"), "x-gateway-explain": "true"}
+    answer = caller.http.post(CHAT, json=chat("tall-tale"), headers=headers)
+    caller.refused(answer)
+    told = json.loads(answer.headers["x-gateway-explain"])
+    assert (told["reason"], told["routes"]) == ("not for this API key", [])
+
+
 def test_a_kind_of_task_leads_elsewhere_and_is_checked_there(caller: Caller) -> None:
     caller.refused(caller.asks("by-up", "by-kind", "/v1/embeddings"))
 

@@ -81,7 +81,7 @@ def test_an_issuer_that_comes_late_goes_away_and_changes_its_keys(idp: Identity,
         # Out of reach: its keys serve, for new tokens as well, and then they do not.
         idp.mode = "error"
         began = time.monotonic()
-        while not [line for line in house.log if line.get("reason") == "Backend 'auth.jwt' failed with status 500."]:
+        while not [line for line in house.log if line.get("reason") == "The issuer failed with status 500."]:
             assert models(house, idp.token()).status_code == 200
         assert models(house, idp.token(sub="new")).status_code == 200
         until(lambda: models(house, token).status_code == 503, 20)
@@ -306,6 +306,7 @@ async def test_what_is_no_key_set_changes_nothing(
     [logged] = [line for line in logs if line["event"] == "issuer_unreadable"]
     assert logged["log_level"] == "warning"
     assert any(word in logged["reason"] for word in reason.split("|")), logged["reason"]
+    assert "backend" not in logged["reason"].lower()
     assert "/realms/acme/elsewhere" not in idp.asked
     idp.mode = "up"
     monkeypatch.setattr(issuer, "READ_S", 5.0)

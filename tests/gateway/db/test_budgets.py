@@ -183,6 +183,30 @@ async def test_requests_go_together_in_few_transactions() -> None:
     assert set(rows.sums.values()) == {0}
 
 
+async def test_a_database_that_hangs_holds_up_nobody_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hanging(Failing):
+        async def spent(self, scopes: Sequence[Scope]) -> dict[Scope, int]:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    monkeypatch.setattr("gateway.limits.budgets.RESERVE_S", 0.05)
+    budgets = Budgets()
+    budgets.open(Hanging())
+    with pytest.raises(Overloaded):
+        await asyncio.wait_for(total(budgets, lines([account()], NOW)), 5)
+
+
+async def test_old_periods_are_forgotten(url: str) -> None:
+    old, young = (lines([account(month=1000)], at) for at in (NOW - 40 * 86_400, NOW))
+    engine = connect(url)
+    async with opened(url) as budgets:
+        for of in (old, young):
+            await budgets.reserve(of, NANO)
+        assert await BudgetRows(engine).forget(NOW) == 2
+        assert await total(budgets, (*old, *young)) == [0, 0, NANO, NANO]
+    await engine.dispose()
+
+
 async def test_without_the_database_nobody_spends_and_nothing_is_given_back_twice() -> None:
     budgets, rows = Budgets(), Failing()
     of = lines([account(day=1000)], NOW)

@@ -1,13 +1,19 @@
 """Usage rows, asked for: alike on both databases, of one tenant where one is named, and written once."""
 
+import asyncio
+import ssl
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from sqlalchemy import func, literal, select
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.db.engine import upgrade
+from gateway.db.engine import unfit, upgrade
+from gateway.db.query import Unfinished, ask
 from gateway.db.usage import COLUMNS, GROUPS, UsageRows, Which
 from tests.gateway.db.test_database import row
 
@@ -27,6 +33,53 @@ async def test_a_batch_that_is_written_again_is_there_once(rows: UsageRows) -> N
     await rows.add([row(n, status=500) for n in range(149, 151)])
     assert (await rows.totals(ALL))["requests"] == 151
     assert [one["status"] for one in await rows.page(ALL, 2)] == [500, 200]
+
+
+@pytest.mark.parametrize("value", [{"input_tokens": 2**63}, {"owner_id": None}, {"model": "\ud800"}])
+async def test_what_can_never_be_written_is_told_from_what_cannot_be_written_now(
+    rows: UsageRows, engine: AsyncEngine, value: dict[str, Any]
+) -> None:
+    with pytest.raises(Exception) as refused:
+        await rows.add([row(1, **value)])
+    assert unfit(refused.value)
+    async with engine.begin() as connection:
+        await connection.exec_driver_sql("ALTER TABLE usage RENAME TO elsewhere")
+    with pytest.raises(DBAPIError) as failed:
+        await rows.add([row(1)])
+    assert not unfit(failed.value)
+    assert not unfit(ssl.SSLCertVerificationError("not believed"))
+
+
+async def test_a_text_too_long_can_never_be_written(rows: UsageRows, kind: str) -> None:
+    if kind == "postgresql":  # SQLite keeps texts of any length
+        with pytest.raises(DBAPIError) as refused:
+            await rows.add([row(1, owner_id="p" * 80)])
+        assert unfit(refused.value)
+
+
+async def test_a_query_that_takes_too_long_or_is_not_waited_for_ends_in_the_database(engine: AsyncEngine) -> None:
+    await upgrade(engine)
+    counting = select(literal(1).label("n")).cte("counting", recursive=True)
+    counting = counting.union_all(select(counting.c.n + 1).where(counting.c.n < 2**30))
+    endless = select(func.count()).select_from(counting)
+    began = time.monotonic()
+    with pytest.raises(Unfinished):
+        await ask(engine, endless, 0.2)
+    asking = asyncio.create_task(ask(engine, endless, 60))
+    await asyncio.sleep(0.2)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert time.monotonic() - began < 20
+    if engine.dialect.name == "postgresql":
+        async with engine.connect() as connection:
+            working = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%counting%'"
+            assert (await connection.exec_driver_sql(f"{working} AND pid <> pg_backend_pid()")).scalar() == 0
+    else:
+        spent = time.process_time()
+        await asyncio.sleep(0.5)
+        assert time.process_time() - spent < 0.3  # no thread goes on
+    assert await ask(engine, select(literal(1).label("n")), 5) == [{"n": 1}]
 
 
 async def test_pages_and_stretches_leave_nothing_out(rows: UsageRows) -> None:

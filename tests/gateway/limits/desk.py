@@ -7,7 +7,7 @@ from compat.canonical.principal import Principal
 from compat.canonical.request import Envelope
 from gateway.auth.principal import Grant
 from gateway.limits.binding import bindings
-from gateway.limits.counters import Counters, Entry, State
+from gateway.limits.counters import Counters, Entry, Refused, State
 from gateway.limits.estimate import likely
 from gateway.settings import Limit, Limits
 
@@ -40,8 +40,8 @@ class Desk:
     def try_in(self, envelope: Envelope, key: str = "k") -> Entry | LimitReached:
         try:
             return self.enter(envelope, key)
-        except LimitReached as e:
-            return e
+        except Refused as e:
+            return e.error
 
     def leave(self, entry: Entry, used: float | None) -> None:
         self.counters.leave(entry, used, asyncio.get_running_loop().time())

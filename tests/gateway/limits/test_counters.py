@@ -8,7 +8,7 @@ import pytest
 
 from compat.canonical.error import LimitReached
 from gateway.limits.binding import ID_MAX, bindings
-from gateway.limits.counters import KNOWN_MAX, Counters, Entry, Level, duration
+from gateway.limits.counters import KNOWN_MAX, OWED_MAX, Counters, Entry, Level, Refused, duration
 from gateway.settings import Limit, Limits
 from tests.gateway.limits.desk import desk, grant
 from tests.gateway.routing.clock import run
@@ -100,6 +100,20 @@ def test_tokens_are_reserved_and_then_settled() -> None:
         assert isinstance(refused, LimitReached)
         assert refused.retry_after_s is not None
         assert refused.retry_after_s > 30
+
+    run(work())
+
+
+def test_nonsense_about_usage_locks_nobody_out_for_long() -> None:
+    async def work() -> None:
+        limits, envelope = desk(tokens_per_minute=10_000), chat(max_tokens=100)
+        for _ in range(2):
+            entries = [limits.enter(envelope) for _ in range(3)]
+            for entry in entries:
+                limits.leave(entry, 1e9)
+            assert limits.tokens_left() == -OWED_MAX * 10_000
+            await asyncio.sleep(60 * OWED_MAX + 30)
+            assert isinstance(limits.try_in(envelope), Entry)
 
     run(work())
 
@@ -229,7 +243,7 @@ def test_a_request_is_entered_in_all_of_its_accounts_or_in_none() -> None:
         for _ in range(5):
             counters.enter(states, 10, now)
         for _ in range(10):
-            with pytest.raises(LimitReached, match="with this model, may make 5 requests"):
+            with pytest.raises(Refused, match="with this model, may make 5 requests"):
                 counters.enter(states, 10, now)
         key, user, tenant, _, _ = states
         assert key.requests is not None

@@ -10,7 +10,7 @@ import pytest
 from compat.canonical.error import LimitReached
 from gateway.limits import shared
 from gateway.limits.binding import Account, bindings
-from gateway.limits.counters import Level
+from gateway.limits.counters import OWED_MAX, Refused
 from gateway.limits.shared import Away, Held, Shared
 from gateway.settings import Limit, Limits
 from tests.gateway.limits.desk import grant
@@ -43,8 +43,8 @@ def account(
 async def try_in(store: Shared, accounts: Sequence[Account], tokens: float = 0.0) -> Held | LimitReached:
     try:
         return await store.enter(accounts, tokens)
-    except LimitReached as e:
-        return e
+    except Refused as e:
+        return e.error
 
 
 async def entered(stores: Sequence[Shared], accounts: Sequence[Account], count: int) -> list[Held]:
@@ -106,6 +106,16 @@ async def test_tokens_are_reserved_and_then_settled(server: Server) -> None:
         assert refused.type == "tokens"
 
 
+async def test_nonsense_about_usage_locks_nobody_out_for_long(server: Server) -> None:
+    one = account("nonsense", requests=10, tokens=10_000)
+    async with counting(server) as store:
+        for held in [await store.enter([one], 100.0) for _ in range(3)]:
+            store.leave(held, 1e9)
+        (requests, tokens, _) = (await store.look([one]))[0]
+    assert requests == pytest.approx(7, abs=1)
+    assert tokens == pytest.approx(-OWED_MAX * 10_000, abs=1000)
+
+
 async def test_a_request_is_entered_in_all_of_its_accounts_or_in_none(server: Server) -> None:
     several = [account("all", requests=100), account("few", requests=5, tokens=1000), account("at all", concurrent=50)]
     async with counting(server) as store:
@@ -113,12 +123,11 @@ async def test_a_request_is_entered_in_all_of_its_accounts_or_in_none(server: Se
         standing = await store.look(several)
         assert standing[0][0] == pytest.approx(95, abs=3)
         assert standing[2][2] == 5
-        refused = await try_in(store, several)
-        assert isinstance(refused, LimitReached)
-        assert "5 requests a minute" in refused.message
-        levels: tuple[Level | None, Level | None] = refused.levels  # type: ignore[attr-defined]
-        assert levels[0] is not None
-        assert levels[0].size == 5
+        with pytest.raises(Refused, match="5 requests a minute") as refused:
+            await store.enter(several, 0.0)
+        requests, _ = refused.value.levels
+        assert requests is not None
+        assert requests.size == 5
 
 
 async def test_a_limit_that_changes_goes_on_from_what_was_used(server: Server) -> None:

@@ -5,7 +5,9 @@ import json
 import random
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from unittest.mock import Mock
 
+import msgspec
 import pytest
 
 from backends.base import Call, Timeouts
@@ -76,6 +78,23 @@ def test_a_whole_answer_that_breaks_off_unseen_is_asked_for_elsewhere(guard: Gua
         assert await stage.ask(stage.asked(chat(False), guard=guard)) == "Hello"
         assert counted(stage) == [1, 1]
         stage.assert_at_rest()
+
+    run(work())
+
+
+def test_what_breaks_before_an_attempt_takes_no_place_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        stage = Stage(Player("a", DOWN, said("Hello")), rule=Rule(failures=1, cooldown_s=5), places={"a": (1, 10)})
+        with pytest.raises(GatewayError):
+            await stage.ask(stage.asked(chat()))
+        await asyncio.sleep(10)  # cooled down: the next request is a probe
+        with monkeypatch.context() as broken:
+            broken.setattr(stage.dispatcher.quotas, "draw", Mock(side_effect=ValueError))
+            stage.routes[0] = msgspec.structs.replace(stage.routes[0], price="free")
+            with pytest.raises(ValueError):
+                await stage.ask(stage.asked(chat()))
+        stage.assert_at_rest()
+        assert await stage.ask(stage.asked(chat())) == "Hello"
 
     run(work())
 

@@ -103,6 +103,23 @@ async def test_a_name_that_leads_nowhere_is_not_found(router: Router, name: str)
     assert len(missing.value.message) < 400
 
 
+async def test_no_name_and_no_auto_is_told_as_that() -> None:
+    with pytest.raises(ModelNotFound, match="No model is named, and the configuration has no 'auto'"):
+        await Router({}, {}, Registry({}, {})).plan("")
+
+
+async def test_a_name_longer_than_any_is_not_found_and_not_looked_for() -> None:
+    up = Listing("up", ["x" * 5000])
+    backends: dict[str, Backend] = {"up": up}
+    router = Router({"x*": ModelEntry(routes=("up/*",))}, backends, Registry(backends, {}))
+    for name in ("x" * 301, f"up/{'x' * 298}", "y" * 1_000_000):
+        with pytest.raises(ModelNotFound) as refused:
+            await router.plan(name)
+        assert len(refused.value.message) < 400
+    assert up.asked == 0
+    assert (await router.plan("x" * 300)).routes
+
+
 async def test_a_glob_puts_the_name_into_its_routes_and_keeps_their_facts() -> None:
     entry = ModelEntry(routes=(Target(to="up/*", weight=3, capabilities=("tools",), context_length=10),))
     backends: dict[str, Backend] = {"up": UP}

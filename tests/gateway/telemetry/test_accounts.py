@@ -3,6 +3,8 @@
 import asyncio
 import json
 import sqlite3
+import time
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,11 @@ from typing import Any
 import httpx2
 
 from compat.canonical.principal import Principal
+from gateway.db.engine import connect, upgrade
+from gateway.db.usage import UsageRows, Which
+from gateway.telemetry.charge import charged
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.usage import Ledger, charged
+from gateway.telemetry.usage import Ledger
 from gateway.visit import Visit
 from tests import wire
 from tests.exchange import Exchange
@@ -202,8 +207,11 @@ def test_old_usage_is_forgotten_where_that_is_wanted(tmp_path: Path) -> None:
 class Books:
     """A database that fails as often as it is told to, and takes its time."""
 
-    def __init__(self, failures: int = 0, pause_s: float = 0.0) -> None:
+    def __init__(self, failures: int = 0, pause_s: float = 0.0, refused: Collection[str] = ()) -> None:
         self.kept: list[str] = []
+        self.fail_after: int | None = None
+        """Once, after so many calls."""
+        self._refused = refused
         self._failures = failures
         self._pause_s = pause_s
 
@@ -212,6 +220,13 @@ class Books:
         if self._failures:
             self._failures -= 1
             raise OSError("disk full")
+        if self.fail_after is not None:
+            self.fail_after -= 1
+            if self.fail_after == 0:
+                self.fail_after = None
+                raise OSError("gone")
+        if any(row["request_id"] in self._refused for row in rows):
+            raise ValueError("too long")
         self.kept += [row["request_id"] for row in rows]
 
 
@@ -245,6 +260,48 @@ async def test_rows_outlast_a_database_that_fails() -> None:
     writing.cancel()
     await asyncio.gather(writing, return_exceptions=True)
     assert len(books.kept) == 700
+
+
+async def test_a_row_that_cannot_be_written_is_dropped_and_holds_up_no_other() -> None:
+    ledger, books = Ledger(Metrics()), Books(failures=1, refused={"req_3", "req_444", "req_699"})
+    writing = asyncio.create_task(ledger.write_to(books))
+    for n in range(700):
+        ledger.settle(a_visit(n))
+    await ledger.caught_up(10)
+    assert books.kept == [f"req_{n}" for n in range(700) if n not in (3, 444, 699)]
+    assert (ledger.dropped, ledger.queued) == (3, 0)
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+
+
+async def test_a_database_that_goes_away_while_a_bad_row_is_looked_for_loses_no_other() -> None:
+    ledger, books = Ledger(Metrics()), Books(refused={"req_3"})
+    writing = asyncio.create_task(ledger.write_to(books))
+    for n in range(8):
+        ledger.settle(a_visit(n))
+    books.fail_after = 3
+    await ledger.caught_up(10)
+    assert set(books.kept) == {f"req_{n}" for n in range(8) if n != 3}
+    assert (ledger.dropped, ledger.queued) == (1, 0)
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+
+
+async def test_texts_are_cut_to_what_their_columns_hold(tmp_path: Path) -> None:
+    ledger, engine = Ledger(Metrics()), connect(f"sqlite+aiosqlite:///{tmp_path}/gateway.db")
+    await upgrade(engine)
+    visit = a_visit(0)
+    visit.principal, visit.code, visit.model = Principal(id="p" * 80, tenant="t\0"), "c" * 80, "m" * 400
+    visit.request_id, visit.backend = "r" * 200, "b" * 80
+    writing = asyncio.create_task(ledger.write_to(rows := UsageRows(engine)))
+    ledger.settle(visit)
+    await ledger.caught_up(10)
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+    [kept] = await rows.page(Which(until=time.time() + 9), 9)
+    await engine.dispose()
+    assert (kept["owner_id"], kept["tenant_id"], kept["code"]) == ("p" * 64, "t", "c" * 64)
+    assert (kept["request_id"], kept["backend"], kept["model"]) == ("r" * 128, "b" * 64, "m" * 300)
 
 
 async def test_rows_are_written_when_the_gateway_stops_even_while_others_are_being_written() -> None:

@@ -210,9 +210,17 @@ def _send_secrets(scene: Scene) -> None:
     scene.ask("GET", f"/v1/models?api_key={QUERY}&key={QUERY}", 200)
     scene.ask("GET", f"/nowhere?api_key={QUERY}&key={QUERY}", 404)
     scene.post(good, 200, f"{CHAT}?api_key={QUERY}")
-    for id_ in (REQUEST_ID, APP, UPSTREAM):
-        scene.post(good, headers={"x-request-id": id_})
-        scene.ask("GET", "/nowhere", 404, headers={"x-request-id": id_})
+    for path in (CHAT, "/v1/messages", "/nowhere"):
+        answer = scene.ask("POST", path, 401 if path != "/nowhere" else 404, None, headers={"x-request-id": REQUEST_ID})
+        assert answer.headers["x-request-id"].startswith("req_")
+        for id_ in (APP, UPSTREAM, "no-secret-of-anybody"):
+            # Nobody is shown which of their words are secrets: what they named the request by comes back to them.
+            told = httpx2.post(scene.house.url + path, headers={"x-request-id": id_, "anthropic-version": "2023-06-01"})
+            assert told.headers["x-request-id"] == told.headers["request-id"] == id_
+            assert told.json().get("request_id", id_) == id_, "where the dialect has one"
+    for id_ in (APP, UPSTREAM):
+        used = {"authorization": f"Bearer {APP}", "x-request-id": id_}
+        assert httpx2.post(scene.house.url + CHAT, json=good, headers=used, timeout=60).status_code == 200
     scene.post(good, headers={"cookie": f"session={COOKIE}", "tracestate": f"vendor={UPSTREAM}"})
     for field in ("api_key", "api_base", "extra_headers"):
         scene.post(good | {field: CREDENTIAL}, 400)

@@ -15,12 +15,16 @@ KNOWN = 'known "secret" \\ canary'
 
 
 @pytest.fixture
-def out() -> Iterator[io.StringIO]:
+def redactor() -> Redactor:
+    return Redactor()
+
+
+@pytest.fixture
+def out(redactor: Redactor) -> Iterator[io.StringIO]:
     """A log of level info; the process's own logging is put back afterwards."""
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
     stream = io.StringIO()
-    redactor = Redactor()
     redactor.learn([KNOWN, "short"])
     configure("info", "json", redactor, stream)
     yield stream
@@ -63,6 +67,69 @@ def test_what_is_called_a_secret_is_masked(out: io.StringIO, name: str) -> None:
     assert line[name] == MASK
     assert line["token"] == MASK
     assert line["input_tokens"] == 3
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        '","level":"',
+        "12345678.5",
+        "nalphabet",
+        ":null,true",
+        "{}[],:{}[],:",
+        "request_finished",
+        'é "and" more',
+        "timestamp",
+    ],
+)
+def test_a_line_stays_one_whatever_is_a_secret(out: io.StringIO, redactor: Redactor, secret: str) -> None:
+    redactor.learn([secret])
+    logger().warning(
+        "request_finished", note=f"a\n{secret}!", n=12345678.5, empty=None, yes=True, deep=[{secret: [secret]}]
+    )
+    [line] = lines(out)
+    assert line["note"] == f"a\n{MASK}!"
+    assert line["deep"] == [{MASK: [MASK]}]
+    assert (line["n"], line["yes"], line["level"]) == (12345678.5, True, "warning")
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "request_finished",
+        "total_s",
+        '"error":{"message":"',
+        "/v1/chat/completions",
+        "a" * 40,
+        "1" * 40,
+        "a b" * 20,
+        "up1",
+    ],
+)
+def test_what_could_be_an_ordinary_word_is_no_secret_of_a_users(
+    out: io.StringIO, redactor: Redactor, word: str
+) -> None:
+    redactor.learn_users([word])
+    logger().warning("request_finished", total_s=1, route="/v1/chat/completions", note=word)
+    [line] = lines(out)
+    assert line["note"] == word
+    assert (line["event"], line["route"]) == ("request_finished", "/v1/chat/completions")
+
+
+def test_a_users_secret_is_masked_but_does_not_hide_who_asked(out: io.StringIO, redactor: Redactor) -> None:
+    key = "0b5c8f1e-aaaa-4bbb-8ccc-0123456789ab"
+    redactor.learn_users([key])
+    logger().warning("request_finished", principal=key, note=f"with {key}")
+    [line] = lines(out)
+    assert (line["principal"], line["note"]) == (key, f"with {MASK}")
+    assert redactor.answer(key, []) == key, "others are told what they said"
+    assert redactor.answer(key, [key]) == MASK
+    assert redactor.answer(KNOWN, []) == MASK
+
+
+def test_a_token_at_the_beginning_of_a_line_is_masked(out: io.StringIO) -> None:
+    logger().warning("thing_happened", note="it said:\nsk-proj-abcdefgh12345678")
+    assert "sk-proj" not in out.getvalue()
 
 
 def test_a_line_says_when_how_bad_and_what_first(out: io.StringIO) -> None:

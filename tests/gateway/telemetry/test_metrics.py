@@ -14,7 +14,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from gateway.telemetry.metrics import Metrics
-from tests.gateway.conftest import APP_KEY, READER_KEY, config, speaking
+from tests.gateway.conftest import ADMIN_KEY, APP_KEY, READER_KEY, config, speaking
 from tests.http import CHAT, chat, metric, until
 from tests.process import ROOT, Gateway, gateway
 from tests.provider import Provider
@@ -215,3 +215,18 @@ def test_the_app_key_is_not_needed_on_loopback(anonymous: httpx2.Client) -> None
     answer = anonymous.get("/metrics")
     assert answer.status_code == 200
     assert APP_KEY not in answer.text
+
+
+@pytest.mark.parametrize("header", ["x-forwarded-for", "X-Real-IP", "forwarded", "via"])
+@pytest.mark.parametrize("path", ["/metrics", "/metrics/", "/metrics//", "/metrics%2f"])
+def test_through_a_proxy_it_takes_an_administrator_on_loopback_as_well(
+    anonymous: httpx2.Client, header: str, path: str
+) -> None:
+    carried = {header: "203.0.113.7"}
+    assert anonymous.get(path, headers=carried).status_code == 401
+    assert anonymous.get(path, headers=carried | {"x-api-key": APP_KEY}).status_code == 403
+    assert anonymous.get(path, headers=carried | {"x-api-key": ADMIN_KEY}).status_code == 200
+
+
+def test_in_local_mode_nobody_needs_a_key_for_it(open_client: httpx2.Client) -> None:
+    assert open_client.get("/metrics", headers={"x-forwarded-for": "203.0.113.7"}).status_code == 200

@@ -287,6 +287,38 @@ def test_the_table_is_not_loaded_to_start_with() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[3], timeout=60)
 
 
+def test_the_table_is_loaded_beside_what_the_loop_does() -> None:
+    program = """
+import asyncio, sys, threading
+from gateway.telemetry import prices
+by = []
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "genai_prices":
+            by.append(threading.current_thread())
+sys.meta_path.insert(0, Finder())
+async def work():
+    of = prices.Prices({}, {"a": prices.Payee(None, "openai")})
+    assert of.waits and not prices.Prices({}, {"a": prices.Payee("free", "openai")}).waits
+    first = asyncio.create_task(of.load())
+    second = asyncio.create_task(of.load())
+    await asyncio.sleep(0)
+    first.cancel()
+    await second
+    assert not of.waits
+    assert of.of("a", "gpt-4o") is not None
+asyncio.run(work())
+assert by and threading.main_thread() not in by
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[3], timeout=60)
+
+
+def test_a_name_without_end_is_nobodys() -> None:
+    of = prices(openai={})
+    assert of.of("openai", "gpt-4o" + "x" * 1_000_000) is None
+    assert not of._known
+
+
 def test_what_anthropic_keeps_for_an_hour_has_its_price() -> None:
     told = (
         b'{"input_tokens":25,"cache_creation_input_tokens":10,"cache_read_input_tokens":100,"output_tokens":15,'

@@ -215,7 +215,8 @@ def test_a_collector_that_is_away_is_nobodys_business(running_provider: Provider
     tree = config(running_provider.url) | {"telemetry": {"otlp_endpoint": "http://127.0.0.1:9"}}
     with gateway(tmp_path, tree, OFTEN) as house, speaking(house) as client:
         assert client.post(CHAT, json=chat("up/answer", stream=True)).status_code == 200
-        house.wait_for("telemetry_not_sent")
+        told = house.wait_for("telemetry_not_sent")
+        assert (told["collector"], told["reason"]) == ("127.0.0.1:9", "The connection to it was lost or refused.")
         began = time.monotonic()
         house.stop()
         assert time.monotonic() - began < 5
