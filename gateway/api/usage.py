@@ -42,11 +42,6 @@ _SKIP_DIGITS = 8
 T = TypeVar("T")
 
 
-class TooLong(TimedOut):
-    code = "report_timeout"
-    final = True
-
-
 class Desk:
     """Where reports take turns: however many are wanted, the database has time and connections for what is urgent."""
 
@@ -56,7 +51,7 @@ class Desk:
 
     @asynccontextmanager
     async def turn(self, *, begun: bool = False) -> AsyncGenerator[None, None]:
-        """begun: of an answer under way, which can no longer be refused.  Raises Overloaded or TooLong."""
+        """begun: of an answer under way, which can no longer be refused.  Raises Overloaded or TimedOut."""
         try:
             async with asyncio.timeout(None if begun else self._wait_s):
                 await self._places.acquire()
@@ -69,9 +64,12 @@ class Desk:
         try:
             yield
         except Unfinished as e:
-            raise TooLong(
-                "This report takes too long. Narrow it: a shorter time by 'from' and 'to', or fewer groups."
-            ) from e
+            error = TimedOut(
+                "This report takes too long. Narrow it: a shorter time by 'from' and 'to', or fewer groups.",
+                code="report_timeout",
+            )
+            error.final = True
+            raise error from e
         finally:
             self._places.release()
 

@@ -23,9 +23,10 @@ from backends.base import Call, Relayed
 from compat.canonical.request import Envelope
 from compat.taps import tap
 from gateway.app import Application
+from gateway.archive import Archive
 from gateway.config import load
 from gateway.db.engine import connect, upgrade
-from gateway.db.usage import UsageRows
+from gateway.secrets import own_secrets
 from gateway.visit import Visit
 from tests.bench import chat
 from tests.bench.contestants import KEY
@@ -98,7 +99,7 @@ class Governed:
         }
         file = folder / "config.yaml"
         file.write_text(json.dumps(tree))
-        config = load(file, {})
+        self._config = config = load(file, {})
         self._app = Application(config)
         self._house = self._app.house
         self._house.estate.backends["up"].relay = _answered  # type: ignore[attr-defined]
@@ -112,8 +113,10 @@ class Governed:
 
     async def open(self) -> None:
         await upgrade(self._engine)
+        archive = Archive(self._engine, self._house, own_secrets(self._config), self._app.redactor)
+        self._house.archive = archive
         if self._usage:
-            self._writing = asyncio.create_task(self._house.ledger.write_to(UsageRows(self._engine)))
+            self._writing = asyncio.create_task(self._house.ledger.write_to(archive.usage))
 
     async def turn(self, count: int) -> float:
         """CPU seconds of so many requests, all that is done for them included."""
