@@ -136,7 +136,7 @@ def test_a_providers_odd_header_value_does_no_harm(client: httpx2.Client, upstre
     assert client.post(CHAT, json=chat("up/odd")).status_code == 200
 
 
-@pytest.mark.parametrize("name", ["up/ans\u00fcr", "up/a b", "up/" + "x" * 2000, "up/%0a"])
+@pytest.mark.parametrize("name", ["up/ans\u00fcr", "up/a b", "up/" + "x" * 297, "up/%0a"])
 def test_a_models_odd_name_is_fit_for_a_header(client: httpx2.Client, upstream: Provider, name: str) -> None:
 
     upstream.scripts[name.removeprefix("up/")] = events
