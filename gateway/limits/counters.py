@@ -206,7 +206,10 @@ class Counters:
             if bucket is not None and used is not None:
                 back = reserved if reserved < bucket.size else bucket.size
                 left = bucket.fill(now)
-                bucket.left = max(left + back - used, min(left, -OWED_MAX * bucket.size))
+                after = left + back - used
+                if after < -OWED_MAX * bucket.size:
+                    after = min(left, -OWED_MAX * bucket.size)
+                bucket.left = after
 
     def undo(self, entry: Entry, now: float) -> None:
         """As if a request had never been let in."""

@@ -160,11 +160,14 @@ class Prices:
         self.asks_table = any(payee.price not in _FREE and payee.provider != "" for payee in payees.values())
         self._known: dict[tuple[str, str], tuple[float, Tariff | None]] = {}
         self._loading: asyncio.Task[None] | None = None
+        self._loaded = False
 
     @property
     def waits(self) -> bool:
         """The table is needed and not there yet."""
-        return self.asks_table and not _providers.cache_info().currsize
+        if not self._loaded:
+            self._loaded = not self.asks_table or _providers.cache_info().currsize > 0
+        return not self._loaded
 
     async def load(self) -> None:
         """Load what `of` looks in, without holding up the loop."""

@@ -114,6 +114,7 @@ class Governed:
     async def open(self) -> None:
         await upgrade(self._engine)
         archive = Archive(self._engine, self._house, own_secrets(self._config), self._app.redactor)
+        await archive.accounts.look()
         self._house.archive = archive
         if self._usage:
             self._writing = asyncio.create_task(self._house.ledger.write_to(archive.usage))
