@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from compat.canonical.model import Modality
-from gateway import issuing, spending
+from gateway.commands import keys, usage
 from gateway.config import PREFIX, load, schema
 from gateway.settings import ConfigError, SelectionMode
 
@@ -65,9 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--config", type=Path, metavar="FILE")
     listing.add_argument("--json", action="store_true", help="print JSON")
     listing.set_defaults(run=_list_models)
-    keys = commands.add_parser("keys", help="Give out API keys.", description="Give out API keys.")
-    issuing.add_commands(keys)
-    spending.add_options(command("usage", spending.run, "Show what requests took and cost."))
+    giving = commands.add_parser("keys", help="Give out API keys.", description="Give out API keys.")
+    keys.add_commands(giving)
+    usage.add_options(command("usage", usage.run, "Show what requests took and cost."))
     command("openapi", _openapi, "Print the OpenAPI document.")
     return parser
 

@@ -1,0 +1,1 @@
+"""The command line's longer commands: a module each."""
