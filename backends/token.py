@@ -6,6 +6,7 @@ RFC 7523 (a signed assertion for a token), RFC 6749 section 6 (a refresh token f
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated
 from urllib.parse import urlencode
@@ -86,7 +87,7 @@ class Fixed:
         pass
 
 
-class _Renewed:
+class _Renewed(ABC):
     """A token that is replaced in time, by one question for all who wait."""
 
     def __init__(self, provider: str, *, public_only: bool, note: Callable[[str], None]) -> None:
@@ -150,8 +151,9 @@ class _Renewed:
         if isinstance(error, AuthFailed):
             self._failed = time.monotonic() + FAILED_S, error.message
 
+    @abstractmethod
     async def _renew(self) -> None:
-        raise NotImplementedError
+        """Get a token and `_take` it.  Raises BackendError."""
 
     def _refusal(self) -> AuthFailed:
         return AuthFailed(
