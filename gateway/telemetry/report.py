@@ -19,33 +19,16 @@ _STRETCH = 500
 _is_formula = re.compile(r"\s*[=+\-@＝＋－＠]|[\t\r\n]").match
 """What makes a spreadsheet take a text for a formula, which it would run; it may pass over white space."""
 
-_SHOWN: dict[str, Callable[[Row], Any]] = {
-    "request_id": lambda row: row["request_id"],
-    "created_at": lambda row: _moment(row["created_at"]),
-    "tenant": lambda row: row["tenant_id"],
-    "principal": lambda row: row["owner_id"],
-    "key": lambda row: row["key_id"],
-    "route": lambda row: row["route"],
-    "requested_model": lambda row: row["requested_model"],
-    "backend": lambda row: row["backend"],
-    "model": lambda row: row["model"],
-    "status": lambda row: row["status"],
-    "code": lambda row: row["code"],
-    "attempts": lambda row: row["attempts"],
-    "streamed": lambda row: bool(row["streamed"]),
-    "input_tokens": lambda row: row["input_tokens"],
-    "output_tokens": lambda row: row["output_tokens"],
-    "cached_tokens": lambda row: row["cached_tokens"],
-    "reasoning_tokens": lambda row: row["reasoning_tokens"],
-    "cache_written_tokens": lambda row: row["cache_written_tokens"],
-    "cost_usd": lambda row: _usd(row["cost_nanousd"]),
-    "price_source": lambda row: row["price_source"],
-    "price_date": lambda row: row["price_date"],
-    "queue_s": lambda row: row["queue_s"],
-    "load_s": lambda row: row["load_s"],
-    "first_token_s": lambda row: row["first_token_s"],
-    "total_s": lambda row: row["total_s"],
-}
+_COLUMNS = {
+    name: name
+    for name in (
+        "request_id", "created_at", "tenant", "principal", "key", "route", "requested_model", "backend", "model",
+        "status", "code", "attempts", "streamed", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens",
+        "cache_written_tokens", "cost_usd", "price_source", "price_date", "queue_s", "load_s", "first_token_s",
+        "total_s",
+    )
+} | {"tenant": "tenant_id", "principal": "owner_id", "key": "key_id", "cost_usd": "cost_nanousd"}  # fmt: skip
+"""What a row is told as, and the column that holds it."""
 SUMS = (
     "requests", "errors", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens",
     "cache_written_tokens", "cost_usd", "unpriced_requests", "total_s",
@@ -100,7 +83,7 @@ def _cell(value: Any) -> str:
 
 def columns(by: Sequence[str]) -> tuple[str, ...]:
     """What a row tells, or the sums of each group by these."""
-    return (*by, *SUMS) if by else tuple(_SHOWN)
+    return (*by, *SUMS) if by else tuple(_COLUMNS)
 
 
 def stretches(
@@ -111,7 +94,7 @@ def stretches(
 
 
 def shown(row: Row) -> Told:
-    return {name: of(row) for name, of in _SHOWN.items()}
+    return {name: _READ.get(name, _as_it_is)(row[column]) for name, column in _COLUMNS.items()}
 
 
 def summed(row: Row) -> Told:
@@ -132,6 +115,13 @@ def _usd(nano: int | None) -> float | None:
 
 def _moment(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+_READ: dict[str, Callable[[Any], Any]] = {"created_at": _moment, "streamed": bool, "cost_usd": _usd}
 
 
 def instant(text: str) -> float:
