@@ -60,21 +60,14 @@ def routes(house: House) -> list[Any]:
         "else's are.  Replaces the one you have for it (200).  It is sealed, and never shown again.",
     )
     async def put_credential(request: Asked) -> Response[Credential]:
-        rows, accounts = house.kept.credentials, house.kept.accounts
+        rows, accounts = house.archive.credentials, house.archive.accounts
         form = await decoded(request, _new, may_hold_credentials=True)
-        grant, visit = grant_of(request), visit_of(request)
+        grant = grant_of(request)
         secret = await secret_of(form, estate_of(request).config.backends, grant)
         who = grant.principal
 
         def act(id_: str, fresh: bool) -> Act:
-            return Act(
-                actor=who.id,
-                action="credential.create" if fresh else "credential.replace",
-                target=id_,
-                tenant=who.tenant,
-                request_id=visit.request_id,
-                detail={"backend": form.backend, "kind": secret.kind},
-            )
+            return _act(request, "create" if fresh else "replace", id_, who.tenant, form.backend, secret.kind)
 
         row, fresh = await rows.put(
             Draft(
@@ -105,7 +98,7 @@ def routes(house: House) -> list[Any]:
         description="The provider keys you brought, newest first, without the keys.  Administrators see everybody's.",
     )
     async def list_credentials(request: Asked) -> dict[str, Any]:
-        rows, accounts = house.kept.credentials, house.kept.accounts
+        rows, accounts = house.archive.credentials, house.archive.accounts
         limit, place = number(request, "limit", PAGE, PAGE_MAX, least=1), cursor_of(request)
         tenant, user = word(request, "tenant"), word(request, "user")
         who = grant_of(request).principal
@@ -123,7 +116,7 @@ def routes(house: House) -> list[Any]:
         description="When it was given and used, and what the provider thought of it; never the key.",
     )
     async def get_credential(request: Asked, credential_id: FromPath[str]) -> Credential:
-        accounts = house.kept.accounts
+        accounts = house.archive.accounts
         return _card(accounts.current(await _found(house, request, credential_id)))
 
     @delete(
@@ -135,16 +128,9 @@ def routes(house: House) -> list[Any]:
         "minute.",
     )
     async def delete_credential(request: Asked, credential_id: FromPath[str]) -> dict[str, Any]:
-        rows, accounts = house.kept.credentials, house.kept.accounts
+        rows, accounts = house.archive.credentials, house.archive.accounts
         row = await _found(house, request, credential_id)
-        act = Act(
-            actor=grant_of(request).principal.id,
-            action="credential.delete",
-            target=row.id,
-            tenant=row.tenant,
-            request_id=visit_of(request).request_id,
-            detail={"backend": row.backend, "kind": row.kind},
-        )
+        act = _act(request, "delete", row.id, row.tenant, row.backend, row.kind)
         if not await rows.delete(row.id, act):
             raise _absent(row.id)
         accounts.changed(row)
@@ -155,12 +141,25 @@ def routes(house: House) -> list[Any]:
 
 async def _found(house: House, request: Asked, id_: str) -> Row:
     """A credential that whoever asks may know of: their own, or any for an administrator."""
-    rows = house.kept.credentials
+    rows = house.archive.credentials
     who = grant_of(request).principal
     row = await rows.get(id_) if id_.isprintable() and len(id_) <= 40 else None
     if row is None or ((row.tenant, row.owner) != (who.tenant, who.id) and "admin" not in who.scopes):
         raise _absent(id_)
     return row
+
+
+def _act(request: Asked, verb: str, id_: str, tenant: str, backend: str, kind: str) -> Act:
+    grant = grant_of(request)
+    by = {} if grant.key_id is None else {"by_key": grant.key_id}
+    return Act(
+        actor=grant.principal.id,
+        action=f"credential.{verb}",
+        target=id_,
+        tenant=tenant,
+        request_id=visit_of(request).request_id,
+        detail={"backend": backend, "kind": kind, **by},
+    )
 
 
 def _absent(id_: str) -> NotFound:

@@ -430,7 +430,7 @@ def test_the_audit_log_says_who_and_what_but_not_which(bank: Gateway, alice: htt
         ).fetchall()
     assert [row[0] for row in rows] == ["credential.create", "credential.replace", "credential.delete"]
     assert {row[1:3] for row in rows} == {("alice", "acme")}
-    assert {row[3] for row in rows} == {'{"backend":"up","kind":"api_key"}'}
+    assert {row[3] for row in rows} == {'{"backend":"up","kind":"api_key","by_key":"alice"}'}
 
 
 # --- what is refused
