@@ -173,7 +173,7 @@ class Application:
             detail=SYSTEM.signed({"sections": sections}),
         )
         try:
-            await self.house.kept.acts.add(act)
+            await self.house.archive.acts.add(act)
         except Exception as e:
             logger().error("audit_write_failed", action=act.action, error=type(e).__name__)
 
@@ -189,7 +189,7 @@ class Application:
 
     async def _introduce_late(self) -> None:
         try:
-            await self._introduce(self.house.kept.registrar)
+            await self._introduce(self.house.archive.registrar)
         except Exception as e:
             cure = "pluggably keys create --scope admin makes a key"
             logger().error("admin_key_failed", error=type(e).__name__, cure=cure)
@@ -202,6 +202,7 @@ class Application:
     async def _lifespan(self, _: Litestar) -> AsyncGenerator[None, None]:
         house = self.house
         engine: database.Engine | None = None
+        archive: Archive | None = None
         tasks: list[asyncio.Task[None]] = []
         try:
             own = own_secrets(house.estate.config)
@@ -209,7 +210,7 @@ class Application:
             with database.usable():
                 engine = database.connect(house.estate.config.database_url)
                 await database.upgrade(engine)
-                house.archive = archive = Archive(engine, house, own, self.redactor)
+                archive = house.archive = Archive(engine, house, own, self.redactor)
                 await archive.open()
                 await self._introduce(archive.registrar)
             if (endpoint := house.estate.config.telemetry.otlp_endpoint) is not None:
@@ -234,8 +235,8 @@ class Application:
                 task.cancel()
             await asyncio.gather(*tasks, *self._retiring, *self._following, return_exceptions=True)
             await asyncio.gather(*(one.aclose() for one in open_things(house.estate)), return_exceptions=True)
-            if house.archive is not None:
-                await _within(CLOSE_S, house.archive.aclose(), "archive_unsettled")
+            if archive is not None:
+                await _within(CLOSE_S, archive.aclose(), "archive_unsettled")
             if house.tracer is not None:
                 await house.tracer.aclose()
             if engine is not None:

@@ -59,8 +59,7 @@ class House:
         self.dispatcher = Dispatcher(self.metrics, self.book, self.quotas)
         self._gate(estate)
         self.draining = False
-        self.archive: Archive | None = None
-        """What is kept in the database; None until that is open."""
+        self._archive: Archive | None = None
         self.redact = Redactor()
         """Masks secrets in a text; the application lends its own."""
         self.tracer: Tracer | None = None
@@ -94,12 +93,17 @@ class House:
         self._guests.pop(id(visit), None)
         self.expelled.discard(id(visit))
         if visit.lent:
-            self.kept.accounts.give_back(visit)
+            self.archive.accounts.give_back(visit)
 
     @property
-    def kept(self) -> "Archive":
-        assert self.archive is not None, "the database is open while the application runs"
-        return self.archive
+    def archive(self) -> "Archive":
+        """What is kept in the database, which is open while the application runs."""
+        assert self._archive is not None, "the database is not open"
+        return self._archive
+
+    @archive.setter
+    def archive(self, archive: "Archive") -> None:
+        self._archive = archive
 
     @property
     def guests(self) -> list[Visit]:

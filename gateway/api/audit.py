@@ -46,7 +46,7 @@ def routes(house: House) -> list[Any]:
     )
     async def list_audit(request: Asked) -> dict[str, Any]:
         limit, place = number(request, "limit", PAGE, PAGE_MAX, least=1), cursor_of(request) or ""
-        events = await house.kept.acts.page(
+        events = await house.archive.acts.page(
             limit + 1,
             place or None,
             tenant=word(request, "tenant"),

@@ -98,7 +98,7 @@ class Door:
         scope["estate"] = estate  # type: ignore[typeddict-unknown-key]
 
         def authenticate() -> Awaitable[Grant]:
-            return estate.entry.grant(raw, house.kept.issued)
+            return estate.entry.grant(raw, house.archive.issued)
 
         scope["authenticate"] = authenticate  # type: ignore[typeddict-unknown-key]
 

@@ -250,7 +250,7 @@ async def _answer(job: Job, plan: Plan, call: Call) -> None:
 async def planned(job: Job) -> tuple[Plan, Call]:
     """The routes of a request that its sender may take, and what surrounds it.  Raises ModelNotFound, Forbidden."""
     envelope, visit, grant = job.envelope, job.visit, job.grant
-    estate, accounts = job.estate, job.house.kept.accounts
+    estate, accounts = job.estate, job.house.archive.accounts
     own = None if accounts.idle else await accounts.of(visit, estate)
     plan = await estate.router.plan(envelope.model, modality_of(envelope), own)
     if estate.prices.waits:

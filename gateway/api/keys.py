@@ -43,7 +43,7 @@ def routes(house: House) -> list[Any]:
     )
     async def create_key(request: Asked) -> NewApiKey:
         form = await decoded(request, _new)
-        row, text = await house.kept.registrar.create(form, estate_of(request).backends, _by(request))
+        row, text = await house.archive.registrar.create(form, estate_of(request).backends, _by(request))
         return new_card(row, text)
 
     @get(
@@ -70,7 +70,7 @@ def routes(house: House) -> list[Any]:
         if place.startswith(_CONFIGURED):
             skip = int(digits) if (digits := place.removeprefix(_CONFIGURED)[:9]).isdecimal() else 0
         else:
-            rows = await house.kept.registrar.rows.page(
+            rows = await house.archive.registrar.rows.page(
                 limit + 1, place or None, tenant=tenant, owner=owner, revoked=revoked
             )
             cards = [card(row) for row in rows]
@@ -90,7 +90,7 @@ def routes(house: House) -> list[Any]:
     async def get_key(request: Asked, key_id: FromPath[str]) -> ApiKey:
         if (fixed := _fixed(request, key_id)) is not None:
             return fixed
-        return card(await house.kept.registrar.get(key_id))
+        return card(await house.archive.registrar.get(key_id))
 
     @patch(
         "/v1/keys/{key_id:str}",
@@ -101,7 +101,7 @@ def routes(house: House) -> list[Any]:
     async def change_key(request: Asked, key_id: FromPath[str]) -> ApiKey:
         _refuse_fixed(request, key_id)
         form = await decoded(request, _changes)
-        return card(await house.kept.registrar.change(key_id, form, estate_of(request).backends, _by(request)))
+        return card(await house.archive.registrar.change(key_id, form, estate_of(request).backends, _by(request)))
 
     @post(
         "/v1/keys/{key_id:str}/rotate",
@@ -114,7 +114,7 @@ def routes(house: House) -> list[Any]:
     async def rotate_key(request: Asked, key_id: FromPath[str]) -> NewApiKey:
         _refuse_fixed(request, key_id)
         form = await decoded(request, _rotation)
-        row, text = await house.kept.registrar.rotate(key_id, form.overlap_s, _by(request))
+        row, text = await house.archive.registrar.rotate(key_id, form.overlap_s, _by(request))
         return new_card(row, text)
 
     @delete(
@@ -126,7 +126,7 @@ def routes(house: House) -> list[Any]:
     )
     async def revoke_key(request: Asked, key_id: FromPath[str]) -> dict[str, Any]:
         _refuse_fixed(request, key_id)
-        row = await house.kept.registrar.revoke(key_id, _by(request))
+        row = await house.archive.registrar.revoke(key_id, _by(request))
         return {"id": row.id, "object": "api_key", "revoked": True}
 
     return [create_key, list_keys, get_key, change_key, rotate_key, revoke_key]

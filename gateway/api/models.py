@@ -57,7 +57,7 @@ async def _listed(house: House, estate: Estate, visit: Visit) -> dict[str, _List
     """Everything a client can ask for, by the id it would ask with: configured names first."""
     grant = visit.grant
     assert grant is not None, "the guard lets nobody in without one"
-    accounts = house.kept.accounts
+    accounts = house.archive.accounts
     own = None if accounts.idle else await accounts.of(visit, estate)
     listed = _all(estate, await (estate.registry.all() if own is None else own.models()))
     if not grant.restricted:

@@ -183,7 +183,7 @@ def _named(error: GatewayError) -> GatewayError:
 
 
 async def _prepare(house: House, visit: Visit, asked: Envelope, plan: Plan) -> Prepared:
-    rows, tenant = house.kept.turns, tenant_of(visit)
+    rows, tenant = house.archive.turns, tenant_of(visit)
     if bytes(asked.fields.get("conversation", b"null")) != b"null":
         # A provider's conversations have no tenant: whoever names one could read it.
         raise InvalidRequest(

@@ -57,7 +57,7 @@ def routes(house: House) -> list[Any]:
         body = render_response({"id": turn.id, "object": "response", "deleted": True})
         if turn.remote:
             body = await _ask(house, request, turn, "DELETE")
-        await house.kept.turns.delete(tenant_of(visit_of(request)), turn.id)
+        await house.archive.turns.delete(tenant_of(visit_of(request)), turn.id)
         return _json(body)
 
     @get(
@@ -70,7 +70,7 @@ def routes(house: House) -> list[Any]:
         turn = await _found(house, request, response_id)
         if turn.remote:
             return _json(await _ask(house, request, turn, "GET", "/input_items"))
-        chain = await house.kept.turns.chain(tenant_of(visit_of(request)), turn.id)
+        chain = await house.archive.turns.chain(tenant_of(visit_of(request)), turn.id)
         given = [item for before in chain[:-1] for item in (*before.given, *before.output)] + list(chain[-1].given)
         return _json(render_response(_page(_shown(given, request), request)))
 
@@ -92,7 +92,7 @@ def routes(house: House) -> list[Any]:
 
 async def _found(house: House, request: Request[Any, Any, Any], id_: str) -> Turn:
     tenant = tenant_of(visit_of(request))
-    turn = await house.kept.turns.get(tenant, id_) if could_be_id(id_) else None
+    turn = await house.archive.turns.get(tenant, id_) if could_be_id(id_) else None
     if turn is None:
         raise NotFound(f"Response with id '{id_[:200]}' not found.")
     return turn
@@ -112,8 +112,8 @@ async def _ask(
 async def _backend(house: House, request: Request[Any, Any, Any], name: str) -> object:
     """The backend of this name, with the user's own account there if they have one; None if it is not here."""
     estate, visit = estate_of(request), visit_of(request)
-    if not house.kept.accounts.idle:
-        own = await house.kept.accounts.of(visit, estate)
+    if not house.archive.accounts.idle:
+        own = await house.archive.accounts.of(visit, estate)
         if own is not None and own.has(name):
             return own.account(name).backend
     if name in estate.demanding:

@@ -121,7 +121,7 @@ def routes(house: House) -> list[Any]:
         await house.ledger.caught_up(CATCH_UP_S)
         if as_csv:
             limit = number(request, "limit", 0, PAGE_MAX, least=1) or None
-            pieces = desk.in_turn(stretches(house.kept.usage, which, by, limit))
+            pieces = desk.in_turn(stretches(house.archive.usage, which, by, limit))
             first: list[Told] = await anext(pieces, [])  # while an error can still be told
             return Stream(
                 csv_lines(columns(by), _from(first, pieces)),
@@ -132,10 +132,10 @@ def routes(house: House) -> list[Any]:
         if by:
             skip = _skipped(request)
             async with desk.turn():
-                return Response(await _summed(house.kept.usage, which, by, limit, skip))
+                return Response(await _summed(house.archive.usage, which, by, limit, skip))
         place = _place(request)
         async with desk.turn():
-            rows = await house.kept.usage.page(which, limit + 1, place)
+            rows = await house.archive.usage.page(which, limit + 1, place)
         last = rows[limit - 1] if len(rows) > limit else None
         following = None if last is None else f"{last['created_at']!r} {last['id']}"
         return Response(page([shown(row) for row in rows], limit, following))
