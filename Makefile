@@ -7,7 +7,7 @@ AUDIT ?=
 LOCKS := lock models dev llama-cpp-python
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types audit sbom wheel bench load soak fmt clean lock install dev engines compatibility resilience fuzz
+.PHONY: help run test check lint types audit sbom wheel bench load soak fmt clean lock install dev engines image compatibility resilience fuzz
 
 help:  ## show the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -68,6 +68,8 @@ fmt: dev  ## format the code
 
 engines: $(VENV)/.installed-engines  ## install the other two engines, for their tests (compiles for minutes)
 
+image: $(VENV)/.installed-image  ## install what runs diffusion models and Shap-E on the CPU (about 1 GB)
+
 clean:  ## remove what the other commands made
 	rm -rf $(VENV) build dist node_modules examples/node/node_modules tests/clients/node/node_modules tests/gateway/auth/issuers/node_modules .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -77,6 +79,7 @@ lock:  ## compile the locks anew; needs uv
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header requirements/dev.in -o requirements/dev.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header requirements/clients.in -o requirements/clients.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header requirements/llama-cpp-python.in -o requirements/llama-cpp-python.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header requirements/image.in --override requirements/image-overrides.txt --no-emit-package torch -o requirements/image.txt
 
 install: $(VENV)/.installed
 dev: $(VENV)/.installed-dev
@@ -114,4 +117,11 @@ $(VENV)/.installed-engines: $(VENV)/.installed requirements/llama-cpp-python.txt
 		$(ENGINE_INSTALL); }
 	@printf '#!/bin/sh\nLD_LIBRARY_PATH="%s/lib" exec "%s/bin/llama-server" "$$@"\n' "$(SITE)" "$(SITE)" > $(BIN)/llama-server
 	@chmod +x $(BIN)/llama-server && $(BIN)/llama-server --version
+	@touch $@
+
+$(VENV)/.installed-image: $(VENV)/.installed requirements/image.txt requirements/torch.txt
+	@echo "Installing torch and diffusers: about 1 GB, once."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/image.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/torch.txt || { \
+		echo "The CPU build of torch was not found (requirements/torch.txt).  Its CUDA build: $(BIN)/python -m pip install torch"; exit 1; }
 	@touch $@

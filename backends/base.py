@@ -14,7 +14,16 @@ from compat.canonical.error import InvalidRequest
 from compat.canonical.event import Event, Usage
 from compat.canonical.model import Model
 from compat.canonical.principal import Principal
-from compat.canonical.request import Dialect, EmbeddingRequest, Envelope, ImageRequest, Request
+from compat.canonical.request import (
+    Dialect,
+    EmbeddingRequest,
+    Envelope,
+    ImageRequest,
+    MeshRequest,
+    Request,
+    RerankRequest,
+    TextRequest,
+)
 
 T = TypeVar("T")
 Seconds = Annotated[float, Meta(gt=0)]
@@ -48,6 +57,13 @@ class Wait(Struct, kw_only=True):
     load_s: float = 0.0
     held: bool = False
     """It waits now, in a queue or for a local model to load: no provider has it."""
+    eta_s: float | None = None
+    """While it is held: how long that may still take, by what is remembered of the model; None: nobody knows."""
+    loading: float | None = None
+    """While its model loads: how far that is, 0 to 1."""
+    step: int = 0
+    steps: int = 0
+    """Of a picture or a mesh that is being made; 0 of 0 before it is begun."""
 
 
 class Call(Struct, kw_only=True):
@@ -65,6 +81,8 @@ class Call(Struct, kw_only=True):
     """The header of that name for the provider; only while requests are traced."""
     strict: bool = False
     """Refuse what cannot be carried over, instead of leaving it out."""
+    patient: bool = True
+    """Wait for a local model to load; else it is begun to load, ModelLoading is raised, and another route is asked."""
     dropped: list[str] = field(default_factory=list)
     """What was left out, by the client's names; complete before the first event."""
     headers: list[tuple[str, str]] = field(default_factory=list)
@@ -219,20 +237,81 @@ class CountsTokens(Protocol):
         ...
 
 
+_TASKS: dict[type[Request], str] = {
+    TextRequest: "text",
+    EmbeddingRequest: "embeddings",
+    RerankRequest: "reranking",
+    ImageRequest: "images",
+    MeshRequest: "3D",
+}
+
+
 def unfit(backend: str, request: Request) -> InvalidRequest:
     """The refusal of a task that a backend does not do."""
-    task = {EmbeddingRequest: "embeddings", ImageRequest: "images"}.get(type(request), "text")
+    task = _TASKS[type(request)]
     return InvalidRequest(f"Backend '{backend}' does not do {task}.", param="model", code="unsupported_value")
 
 
+Format = Literal["gguf", "diffusers", "onnx", "field"]
+"""What a model's files are: one GGUF; a folder of diffusers (safetensors); the same as ONNX graphs; our own small
+signed-distance field."""
+
+
 class Local(Struct, frozen=True, kw_only=True):
-    """A model file on this machine."""
+    """A model on this machine: a file or a folder."""
 
     name: str
     path: str
     model: Model
+    format: Format = "gguf"
     defaults: dict[str, Any] = {}
     """Fields of a request for where the client says nothing, by llama.cpp's names."""
+    projector: str | None = None
+    """The file that lets it see: llama.cpp's mmproj."""
+    made_from: str | None = None
+    """The safetensors folder from which `path` is made when it is first wanted; None: the file is there."""
+
+
+class Reckoning(Protocol):
+    """What models were found to need in memory: kept by the house, over restarts."""
+
+    def known(self, key: str) -> int | None:
+        """Bytes, as measured the last times; None when it never ran.  `key` names model, file and settings."""
+        ...
+
+    def measured(self, key: str, size_bytes: int) -> None: ...
+
+
+class Ask(Protocol):
+    """Asks any of the house's models, by the name a client would use."""
+
+    def __call__(self, request: TextRequest, call: Call) -> AsyncGenerator[Event, None]:
+        """The answer's events, within what the call's own principal may use.  Raises GatewayError."""
+        ...
+
+
+@runtime_checkable
+class Loads(Protocol):
+    """A backend whose models are in memory or not, and can be told to be."""
+
+    async def load(self, model: str, call: Call) -> None:
+        """Return once it is in memory.  Raises GatewayError."""
+        ...
+
+    async def unload(self, model: str, *, force: bool = False) -> None:
+        """Let nothing new in, wait for what runs, and return when its memory is free.
+
+        Raises Conflict for a pinned one unless forced; ModelNotFound.
+        """
+        ...
+
+    def standing(self, model: str) -> dict[str, Any]:
+        """How it stands now, fit for JSON: status, requests running and waiting, memory, last failure, …"""
+        ...
+
+    def warm(self) -> None:
+        """Begin to load what is pinned.  Called once, when the house is open."""
+        ...
 
 
 class Token(Protocol):
@@ -268,6 +347,8 @@ class Ports(Struct, frozen=True, kw_only=True):
 
     catalogue: Callable[[], dict[str, Local]] = dict
     """The local models there are now, by name."""
+    reckoning: Reckoning | None = None
+    ask: Ask | None = None
     keyless: bool = False
     """No key is needed, and none is taken from the environment: users bring theirs."""
     account: Account | None = None

@@ -9,13 +9,20 @@ from hashlib import blake2b
 
 from msgspec import Struct
 
-from backends.base import Call, Ports, Price
+from backends.base import Call, Ports, Price, unfit
 from compat.canonical.error import Overloaded
 from compat.canonical.event import Embedded, Event, Finished, Metered, Produced, Started, TextDelta, Usage
 from compat.canonical.message import Media
 from compat.canonical.model import Model
 from compat.canonical.plain import telling
-from compat.canonical.request import EmbeddingRequest, ImageRequest, Request, TextRequest
+from compat.canonical.request import (
+    EmbeddingRequest,
+    ImageRequest,
+    MeshRequest,
+    Request,
+    RerankRequest,
+    TextRequest,
+)
 
 DIMENSIONS = 8
 
@@ -71,6 +78,8 @@ class FakeBackend:
             case ImageRequest(count=count):
                 picture = Media(mime="image/png", data=_picture(request.prompt))
                 return [Produced(media=picture, index=n) for n in range(count)], Usage()
+            case RerankRequest() | MeshRequest():
+                raise unfit(self.name, request)
 
     async def models(self) -> Sequence[Model]:
         return [Model(name="fake", backend=self.name, status="ready")]

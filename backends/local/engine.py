@@ -13,15 +13,19 @@ from msgspec.structs import replace
 
 from compat.canonical.message import Value
 
-Name = Literal["xllamacpp", "llama_server", "llama_cpp_python"]
+Llama = Literal["xllamacpp", "llama_server", "llama_cpp_python"]
+"""Those that run GGUF files."""
+Studio = Literal["diffusers", "onnx", "shap_e", "field"]
+"""Those that make pictures (diffusers; onnx without torch) and meshes (Shap-E; field, our own, with numpy alone)."""
+Name = Llama | Studio
 Setting = Literal["auto", "xllamacpp", "llama_server", "llama_cpp_python"]
 
-ORDER: tuple[Name, ...] = ("xllamacpp", "llama_server", "llama_cpp_python")
+ORDER: tuple[Llama, ...] = ("xllamacpp", "llama_server", "llama_cpp_python")
 """What `auto` prefers: quick to install and parallel, then parallel, then the rest."""
 
 
 class Engine(Value, frozen=True):
-    name: Name
+    name: Llama
     parallel: bool
     """It serves several requests at once; otherwise they take turns in our queue, whatever `slots` says."""
     health_path: str
@@ -36,7 +40,7 @@ class Engine(Value, frozen=True):
     """The program it is, for an engine that is not a Python module."""
 
 
-_ENGINES: dict[Name, Engine] = {
+_ENGINES: dict[Llama, Engine] = {
     "xllamacpp": Engine(name="xllamacpp", parallel=True, health_path="/health", counts_usage=True),
     "llama_server": Engine(name="llama_server", parallel=True, health_path="/health", counts_usage=True),
     # Its server has one lock around the model and no health endpoint.
@@ -64,7 +68,7 @@ def _has_module(name: str) -> bool:
 
 
 def find(
-    name: Name,
+    name: Llama,
     llama_server: str | None = None,
     *,
     has_module: Callable[[str], bool] = _has_module,

@@ -4,11 +4,13 @@ Invariant: passive.  The pool's owner task alone changes seats and tickets; a le
 """
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from backends.base import Call, Local
 from backends.local.scheduler import Standing
 from backends.local.worker import Failed, Worker
-from compat.canonical.error import GatewayError
+from compat.canonical.error import BadResponse, GatewayError, Unreachable, WorkerCrashed
 
 DEATH_NOTICE_S = 1.0
 """How long after its connection broke a worker's death may become known."""
@@ -83,3 +85,25 @@ class Seat:
 def now() -> float:
     """Seconds on the event loop's clock."""
     return asyncio.get_running_loop().time()
+
+
+def headers(key: str) -> dict[str, str]:
+    """What every request to a worker carries."""
+    # Engines drop idle connections after seconds; one that is being dropped must not be reused.
+    return {"authorization": f"Bearer {key}", "content-type": "application/json", "connection": "close"}
+
+
+async def explained(error: GatewayError, lease: Lease) -> GatewayError:
+    """The error as it is, or what is behind it: that the worker has died."""
+    death = await lease.death()
+    return WorkerCrashed(death.reason) if death else error
+
+
+async def explaining(frames: AsyncGenerator[bytes, None], lease: Lease) -> AsyncGenerator[bytes, None]:
+    """The frames of an answer; where they break off, with what is behind it."""
+    try:
+        async with aclosing(frames):
+            async for events in frames:
+                yield events
+    except (Unreachable, BadResponse) as e:
+        raise await explained(e, lease) from e

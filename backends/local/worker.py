@@ -23,6 +23,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from backends.local.engine import Engine, Name
+from backends.local.settings import Adapter, KvType
 from compat.canonical.message import Value
 
 STALL_S = 120.0
@@ -44,21 +45,41 @@ _PASSED = frozenset(
 _PASSED_PREFIXES = ("LC_", "DYLD_", "CUDA_", "HIP_", "ROCR_", "HSA_", "GGML_", "VK_", "GGUF_", "OMP_", "LLAMA_ARG_")
 
 
-class Spec(Value, frozen=True):
+class Spec(Value, frozen=True, omit_defaults=False):
     """What a child needs to know to serve one model."""
 
     engine: Name
     path: str
     alias: str
     """The model's name in answers."""
+    slots: int
+    """Requests it serves at once."""
+    threads: int
+
+
+class TextSpec(Spec, frozen=True, omit_defaults=False):
+    """One of llama.cpp's: text, embeddings, reranking."""
+
     context: int
     """In tokens, for each slot."""
-    slots: int
-    threads: int
     n_batch: int
     """Tokens read between two looks at whether the client is still there."""
-    embedding: bool
-    binary: str | None
+    embedding: bool = False
+    reranking: bool = False
+    binary: str | None = None
+    """The engine's program, where it is one."""
+    gpu_layers: int = -1
+    """Of the model, on a GPU; -1 as many as fit."""
+    kv_type: KvType = "f16"
+    projector: str | None = None
+    adapters: tuple[Adapter, ...] = ()
+
+
+class StudioSpec(Spec, frozen=True, omit_defaults=False):
+    """One of those that make pictures or meshes (`backends.local.studio`)."""
+
+    device: str = "cpu"
+    """Torch's name for where it computes."""
 
 
 class Failed(Exception):

@@ -1,8 +1,8 @@
 """What comes back: a stream of events, and the result they fold into.
 
 Order within one stream, which every backend promises and `tests/backends/contract.py` checks: one
-Started, then any number of deltas (or Embedded, or Produced), one Finished for each choice (one, for
-vectors and pictures), at most one Metered.
+Started, then any number of deltas (or Embedded, Ranked, Progress, Produced), one Finished for each choice
+(one, for all that is not text), at most one Metered.
 Errors are raised, not sent; see `compat.canonical.error`.
 """
 
@@ -84,12 +84,31 @@ class Embedded(Tagged, frozen=True):
     vector: tuple[float, ...]
 
 
+class Ranked(Tagged, frozen=True):
+    """How well a document answers a query; more is better."""
+
+    index: int
+    score: float
+
+
+class Progress(Tagged, frozen=True):
+    """How far the work on a picture or a mesh is.  Not content: an answer may still come from another route."""
+
+    step: int
+    of: int
+    """Steps in all; 0 where that is not known."""
+    stage: str = "generating"
+    """One word for people: `generating`, `decoding`, `meshing`, …"""
+
+
 class Produced(Tagged, frozen=True):
-    """A picture, whole."""
+    """A picture or a mesh, whole; or, `partial`, how it looks by now."""
 
     media: Media
     index: int = 0
     revised_prompt: str | None = None
+    partial: int | None = None
+    """Counts the previews of one picture from 0; None is the thing itself."""
 
 
 class Finished(Tagged, frozen=True):
@@ -105,7 +124,19 @@ class Metered(Tagged, frozen=True):
     usage: Usage
 
 
-Event = Started | TextDelta | ReasoningDelta | ToolDelta | Cited | Embedded | Produced | Finished | Metered
+Event = (
+    Started
+    | TextDelta
+    | ReasoningDelta
+    | ToolDelta
+    | Cited
+    | Embedded
+    | Ranked
+    | Progress
+    | Produced
+    | Finished
+    | Metered
+)
 
 
 class Choice(Value, frozen=True):
@@ -121,6 +152,8 @@ class Result(Value, frozen=True):
     choices: tuple[Choice, ...] = ()
     vectors: tuple[tuple[float, ...], ...] = ()
     produced: tuple[Produced, ...] = ()
+    ranked: tuple[Ranked, ...] = ()
+    """In the order in which they came."""
     usage: Usage = Usage()
 
 
@@ -196,6 +229,7 @@ async def fold(events: AsyncIterator[Event]) -> Result:
     choices: dict[int, _Building] = {}
     vectors: dict[int, tuple[float, ...]] = {}
     produced: dict[int, Produced] = {}
+    ranked: list[Ranked] = []
     async for event in events:
         match event:
             case Started():
@@ -205,7 +239,12 @@ async def fold(events: AsyncIterator[Event]) -> Result:
             case Embedded(index=index, vector=vector):
                 vectors[index] = vector
             case Produced(index=index):
-                produced[index] = event
+                if event.partial is None:
+                    produced[index] = event
+            case Ranked():
+                ranked.append(event)
+            case Progress():
+                pass
             case _:
                 building = choices.setdefault(event.choice, _Building())
                 if isinstance(event, Finished):
@@ -225,5 +264,6 @@ async def fold(events: AsyncIterator[Event]) -> Result:
         ),
         vectors=tuple(vector for _, vector in sorted(vectors.items())),
         produced=tuple(one for _, one in sorted(produced.items())),
+        ranked=tuple(ranked),
         usage=usage,
     )

@@ -6,7 +6,9 @@ from msgspec import Raw, Struct
 
 from compat.canonical.message import Media, Message, Opaque, Tagged, Value
 
-Dialect = Literal["chat", "completions", "embeddings", "images", "image_edits", "responses", "messages", "native"]
+Dialect = Literal[
+    "chat", "completions", "embeddings", "rerank", "images", "image_edits", "3d", "responses", "messages", "native"
+]
 """A wire format a client may speak; relaying backends name those they speak themselves."""
 
 
@@ -103,8 +105,33 @@ class ImageRequest(Tagged, frozen=True):
     count: int = 1
     size: str | None = None
     """WIDTHxHEIGHT in pixels, or the provider's own word."""
+    previews: int = 0
+    """How many pictures of the work on the way a streaming client wants, for each one it gets."""
     user: str | None = None
     extra: dict[str, Any] = {}
 
 
-Request = TextRequest | EmbeddingRequest | ImageRequest
+class MeshRequest(Tagged, frozen=True):
+    """Make a mesh (a 3D model) from words or a picture.  What backends give is GLB: Y up, metres."""
+
+    model: str
+    prompt: str = ""
+    image: Media | None = None
+    seed: int | None = None
+    user: str | None = None
+    extra: dict[str, Any] = {}
+    """The engine's own parameters (`steps`, `guidance`, `resolution`, …)."""
+
+
+class RerankRequest(Tagged, frozen=True):
+    """Say how well each document answers a query."""
+
+    model: str
+    query: str
+    documents: tuple[str, ...]
+    top: int | None = None
+    """How many of the best to name; None is all of them."""
+    extra: dict[str, Any] = {}
+
+
+Request = TextRequest | EmbeddingRequest | RerankRequest | ImageRequest | MeshRequest

@@ -11,7 +11,7 @@ from backends.base import Call
 from backends.local.engine import Engine
 from backends.local.pool import Pool
 from backends.local.seat import Lease
-from backends.local.worker import Failed, Spec, Worker
+from backends.local.worker import Failed, TextSpec, Worker
 from compat.canonical.error import ModelLoading, ModelNotFound, Overloaded, QueueFull, TimedOut, WorkerCrashed
 from tests.backends.local.bench import call, smollm
 
@@ -27,7 +27,7 @@ class Pretended(Worker):
     """Loads when it is let, fails when it is told to, dies when it is killed."""
 
     def __init__(self, model: str, slots: int) -> None:
-        spec = Spec(
+        spec = TextSpec(
             engine="xllamacpp", path="", alias=model, context=512, slots=slots, threads=1, n_batch=64, embedding=False,
             binary=None,
         )  # fmt: skip

@@ -14,7 +14,7 @@ import pytest
 from backends.base import Ports
 from backends.local import LocalBackend, Settings, connect
 from backends.local.engine import Engine, choose
-from backends.local.worker import Failed, Spec, Worker, environment
+from backends.local.worker import Failed, TextSpec, Worker, environment
 from compat.canonical.error import ModelLoading, WorkerCrashed
 from compat.canonical.model import Model
 from tests.backends.local.bench import ask, call, model_path, smollm
@@ -150,7 +150,7 @@ def a_worker(engine: Engine, path: str, *, healthy: bool, stall_s: float = 30) -
     async def probe(url: str, key: str) -> bool:
         return healthy
 
-    spec = Spec(
+    spec = TextSpec(
         engine=engine.name, path=path, alias="smol", context=512, slots=1, threads=1, n_batch=64, embedding=False,
         binary=engine.binary,
     )  # fmt: skip

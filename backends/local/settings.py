@@ -1,0 +1,100 @@
+"""What a configuration may say of the models on this machine."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct, ValidationError
+
+from backends.local.engine import Setting
+
+Count = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+KvType = Literal["f16", "q8_0", "q4_0"]
+"""How the keys and values of a context are kept: 16 bits each, or about half or a quarter of that."""
+Layers = Annotated[int, Meta(ge=0)] | Literal["auto"]
+"""How many of a model's layers a GPU takes; auto: as many as fit, which is none without one."""
+
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_amount = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)").fullmatch
+
+
+class Adapter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A LoRA adapter in GGUF, applied when its model is loaded."""
+
+    path: str
+    scale: float = 1.0
+
+
+class ModelSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is different for one model; None takes what holds for all."""
+
+    defaults: dict[str, Any] = {}
+    """Fields of a request for where the client says nothing."""
+    projector: str | None = None
+    """The mmproj file that lets it see; None takes the one beside it."""
+    adapters: tuple[Adapter, ...] = ()
+    context_max: Annotated[int, Meta(ge=256)] | None = None
+    slots: Count | None = None
+    threads: Count | None = None
+    gpu_layers: Layers | None = None
+    kv_type: KvType | None = None
+    idle_unload_s: Seconds | None = None
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    engine: Setting = "auto"
+    """What runs text models; `auto` takes xllamacpp, else llama_server, else llama_cpp_python."""
+    llama_server: str | None = None
+    """The native llama-server program, a path or a name on PATH; None looks for `llama-server` there."""
+    model_dirs: tuple[str, ...] = ()
+    """Folders with models.  Read by the house, which fills the catalogue."""
+    models: dict[str, ModelSettings] = {}
+    """What is different for some models, by their names here."""
+    max_loaded: Count = 3
+    """Models in memory at a time."""
+    memory_max: str | int = "80%"
+    """What all models in memory may take together: bytes, `6GiB`, or a share of the machine's memory."""
+    slots: Count = 4
+    """Requests a model serves at once, where the engine can; the others queue."""
+    idle_unload_s: Seconds = 600.0
+    pin: tuple[str, ...] = ()
+    """Models that are loaded at the start and never have to go."""
+    queue_max: Count = 64
+    """Requests that may wait for one model."""
+    threads: Count | None = None
+    """For each model; None takes all cores but one: with none to spare, llama.cpp's threads wait for each other."""
+    n_batch: Count = 128
+    """Prompt tokens read between two looks at whether the client is still there."""
+    context_max: Annotated[int, Meta(ge=256)] = 8192
+    """Tokens of context for each slot, unless the model has fewer."""
+    gpu_layers: Layers = "auto"
+    kv_type: KvType = "f16"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where torch makes pictures and meshes."""
+    stall_s: Seconds = 120.0
+    """How long a model that is loading may show no sign of life."""
+    hang_s: Seconds = 90.0
+    """How long a model that works may show none before it is asked whether it lives, and ended if it does not say."""
+
+    def of(self, model: str) -> ModelSettings:
+        return self.models.get(model, _NOTHING)
+
+
+_NOTHING = ModelSettings()
+
+
+def memory_bytes(setting: str | int, total: int) -> int:
+    """`memory_max` in bytes, on a machine that has so many in total.  Raises ValidationError naming the cure."""
+    if isinstance(setting, int):
+        given: float = setting
+    elif setting.endswith("%") and (share := _amount(setting[:-1].strip())) and not share[2]:
+        given = total * float(share[1]) / 100
+        if float(share[1]) > 100:
+            raise ValidationError("memory_max: more than 100% of the memory is not there")
+    elif (found := _amount(setting.strip().lower())) and found[2] in _UNITS:
+        given = float(found[1]) * _UNITS[found[2]]
+    else:
+        raise ValidationError(f"memory_max: '{setting}' is no amount; write bytes, 6GiB or 80%")
+    if given < 1:
+        raise ValidationError("memory_max: with no memory there are no local models; write bytes, 6GiB or 80%")
+    return int(given)
