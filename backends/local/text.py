@@ -14,7 +14,7 @@ from yarl import URL
 from backends.base import Call, Held, Local, Relayed
 from backends.local.engine import Engine
 from backends.local.pool import Pool
-from backends.local.seat import Lease, explained, explaining, headers
+from backends.local.seat import explained, explaining, headers
 from backends.relay import Wire
 from compat.anthropic.messages import parse_request
 from compat.anthropic.tap import CountTap
