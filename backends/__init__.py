@@ -12,7 +12,9 @@ KINDS = {
     "fake": "backends.fake",
     "huggingface": "backends.huggingface",
     "local": "backends.local",
+    "meshy": "backends.meshy",
     "openai": "backends.openai",
+    "scene": "backends.scene",
 }
 
 

@@ -53,6 +53,8 @@ class Wait(Struct, kw_only=True):
 
     queue_position: int | None = None
     """0 when it is next; None when it is not queued (any more)."""
+    first_position: int | None = None
+    """The place it got when it came into a queue; None: it never had to wait."""
     queue_s: float = 0.0
     load_s: float = 0.0
     held: bool = False
@@ -87,6 +89,8 @@ class Call(Struct, kw_only=True):
     """What was left out, by the client's names; complete before the first event."""
     headers: list[tuple[str, str]] = field(default_factory=list)
     """The provider's headers that may reach the client, as in `Relayed`; filled by `run` before the first event."""
+    origin: object = None
+    """The house's own note of the request, for the ports it lends; means nothing to a backend."""
 
     def drop(self, *names: str) -> None:
         """Leave fields of the request out.  Raises InvalidRequest if the client forbade that."""
@@ -193,6 +197,15 @@ class Relays(Protocol):
 
 
 @runtime_checkable
+class Translates(Protocol):
+    """A backend that relays, but answers some requests of the dialects it speaks only when they are translated."""
+
+    def translates(self, envelope: Envelope, model: str) -> bool:
+        """Whether this one has to go through `run`.  Cheap: every request is asked about."""
+        ...
+
+
+@runtime_checkable
 class Priced(Protocol):
     """A backend that knows what class of price its models have: free, paid or local."""
 
@@ -257,6 +270,25 @@ Format = Literal["gguf", "diffusers", "onnx", "field"]
 signed-distance field."""
 
 
+class Traits(Struct, frozen=True, kw_only=True):
+    """What a model's files say of what it takes to run it: read once, when it is found.  0: they do not say."""
+
+    architecture: str = ""
+    """llama.cpp's word for what it is: `llama`, `bert`, `qwen3`, …"""
+    kv_bytes_per_token: int = 0
+    """Of context, its keys and values as 16-bit floats."""
+    layers: int = 0
+    width: int = 0
+    """Numbers that stand for one token inside it."""
+    vocabulary: int = 0
+    """Tokens it knows."""
+    projector_bytes: int = 0
+    tools: bool = False
+    """The chat template has a place for tools; without it they are emulated."""
+    modified_ns: int = 0
+    """When its file was last changed, since 1970."""
+
+
 class Local(Struct, frozen=True, kw_only=True):
     """A model on this machine: a file or a folder."""
 
@@ -268,8 +300,11 @@ class Local(Struct, frozen=True, kw_only=True):
     """Fields of a request for where the client says nothing, by llama.cpp's names."""
     projector: str | None = None
     """The file that lets it see: llama.cpp's mmproj."""
+    traits: Traits = Traits()
     made_from: str | None = None
     """The safetensors folder from which `path` is made when it is first wanted; None: the file is there."""
+    sha256: str | None = None
+    """Of the weights in `made_from`, where they are pinned."""
 
 
 class Reckoning(Protocol):
@@ -290,6 +325,10 @@ class Ask(Protocol):
         ...
 
 
+IN_MEMORY = frozenset({"loading", "ready", "busy", "draining"})
+"""How a model stands that takes memory."""
+
+
 @runtime_checkable
 class Loads(Protocol):
     """A backend whose models are in memory or not, and can be told to be."""
@@ -307,6 +346,12 @@ class Loads(Protocol):
 
     def standing(self, model: str) -> dict[str, Any]:
         """How it stands now, fit for JSON: status, requests running and waiting, memory, last failure, …"""
+        ...
+
+    def counts(self) -> dict[str, float]:
+        """Of its models together, for metrics: loaded, max_loaded, memory_bytes, memory_max_bytes and waiting; and
+        since it was connected loads, evictions and crashes.
+        """
         ...
 
     def warm(self) -> None:

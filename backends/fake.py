@@ -1,7 +1,9 @@
 """A backend that says what it was told to: for tests, examples and trying a configuration."""
 
 import asyncio
+import json
 import math
+import struct
 import time
 import zlib
 from collections.abc import AsyncGenerator, Sequence
@@ -9,9 +11,20 @@ from hashlib import blake2b
 
 from msgspec import Struct
 
-from backends.base import Call, Ports, Price, unfit
+from backends.base import Call, Ports, Price
 from compat.canonical.error import Overloaded
-from compat.canonical.event import Embedded, Event, Finished, Metered, Produced, Started, TextDelta, Usage
+from compat.canonical.event import (
+    Embedded,
+    Event,
+    Finished,
+    Metered,
+    Produced,
+    Progress,
+    Ranked,
+    Started,
+    TextDelta,
+    Usage,
+)
 from compat.canonical.message import Media
 from compat.canonical.model import Model
 from compat.canonical.plain import telling
@@ -78,8 +91,13 @@ class FakeBackend:
             case ImageRequest(count=count):
                 picture = Media(mime="image/png", data=_picture(request.prompt))
                 return [Produced(media=picture, index=n) for n in range(count)], Usage()
-            case RerankRequest() | MeshRequest():
-                raise unfit(self.name, request)
+            case RerankRequest(query=query, documents=documents):
+                ranked = [Ranked(index=n, score=_likeness(query, one)) for n, one in enumerate(documents)]
+                tokens = sum(len(query.split()) + len(one.split()) for one in documents)
+                return ranked, Usage(input_tokens=tokens)
+            case MeshRequest():
+                mesh = Produced(media=Media(mime="model/gltf-binary", data=tetrahedron(request.prompt)))
+                return [Progress(step=1, of=2), Progress(step=2, of=2), mesh], Usage()
 
     async def models(self) -> Sequence[Model]:
         return [Model(name="fake", backend=self.name, status="ready")]
@@ -100,6 +118,12 @@ def _vector(text: str, dimensions: int) -> tuple[float, ...]:
     return tuple(number / length for number in numbers)
 
 
+def _likeness(query: str, document: str) -> float:
+    """The share of the query's words that the document has."""
+    words = set(query.lower().split())
+    return len(words & set(document.lower().split())) / max(1, len(words))
+
+
 def _picture(text: str) -> bytes:
     """A PNG of one pixel, in a colour that goes with the text."""
     colour = blake2b(text.encode(), digest_size=3).digest()
@@ -110,3 +134,35 @@ def _picture(text: str) -> bytes:
     head = b"\x00\x00\x00\x01\x00\x00\x00\x01\x08\x02\x00\x00\x00"
     pixels = zlib.compress(b"\x00" + colour)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+_CORNERS = ((1, 2, 1), (1, 0, -1), (-1, 2, -1), (-1, 0, 1))
+_TRIANGLES = ((0, 1, 2), (0, 3, 1), (0, 2, 3), (1, 3, 2))
+
+
+def tetrahedron(text: str) -> bytes:
+    """A tetrahedron in GLB, in a colour that goes with the text."""
+    colour = [*(part / 255 for part in blake2b(text.encode(), digest_size=3).digest()), 1.0]
+    indices = struct.pack("<12H", *(index for triangle in _TRIANGLES for index in triangle))
+    corners = struct.pack("<12f", *(number for corner in _CORNERS for number in corner))
+    views = [{"buffer": 0, "byteLength": 24}, {"buffer": 0, "byteOffset": 24, "byteLength": 48}]
+    low, high = [-1, 0, -1], [1, 2, 1]
+    tree = {
+        "asset": {"version": "2.0"},
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0}],
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 1}, "indices": 0, "material": 0}]}],
+        "materials": [{"pbrMetallicRoughness": {"baseColorFactor": colour}}],
+        "accessors": [
+            {"bufferView": 0, "componentType": 5123, "count": 12, "type": "SCALAR"},
+            {"bufferView": 1, "componentType": 5126, "count": 4, "type": "VEC3", "min": low, "max": high},
+        ],
+        "bufferViews": views,
+        "buffers": [{"byteLength": 72}],
+    }
+    described = json.dumps(tree).encode()
+    described += b" " * (-len(described) % 4)
+    chunks = struct.pack("<I4s", len(described), b"JSON") + described
+    chunks += struct.pack("<I4s", 72, b"BIN\0") + indices + corners
+    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks

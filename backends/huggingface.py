@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Struct
 from yarl import URL
 
-from backends.base import Account, Call, Ports, Price, Relayed
+from backends.base import Account, Call, Ports, Price, Relayed, unfit
 from backends.relay import Wire
 from compat.canonical.error import BadResponse, InvalidRequest, ModelNotFound, Rejected
 from compat.canonical.event import Embedded, Event, Finished, Metered, Produced, Started, Usage
@@ -123,6 +123,8 @@ class HuggingFaceBackend:
                 events = self._embed(request, call)
             case ImageRequest():
                 events = self._draw(request, call)
+            case _:
+                raise unfit(self.name, request)
         async with aclosing(events):
             async for event in events:
                 yield event

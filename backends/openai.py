@@ -33,6 +33,7 @@ _PATHS: dict[Dialect, str] = {
     "chat": "chat/completions",
     "completions": "completions",
     "embeddings": "embeddings",
+    "rerank": "rerank",
     "images": "images/generations",
     "image_edits": "images/edits",
     "responses": "responses",
@@ -54,6 +55,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """Whether it takes `stream_options.include_usage`; None asks the preset."""
     responses: bool | None = None
     """Whether it speaks the Responses API itself; None asks the preset."""
+    reranks: bool | None = None
+    """Whether it has /rerank; None asks the preset."""
     prefills: bool | None = None
     """Whether it goes on with an answer that ends the request; None asks the preset, or finds out."""
 
@@ -65,8 +68,11 @@ class OpenAIBackend:
         self, name: str, settings: Settings, preset: Preset, base_url: str, key: str | None, account: Account | None
     ) -> None:
         self.name = name
-        responds = preset.responses if settings.responses is None else settings.responses
-        self.dialects: frozenset[Dialect] = frozenset(_PATHS) - (frozenset() if responds else {"responses"})
+        speaks: dict[Dialect, bool] = {
+            "responses": preset.responses if settings.responses is None else settings.responses,
+            "rerank": preset.reranks if settings.reranks is None else settings.reranks,
+        }
+        self.dialects: frozenset[Dialect] = frozenset(path for path in _PATHS if speaks.get(path, True))
         self._preset = preset
         self.price = preset.price
         self.prefills = preset.prefills if settings.prefills is None else settings.prefills

@@ -9,7 +9,7 @@ Through `backends.http1` instead of the SDK's client: a fifth of its CPU per req
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Iterable, Mapping
 from typing import Protocol
 
 from yarl import URL
@@ -124,23 +124,26 @@ class Wire:
         timeout_s: float = 10.0,
         *,
         method: str = "GET",
+        body: bytes = b"",
+        ok: Container[int] = (200,),
         anonymous: bool = False,
         limit: int = BODY_MAX_BYTES,
     ) -> bytes:
-        """A small document, without sending any.  Raises GatewayError.
+        """A small document; with method POST, the answer to another.  Raises GatewayError.
 
+        ok: statuses of an answer.
         anonymous: whoever is asked must not see an account's token.
         """
         response: Response | None = None
         try:
             async with asyncio.timeout(timeout_s):
                 ask = self._client.request if anonymous else self._request
-                response = await ask(method, url, headers)
-                if response.status != 200:
+                response = await ask(method, url, headers, body)
+                if response.status not in ok:
                     raise await self._refusal(response)
-                body = await _read(response, limit, self._provider)
+                answer = await _read(response, limit, self._provider)
                 packed = response.headers.get("content-encoding", "identity") != "identity"
-                return await asyncio.to_thread(self._unpacked, body, limit) if packed else body
+                return await asyncio.to_thread(self._unpacked, answer, limit) if packed else answer
         except BaseException as e:
             if response is not None:
                 response.close()
@@ -170,7 +173,8 @@ class Wire:
         while len(body) < ERROR_MAX_BYTES and (data := await response.read(ERROR_MAX_BYTES)):
             body += data
         verdict = self._parse_error(body)
-        return self._own(of_status(response.status, verdict, retry_after(response.headers), self._provider))
+        status = 400 if verdict.blames else response.status
+        return self._own(of_status(status, verdict, retry_after(response.headers), self._provider))
 
     def _own(self, error: GatewayError, *, worked: bool = False) -> GatewayError:
         """The provider's own word, said to a user whose own account it is about."""

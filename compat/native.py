@@ -1,46 +1,40 @@
-"""The bodies of POST /v1/generate, both directions: the gateway's own dialect (docs/native.md)."""
+"""The bodies of POST /v1/generate, both directions: the gateway's own dialect (docs/native.md).
 
+One request for every modality; `compat.nativetask` says what each of them takes.
+"""
+
+import hashlib
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from compat.body import missing, read, read_fields
-from compat.canonical.error import GatewayError, InvalidRequest
-from compat.canonical.event import Event, Finished, Reason, ReasoningDelta, Result, TextDelta, ToolDelta, Usage
-from compat.canonical.message import Media, Message, Part, Reasoning, Text, ToolCall
-from compat.canonical.request import Envelope, Sampling, TextRequest
-from compat.openai.error import render_error
-from compat.openai.part import media_of_url, parse_message
+from compat.canonical.error import InvalidRequest
+from compat.canonical.event import (
+    Event,
+    Finished,
+    Produced,
+    Progress,
+    Reason,
+    ReasoningDelta,
+    Result,
+    TextDelta,
+    ToolDelta,
+    Usage,
+)
+from compat.canonical.message import Media, Part, Reasoning, Text, ToolCall
+from compat.canonical.model import Modality
+from compat.canonical.request import Envelope, Request
+from compat.mesh import Facts, Format, formats_of, poster_url, render_progress
+from compat.nativetask import Input, Parameters, check_parameters, task
+from compat.openai.part import url_of_media
 from compat.sse import frame
 
 SelectionMode = Literal["auto", "local_only", "free_only", "commercial_only"]
-
-
-class Input(Struct, forbid_unknown_fields=True):
-    """What to answer: a prompt or messages, with pictures if the model takes them."""
-
-    prompt: str | None = None
-    messages: list[dict[str, Any]] = []
-    """OpenAI's chat messages."""
-    images: list[str] = []
-    """`https:` or `data:` URLs."""
-
-
-class Parameters(Struct, forbid_unknown_fields=True):
-    """How to draw tokens; what is left out is the backend's own default."""
-
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    max_tokens: int | None = None
-    stop: str | list[str] | None = None
-    seed: int | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
 
 
 class Generate(Struct, forbid_unknown_fields=True):
@@ -85,11 +79,29 @@ class Tokens(Struct):
     reasoning_tokens: int | None = None
 
 
+class Artifact(Struct, kw_only=True):
+    """A picture, or a mesh in one format."""
+
+    id: str | None = None
+    """Null: nothing is kept, the URL holds it."""
+    url: str
+    """A `data:` URL, or where its provider keeps it for a while."""
+    expires_at: str | None = None
+    mime: str
+    bytes: int | None
+    """Null where its provider keeps it; so is `sha256`."""
+    sha256: str | None
+    mesh: Facts | UnsetType = UNSET
+    poster_url: str | UnsetType = UNSET
+    """A picture of the mesh."""
+
+
 class Output(Struct):
     text: str
-    artifacts: list[dict[str, Any]] = []
+    artifacts: list[Artifact] = []
     reasoning: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
+    embedding: tuple[float, ...] | None = None
 
 
 class Generation(Struct, kw_only=True):
@@ -102,7 +114,7 @@ class Generation(Struct, kw_only=True):
     model: str
     """The model that answered, as its backend reports it."""
     backend: str
-    modality: str = "text"
+    modality: Modality = "text"
     output: Output
     finish_reason: Reason
     usage: Tokens
@@ -120,14 +132,12 @@ def peek(body: bytes) -> Envelope:
     """Read a request.  Raises InvalidRequest."""
     fields = read_fields(body)
     asked = read(body, _read)
-    if asked.input.prompt is None and not asked.input.messages:
+    if asked.input.prompt is None and not asked.input.messages and not asked.input.images:
         raise missing("input.prompt")
     if asked.input.prompt is not None and asked.input.messages:
         raise InvalidRequest("Give either 'input.prompt' or 'input.messages', not both.", param="input.messages")
-    if asked.modality not in (None, "text"):
-        raise InvalidRequest(
-            f"No backend answers modality '{asked.modality}' yet.", param="modality", code="invalid_value"
-        )
+    if asked.modality is not None:
+        check_parameters(asked.modality, asked.parameters)
     if asked.session_id is not None:
         raise InvalidRequest(
             "Sessions are not available on this gateway yet.", param="session_id", code="invalid_value"
@@ -140,33 +150,33 @@ def peek(body: bytes) -> Envelope:
     return Envelope(dialect="native", model=model, stream=asked.stream, fields=fields, body=body)
 
 
-def parse_request(envelope: Envelope) -> TextRequest:
+def as_modality(envelope: Envelope, modality: Modality) -> Envelope:
+    """The envelope of a request that did not say what it wants made.  Raises InvalidRequest where that cannot be asked
+    for here.
+    """
+    asked = read(envelope.body, _read)
+    if modality == "rerank":
+        raise InvalidRequest("This model ranks documents: ask it by /v1/rerank.", param="model", code="invalid_value")
+    check_parameters(modality, asked.parameters)
+    return msgspec.structs.replace(envelope, fields=envelope.fields | {"modality": Raw(_write(modality))})
+
+
+def modality_of(envelope: Envelope) -> Modality | None:
+    """What a request says that it wants made."""
+    said = envelope.fields.get("modality")
+    modality: Modality | None = None if said is None else msgspec.json.decode(said)
+    return modality
+
+
+def formats(envelope: Envelope) -> tuple[Format, ...]:
+    """Of the files that a mesh is wanted as.  Raises InvalidRequest."""
+    return formats_of(read(envelope.body, _read).parameters.output_formats, "parameters.output_formats")
+
+
+def parse_request(envelope: Envelope) -> Request:
     """Read a request whole.  Raises InvalidRequest."""
     asked = read(envelope.body, _read)
-    p = asked.parameters
-    messages = [parse_message(m, f"input.messages[{n}]") for n, m in enumerate(asked.input.messages)]
-    images: list[Media] = [
-        media_of_url(url, f"input.images[{n}]", "image/*", {}) for n, url in enumerate(asked.input.images)
-    ]
-    if asked.input.prompt is not None:
-        messages.append(Message(role="user", parts=(Text(text=asked.input.prompt), *images)))
-    elif images:
-        last = messages[-1]
-        messages[-1] = msgspec.structs.replace(last, parts=(*last.parts, *images))
-    return TextRequest(
-        model=envelope.model,
-        messages=tuple(messages),
-        sampling=Sampling(
-            temperature=p.temperature,
-            top_p=p.top_p,
-            top_k=p.top_k,
-            max_tokens=p.max_tokens,
-            stop=() if p.stop is None else (p.stop,) if isinstance(p.stop, str) else tuple(p.stop),
-            seed=p.seed,
-            presence_penalty=p.presence_penalty,
-            frequency_penalty=p.frequency_penalty,
-        ),
-    )
+    return task(modality_of(envelope) or "text", envelope.model, asked.input, asked.parameters)
 
 
 def generation(
@@ -179,7 +189,8 @@ def generation(
         created_at=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         model=result.started.model,
         backend=backend,
-        output=_output(choice.parts),
+        modality=modality_of(envelope) or "text",
+        output=_output(choice.parts, result),
         finish_reason=choice.finished.reason,
         usage=_tokens(result.usage),
         selection=selection,
@@ -209,6 +220,10 @@ async def render_deltas(events: AsyncGenerator[Event, None]) -> AsyncGenerator[b
                 case ToolDelta():
                     piece = {"index": event.call, "id": event.id, "name": event.name, "delta": event.arguments}
                     yield frame(_write(piece), "tool_call.delta")
+                case Progress():
+                    yield render_progress(event)
+                case Produced(partial=None):
+                    yield frame(_write(_artifact(event.media)), "artifact")
                 case Finished():
                     pass
 
@@ -218,18 +233,26 @@ def render_completed(whole: Generation) -> bytes:
     return frame(_write(whole), "generation.completed")
 
 
-def render_error_frame(error: GatewayError) -> bytes:
-    """The last event of a stream that failed."""
-    return frame(render_error(error), "error")
-
-
-def _output(parts: tuple[Part, ...]) -> Output:
+def _output(parts: tuple[Part, ...], result: Result) -> Output:
     calls = [{"id": p.id, "name": p.name, "arguments": p.arguments} for p in parts if isinstance(p, ToolCall)]
     return Output(
         text="".join(part.text for part in parts if isinstance(part, Text)),
-        artifacts=[],
+        artifacts=[_artifact(one.media) for one in result.produced],
         reasoning="".join(part.text for part in parts if isinstance(part, Reasoning)) or None,
         tool_calls=calls or None,
+        embedding=result.vectors[0] if result.vectors else None,
+    )
+
+
+def _artifact(media: Media) -> Artifact:
+    data = media.data
+    return Artifact(
+        url=url_of_media(media),
+        mime=media.mime,
+        bytes=None if data is None else len(data),
+        sha256=None if data is None else hashlib.sha256(data).hexdigest(),
+        mesh=media.extra.get("mesh", UNSET),
+        poster_url=poster_url(media) or UNSET,
     )
 
 

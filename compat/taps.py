@@ -6,10 +6,11 @@ from compat.anthropic.tap import Tap as MessagesTap
 from compat.canonical.request import Dialect, Envelope
 from compat.openai.embeddings import EmbeddingsTap
 from compat.openai.picture import ImagesTap
+from compat.openai.rerank import RerankTap
 from compat.openai.responses_tap import ResponsesTap
 from compat.openai.tap import Tap
 
-AnyTap = Tap | EmbeddingsTap | ImagesTap | MessagesTap | ResponsesTap
+AnyTap = Tap | EmbeddingsTap | RerankTap | ImagesTap | MessagesTap | ResponsesTap
 
 
 def tap(envelope: Envelope) -> AnyTap:
@@ -21,6 +22,7 @@ _TAPS: dict[Dialect, Callable[[Envelope], AnyTap]] = {
     "chat": Tap,
     "completions": Tap,
     "embeddings": EmbeddingsTap,
+    "rerank": RerankTap,
     "images": ImagesTap,
     "image_edits": ImagesTap,
     "responses": ResponsesTap,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from compat.canonical.model import Modality
-from gateway.commands import keys, usage
+from gateway.commands import keys, models, usage
 from gateway.config import PREFIX, load, schema
 from gateway.settings import ConfigError, SelectionMode
 
@@ -58,13 +58,15 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--modality", choices=get_args(Modality), default="text", help="what is wanted (text)")
     explain.add_argument("--mode", choices=get_args(SelectionMode), default="auto", help="selection mode (auto)")
     explain.add_argument("--json", action="store_true", help="print JSON")
-    models = commands.add_parser("models", help="Look at models.", description="Look at models.")
-    listing = models.add_subparsers(required=True, metavar="COMMAND").add_parser(
-        "list", help="List models that clients can ask for."
+    about = "Look at models, and have a running gateway load and unload them."
+    below = commands.add_parser("models", help=about, description=about).add_subparsers(
+        required=True, metavar="COMMAND"
     )
+    listing = below.add_parser("list", help="List models that clients can ask for.")
     listing.add_argument("--config", type=Path, metavar="FILE")
     listing.add_argument("--json", action="store_true", help="print JSON")
     listing.set_defaults(run=_list_models)
+    models.add_commands(below)
     giving = commands.add_parser("keys", help="Give out API keys.", description="Give out API keys.")
     keys.add_commands(giving)
     usage.add_options(command("usage", usage.run, "Show what requests took and cost."))
@@ -92,8 +94,8 @@ def _check(asked: argparse.Namespace) -> int:
     from gateway.estate import build
 
     build(config)
-    backends, models = ", ".join(config.backends) or "none", ", ".join(config.models) or "none"
-    print(f"{asked.config or 'built-in defaults'}: ok (backends: {backends}; models: {models})")
+    backends, names = ", ".join(config.backends) or "none", ", ".join(config.models) or "none"
+    print(f"{asked.config or 'built-in defaults'}: ok (backends: {backends}; models: {names})")
     return 0
 
 
@@ -145,15 +147,15 @@ def _list_models(asked: argparse.Namespace) -> int:
         async with _estate(asked.config) as estate:
             return await estate.registry.all()
 
-    models = asyncio.run(listed())
+    found = asyncio.run(listed())
     if asked.json:
-        print(json.dumps([render_model(model) for model in models]))
+        print(json.dumps([render_model(model) for model in found]))
         return 0
-    for model in models:
+    for model in found:
         size = f"{model.size_bytes / 1e6:.0f} MB" if model.size_bytes else ""
         facts = (model.modality, model.quantization, size, model.status)
         print(f"{model.id:50} {'  '.join(fact for fact in facts if fact)}")
-    if not models:
+    if not found:
         print("No models.", file=sys.stderr)
     return 0
 

@@ -13,12 +13,13 @@ import msgspec
 from msgspec import Struct
 
 from compat.canonical.error import AuthFailed, Forbidden, GatewayError, InvalidRequest, Overloaded
-from compat.canonical.model import Model
+from compat.canonical.model import Modality, Model
 from compat.canonical.principal import Principal
 from gateway.account import Account, Secret, Storage
 from gateway.auth.vault import Broken, Sealed, Vault
 from gateway.db.credentials import Credential, Use
 from gateway.house import Estate
+from gateway.registry import named
 from gateway.routing.router import Plan, Route
 from gateway.settings import BackendEntry
 from gateway.telemetry.logging import logger
@@ -328,10 +329,10 @@ class Own:
         house, *own = await asyncio.gather(self._estate.registry.all(), *map(self._listed, self._rows))
         return [model for model in house if model.backend not in self._rows] + [m for models in own for m in models]
 
-    async def find(self, name: str) -> Model | None:
-        """The model of this bare name, local ones first."""
-        local = next((model for model in self._estate.registry.local() if model.name == name), None)
-        return local or next((model for model in await self.models() if model.name == name), None)
+    async def find(self, name: str, modality: Modality = "text") -> Model | None:
+        """The model of this bare name, local ones first, and of those who list it one that makes this."""
+        found = named(self._estate.registry.local(), name, modality)
+        return found or named(await self.models(), name, modality)
 
     async def _listed(self, backend: str) -> list[Model]:
         try:

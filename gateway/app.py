@@ -26,9 +26,13 @@ from gateway.api import (
     images,
     keys,
     limits,
+    loading,
+    meshes,
     messages,
     models,
     providers,
+    requests,
+    rerank,
     responses,
     responses_kept,
     usage,
@@ -64,8 +68,21 @@ No key may administer this gateway yet, so here is one.  It is shown only now: k
 More keys: POST /v1/keys, or pluggably keys create with the same --config.
 """
 
-GENERATING = (chat, completions, embeddings, images, messages, responses, generate)
-RESOURCES = (models, limits, providers, responses_kept, keys, credentials, audit, health, document, usage)
+GENERATING = (chat, completions, embeddings, rerank, images, meshes, messages, responses, generate)
+RESOURCES = (
+    models,
+    loading,
+    limits,
+    providers,
+    requests,
+    responses_kept,
+    keys,
+    credentials,
+    audit,
+    health,
+    document,
+    usage,
+)
 
 
 class Application:
@@ -108,7 +125,7 @@ class Application:
         # Litestar's routing and exception layers cost as much as the whole relay; generating endpoints are
         # reached past them, behind the same door and the same check of scopes.
         self.endpoints = {path: app for part in GENERATING for path, app in part.endpoints(self.house).items()}
-        self.asgi: ASGIApp = Door(Paths(self.endpoints, self.litestar), self.house)
+        self.asgi: ASGIApp = Door(Paths(self.endpoints, models.whole_ids(self.litestar)), self.house)
 
     def reload(self) -> None:
         """Read the configuration again and swap it in whole; one that cannot be used is refused, and the old one stays.
@@ -144,6 +161,7 @@ class Application:
         if wanted.telemetry.otlp_endpoint != old.config.telemetry.otlp_endpoint:
             logger().warning("config_needs_restart", sections="telemetry.otlp_endpoint")
         house.move(new)
+        house.warm(old)
         if new.entry.tokens is not None:
             new.entry.tokens.warm()
         logger().info("config_reloaded")
@@ -222,6 +240,7 @@ class Application:
             tasks.append(asyncio.create_task(self._load_prices()))
             if house.estate.entry.tokens is not None:
                 house.estate.entry.tokens.warm()
+            house.warm()
             if self._path is not None:
                 tasks.append(asyncio.create_task(self._watch(self._path)))
             yield

@@ -13,6 +13,7 @@ from gateway.db.audit import AuditRows
 from gateway.db.budgets import BudgetRows
 from gateway.db.credentials import CredentialRows
 from gateway.db.keys import KeyRows
+from gateway.db.memory import MemoryRows
 from gateway.db.models import ModelRows
 from gateway.db.quotas import QuotaRows
 from gateway.db.responses import ResponseRows
@@ -57,6 +58,7 @@ class Archive:
         await ModelRows(engine).put(found for models in house.estate.local.values() for found in models.values())
         house.limiter.budgets.open(spent := BudgetRows(engine))
         house.quotas.recall(await self._quotas.all())
+        house.estate.reckoning.recall(await (memory := MemoryRows(engine)).all())
         await self.accounts.look()
         self._write(self.accounts.keep())
         self._write(self.issued.write())
@@ -64,6 +66,7 @@ class Archive:
         self._write(forget_old(self.usage, lambda: house.estate.config.telemetry.usage_days))
         self._write(forget_old(spent, lambda: KEPT_DAYS, "budgets"))
         self._write(house.quotas.write_to(self._quotas))
+        self._write(house.estate.reckoning.write_to(memory))
 
     async def answers(self) -> bool:
         """Whether the database can be asked right now."""

@@ -17,11 +17,11 @@ from msgspec import Struct
 from backends import KINDS, settings_of
 from backends.base import Timeouts
 from compat.canonical.model import Modality
+from gateway import embedded
 from gateway.checks import check, nearest
 from gateway.interpolation import expanded, interpolated, shielded
 from gateway.routing.breaker import Rule
 from gateway.settings import (
-    EMBEDDED_MODEL,
     Auth,
     BackendEntry,
     Config,
@@ -124,7 +124,7 @@ def _models_of(file: File) -> dict[str, ModelEntry]:
     local = next((name for name, fields in _backends_of(file).items() if fields.get("kind") == "local"), None)
     if local is None:
         return file.models
-    return {**file.models, "auto": ModelEntry(routes=(f"{local}/{EMBEDDED_MODEL}",))}
+    return {**file.models, "auto": embedded.routes(local)}
 
 
 def _backend(name: str, fields: dict[str, Any]) -> BackendEntry:

@@ -11,9 +11,11 @@ from msgspec import json
 
 import backends
 from backends.base import Backend, Local, Ports, Priced
+from gateway.asking import ask
 from gateway.auth.authenticator import Authenticator, Tokens
 from gateway.discovery import discover
 from gateway.house import Estate
+from gateway.reckoning import MemoryBook
 from gateway.registry import Registry
 from gateway.routing.router import Router
 from gateway.settings import Auth, Config, ConfigError
@@ -28,6 +30,7 @@ def build(config: Config, old: Estate | None = None) -> Estate:
     demanding = frozenset(name for name, entry in config.backends.items() if entry.terms.own_keys == "required")
     connected: dict[str, Backend] = {}
     local: dict[str, dict[str, Local]] = {}
+    reckoning = MemoryBook() if old is None else old.reckoning
     for name, entry in config.backends.items():
         before = old.config.backends.get(name) if old is not None else None
         same = before is not None and (before.kind, before.settings) == (entry.kind, entry.settings)
@@ -37,8 +40,10 @@ def build(config: Config, old: Estate | None = None) -> Estate:
                 local[name] = dict(old.local[name])
             continue
         if entry.kind == "local":
-            local[name] = discover(name, entry.settings.model_dirs)
-        ports = Ports(catalogue=partial(dict, local.get(name, {})), keyless=name in demanding)
+            local[name] = discover(name, entry.settings.model_dirs, config.data_dir, entry.settings.models)
+        ports = Ports(
+            catalogue=partial(dict, local.get(name, {})), reckoning=reckoning, ask=ask, keyless=name in demanding
+        )
         try:
             connected[name] = backends.connect(name, entry.kind, entry.settings, ports)
         except ValueError as e:
@@ -58,6 +63,7 @@ def build(config: Config, old: Estate | None = None) -> Estate:
         entry=Authenticator(config.auth, _tokens(config.auth, old)),
         local=local,
         demanding=demanding,
+        reckoning=reckoning,
     )
 
 

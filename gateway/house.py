@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from backends.base import Backend, Local
+from backends.base import Backend, Loads, Local
 from gateway.auth.authenticator import Authenticator
 from gateway.limits.limiter import Limiter
+from gateway.meshes import Meshes
+from gateway.reckoning import MemoryBook
 from gateway.registry import Registry
+from gateway.requests import Requests
 from gateway.routing.dispatch import Dispatcher
 from gateway.routing.gate import Gate
 from gateway.routing.health import HealthBook
@@ -45,6 +48,8 @@ class Estate(Struct, frozen=True, kw_only=True):
     """Per local backend, the models found for it, by name."""
     demanding: frozenset[str] = frozenset()
     """Backends that serve users with keys of their own only."""
+    reckoning: MemoryBook
+    """What local models were found to need; handed on from estate to estate."""
 
 
 class House:
@@ -67,6 +72,9 @@ class House:
         self._guests: dict[int, tuple[Visit, asyncio.Task[None] | None]] = {}
         self.expelled: set[int] = set()
         """Visits cut short because the gateway is stopping."""
+        self.requests = Requests(self)
+        self.meshes = Meshes()
+        self.ledger.kept = self.requests.keep
 
     def move(self, estate: Estate) -> None:
         """Swap the estate; what is known of routes and keys stays, unless its rules changed."""
@@ -86,6 +94,13 @@ class House:
                 gates[name] = gate
         self.dispatcher.gates = gates
 
+    def warm(self, old: Estate | None = None) -> None:
+        """Have the backends that `old` did not have load what is pinned."""
+        known = set() if old is None else {id(backend) for backend in old.backends.values()}
+        for backend in self.estate.backends.values():
+            if isinstance(backend, Loads) and id(backend) not in known:
+                backend.warm()
+
     def enter(self, visit: Visit) -> None:
         self._guests[id(visit)] = visit, asyncio.current_task()
 
@@ -94,6 +109,13 @@ class House:
         self.expelled.discard(id(visit))
         if visit.lent:
             self.archive.accounts.give_back(visit)
+
+    def cancel(self, visit: Visit) -> None:
+        """End a request, wherever it is: who answers it tells its client."""
+        _, task = self._guests.get(id(visit), (None, None))
+        if task is not None:
+            visit.cancelled = True
+            task.cancel()
 
     @property
     def archive(self) -> "Archive":

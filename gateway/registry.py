@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from backends.base import Backend, Local
 from compat.canonical.error import GatewayError
-from compat.canonical.model import Model
+from compat.canonical.model import Modality, Model
 from gateway.telemetry.logging import logger
 
 FRESH_S = 300.0
@@ -54,12 +54,10 @@ class Registry:
         listed = [model for name in self._backends for model in self._lists.get(name, ())]
         return self.local() + listed
 
-    async def find(self, name: str) -> Model | None:
-        """The model of this bare name, local ones first."""
-        found = next((model for model in self.local() if model.name == name), None)
-        if found is None:
-            found = next((model for model in await self.all() if model.name == name), None)
-        return found
+    async def find(self, name: str, modality: Modality = "text") -> Model | None:
+        """The model of this bare name, local ones first, and of those who list it one that makes this."""
+        found = named(self.local(), name, modality)
+        return found or named(await self.all(), name, modality)
 
     async def _refresh(self, name: str) -> None:
         if time.monotonic() < self._due.get(name, 0.0):
@@ -85,3 +83,10 @@ class Registry:
             # A defect in one backend is no reason to withhold the others' models.
             self._due[name] = time.monotonic() + FAILED_S
             logger().exception("models_unlisted", backend=name)
+
+
+def named(models: Sequence[Model], name: str, modality: Modality) -> Model | None:
+    """The first of these that has the name and makes what is wanted; else the first that has the name."""
+    found = [model for model in models if model.name == name]
+    # A backend that asks another's model for something lists it as well, and most lists do not say what models make.
+    return next((model for model in found if model.modality == modality), found[0] if found else None)

@@ -199,6 +199,7 @@ class Target(Section, frozen=True):
 
 Strategy = Literal["order", "weighted", "latency", "least_busy"]
 Guard = Literal["off", "resume", "buffer"]
+WhileLoading = Literal["wait", "fallback"]
 SelectionMode = Literal["auto", "local_only", "free_only", "commercial_only"]
 
 
@@ -213,6 +214,9 @@ class ModelEntry(Section, frozen=True):
     stream_guard: Guard = "off"
     """When a stream dies after content was sent: off ends it with an error; resume has the next route go on;
     buffer holds content back until the answer is whole."""
+    while_loading: WhileLoading = "wait"
+    """What a request does whose local model is not in memory: wait for it, or be answered by the next route while it
+    loads; a request may say otherwise by the header x-gateway-while-loading."""
 
 
 class Telemetry(Section, frozen=True):

@@ -45,6 +45,8 @@ class Visit(Struct, kw_only=True):
     ended: float = 0.0
     """On the performance counter and (`at`) on the clock: when it was over."""
     at: float = 0.0
+    born: float | None = None
+    """When it came in, on the clock; worked out when somebody first wants to know."""
     route: str = ""
     """Path template of the endpoint; empty for unknown paths."""
     anthropic: bool = False
@@ -56,6 +58,10 @@ class Visit(Struct, kw_only=True):
     """The grant's: who asks."""
     status: int = 0
     code: str | None = None
+    said: str | None = None
+    """What its client was told of what went wrong."""
+    cancelled: bool = False
+    """Somebody of its tenant has asked for its end, through the requests API."""
     requested: str | None = None
     """The model asked for; None for requests that generate nothing."""
     backend: str | None = None

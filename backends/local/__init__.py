@@ -7,33 +7,66 @@ relay like any provider's; those that make pictures and meshes speak the dialect
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from typing import Any
 
 from msgspec.structs import replace
 from yarl import URL
 
-from backends.base import Call, Local, Ports, Price, Relayed, unfit
-from backends.local.engine import Engine, choose
-from backends.local.planning import text_spec
+from backends.base import Call, Local, Ports, Price, Relayed
+from backends.local import devices
+from backends.local.conversion import made
+from backends.local.engine import Engine, choose, lacking
+from backends.local.inspection import inspect
+from backends.local.making import Makings
+from backends.local.memory import available_bytes, machine_bytes
+from backends.local.planning import Plan, engine_of, plan
 from backends.local.pool import Pool
+from backends.local.ranking import Rankings
 from backends.local.seat import headers
-from backends.local.settings import Settings
+from backends.local.settings import Settings, memory_bytes
 from backends.local.text import Texts
 from backends.local.vectors import Vectors
-from backends.local.worker import Worker
+from backends.local.worker import Failed, Worker
 from backends.relay import Wire
 from compat.canonical.error import GatewayError, InvalidRequest, ModelNotFound
 from compat.canonical.event import Event
-from compat.canonical.model import Model
-from compat.canonical.request import Dialect, Envelope, Request, TextRequest
+from compat.canonical.model import Modality, Model
+from compat.canonical.request import (
+    Dialect,
+    EmbeddingRequest,
+    Envelope,
+    ImageRequest,
+    MeshRequest,
+    Request,
+    RerankRequest,
+    TextRequest,
+)
+from compat.openai.llamafault import parse_fault
 
 PROBE_TIMEOUT_S = 2.0
+
+_MADE: dict[Dialect, Modality] = {
+    "embeddings": "embedding",
+    "rerank": "rerank",
+    "images": "image",
+    "image_edits": "image",
+    "3d": "3d",
+}
+"""What a dialect asks for, where that is not text."""
+_WORDS: dict[Modality, str] = {
+    "text": "text",
+    "embedding": "embeddings",
+    "rerank": "rankings",
+    "image": "pictures",
+    "3d": "meshes",
+}
 
 __all__ = ["LocalBackend", "Settings", "connect"]
 
 
 class LocalBackend:
     keeps_deadlines = True
-    dialects: frozenset[Dialect] = frozenset({"chat", "completions", "embeddings"})
+    dialects: frozenset[Dialect] = frozenset({"chat", "completions"})
     price: Price | None = "local"
 
     def __init__(self, name: str, settings: Settings, ports: Ports, engine: Engine) -> None:
@@ -43,36 +76,72 @@ class LocalBackend:
         self._settings = settings
         self._catalogue = ports.catalogue
         self._engine = engine
-        self._wire = Wire(name)
+        self._wire = Wire(name, parse_error=parse_fault)
         self.pool = Pool(
             ports.catalogue,
+            lambda local, rung: plan(local, settings, engine, ports.reckoning, rung),
             self._build,
             max_loaded=settings.max_loaded,
+            memory_max=memory_bytes(settings.memory_max, self._memory_bytes()),
             queue_max=settings.queue_max,
-            idle_unload_s=settings.idle_unload_s,
+            idle_unload_s=lambda model: settings.of(model).idle_unload_s or settings.idle_unload_s,
+            pinned=frozenset(settings.pin),
+            hang_s=settings.hang_s,
+            reckoning=ports.reckoning,
+            available=available_bytes,
         )
-        self._texts = Texts(self.pool, self._wire, engine)
-        self._vectors = Vectors(self.pool, self._wire)
+        self._texts = Texts(self.pool, self._wire, engine, settings)
+        self._vectors = Vectors(self.pool, self._wire, engine, settings)
+        self._rankings = Rankings(self.pool, self._wire, engine, settings, self._vectors)
+        self._makings = Makings(self.pool, self._wire)
+
+    def translates(self, envelope: Envelope, model: str) -> bool:
+        local = self._catalogue().get(model)
+        return local is not None and self._texts.translates(envelope, local)
 
     async def relay(self, envelope: Envelope, model: str, call: Call) -> Relayed:
         local = self._find(model)
         self._check(envelope.dialect, local)
-        if envelope.dialect == "embeddings":
-            return await self._vectors.relay(envelope, local, call)
         return await self._texts.relay(envelope, local, call)
 
     async def run(self, request: Request, call: Call) -> AsyncGenerator[Event, None]:
-        if not isinstance(request, TextRequest):
-            raise unfit(self.name, request)
         local = self._find(request.model)
-        self._check("chat", local)
-        async with aclosing(self._texts.run(request, local, call)) as events:
+        match request:
+            case TextRequest():
+                self._check("chat", local)
+                answer = self._texts.run(request, local, call)
+            case EmbeddingRequest():
+                self._check("embeddings", local)
+                answer = self._vectors.run(request, local, call)
+            case RerankRequest():
+                self._check("rerank", local)
+                answer = self._rankings.run(request, local, call)
+            case ImageRequest() | MeshRequest():
+                self._check("images" if isinstance(request, ImageRequest) else "3d", local)
+                answer = self._makings.run(request, local, call)
+        async with aclosing(answer) as events:
             async for event in events:
                 yield event
 
     async def count_tokens(self, envelope: Envelope, model: str, call: Call) -> int:
-        self._check("chat", self._find(model))
-        return await self._texts.count_tokens(envelope, model, call)
+        local = self._find(model)
+        self._check("chat", local)
+        return await self._texts.count_tokens(envelope, local, call)
+
+    async def load(self, model: str, call: Call) -> None:
+        await self.pool.load(self._find(model).name, call)
+
+    async def unload(self, model: str, *, force: bool = False) -> None:
+        await self.pool.unload(model, force=force)
+
+    def standing(self, model: str) -> dict[str, Any]:
+        return self.pool.standing(model)
+
+    def counts(self) -> dict[str, float]:
+        return self.pool.counts()
+
+    def warm(self) -> None:
+        self.pool.warm()
 
     async def models(self) -> Sequence[Model]:
         return [self._as_it_stands(local) for local in self._catalogue().values()]
@@ -88,6 +157,12 @@ class LocalBackend:
         await self.pool.aclose()
         await self._wire.aclose()
 
+    def _memory_bytes(self) -> int:
+        """What a share of the memory is a share of: the GPUs' where models go there, else the machine's."""
+        if self._engine.name == "xllamacpp" and self._settings.gpu_layers != 0:
+            return devices.memory_bytes() or machine_bytes()
+        return machine_bytes()
+
     def _find(self, model: str) -> Local:
         local = self._catalogue().get(model)
         if local is None:
@@ -95,18 +170,28 @@ class LocalBackend:
         return local
 
     def _check(self, dialect: Dialect, local: Local) -> None:
-        if (local.model.modality == "embedding") != (dialect == "embeddings"):
-            makes = "makes embeddings only" if local.model.modality == "embedding" else "does not make embeddings"
-            raise InvalidRequest(f"Model '{local.name}' {makes}.", param="model")
+        made, wanted = local.model.modality, _MADE.get(dialect, "text")
+        if made != wanted and wanted not in local.model.capabilities:
+            raise InvalidRequest(f"Model '{local.name}' makes {_WORDS[made]}, not {_WORDS[wanted]}.", param="model")
 
     def _as_it_stands(self, local: Local) -> Model:
         limit = self._settings.context_max
         context = min(local.model.context_length or limit, limit)
         return replace(local.model, status=self.pool.status(local.name), context_length=context)
 
-    async def _build(self, local: Local) -> Worker:
-        spec = await text_spec(local, self._settings, self._engine)
-        return Worker(spec, self._engine, self._healthy)
+    async def _build(self, local: Local, planned: Plan) -> Worker:
+        engine = engine_of(local, self._engine)
+        if (cure := lacking(engine.name)) is not None:
+            raise Failed(f"Model '{local.name}' needs {engine.name}, which is not installed here: {cure}.")
+        await made(local)
+        await inspect(local, planned.spec, engine)
+        return Worker(
+            planned.spec,
+            engine,
+            self._healthy,
+            need_bytes=planned.need_bytes,
+            stall_s=self._settings.stall_s,
+        )
 
     async def _healthy(self, url: str, key: str) -> bool:
         try:

@@ -51,7 +51,12 @@ _QUANTIZATIONS = {
 }  # fmt: skip
 """`general.file_type` → the name people know."""
 
-_EMBEDDING_ARCHITECTURES = frozenset({"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "modern-bert"})
+_ENCODERS = frozenset(
+    {"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "neo-bert", "modern-bert", "eurobert"}
+)
+_RANK = 4
+"""Of llama.cpp's ways to make one vector of many: the head of a reranker."""
+_PROJECTOR = "mmproj"
 _tools = re.compile(r"\btools\b|tool_call").search
 
 
@@ -69,8 +74,17 @@ class Header(Value, frozen=True):
     kv_bytes_per_token: int
     """What one token of context costs in memory, keys and values as 16-bit floats; an upper bound for
     models whose layers do not all keep the whole context.  0 when the file does not say."""
+    layers: int
+    width: int
+    """Numbers that stand for one token inside it; for a projector, those of the model it belongs to."""
+    vocabulary: int
+    """Tokens it knows."""
     embeds: bool
     """It makes embeddings, not text."""
+    ranks: bool
+    """It says how well a text answers a question, and nothing else."""
+    role: str
+    """`model`, or what it adds to one: `mmproj` (a projector), `adapter`, …"""
     chat_template: bool
     tools: bool
     """The chat template mentions tools: without that, engines drop them silently."""
@@ -178,6 +192,8 @@ def _header(reader: _Reader, size: int) -> Header:
     architecture = _text(meta, "general.architecture") or "unknown"
     template = _text(meta, "tokenizer.chat_template")
     file_type = meta.get("general.file_type")
+    pooling = meta.get(f"{architecture}.pooling_type")
+    role = _PROJECTOR if architecture == "clip" else _text(meta, "general.type") or "model"
     return Header(
         architecture=architecture,
         name=_text(meta, "general.name"),
@@ -185,8 +201,16 @@ def _header(reader: _Reader, size: int) -> Header:
         quantization=_QUANTIZATIONS.get(file_type) if isinstance(file_type, int) else None,
         context_length=_whole(meta.get(f"{architecture}.context_length")) or None,
         size_bytes=size,
-        kv_bytes_per_token=_kv_bytes_per_token(meta, architecture),
-        embeds=architecture in _EMBEDDING_ARCHITECTURES or f"{architecture}.pooling_type" in meta,
+        # Encoders read a text in one piece and keep nothing of it.
+        kv_bytes_per_token=0 if architecture in _ENCODERS else _kv_bytes_per_token(meta, architecture),
+        layers=_whole(meta.get(f"{architecture}.block_count")),
+        width=_whole(
+            meta.get("clip.vision.projection_dim" if role == _PROJECTOR else f"{architecture}.embedding_length")
+        ),
+        vocabulary=_length(meta.get("tokenizer.ggml.tokens")),
+        embeds=pooling != _RANK and (architecture in _ENCODERS or pooling is not None),
+        ranks=pooling == _RANK,
+        role=role,
         chat_template=template is not None,
         tools=template is not None and _tools(template) is not None,
         license=_text(meta, "general.license"),
@@ -232,6 +256,11 @@ def _text(meta: dict[str, Any], key: str) -> str | None:
 
 def _whole(value: Any) -> int:
     return value if isinstance(value, int) and value > 0 else 0
+
+
+def _length(value: Any) -> int:
+    """Of an array, which comes out as its length where it is long."""
+    return len(value) if isinstance(value, list) else _whole(value)
 
 
 def _most(value: Any) -> int:

@@ -1,51 +1,125 @@
 """The places of a pool: a model's seat, a caller's ticket, and the lease that joins them.
 
-Invariant: passive.  The pool's owner task alone changes seats and tickets; a lease changes nothing.
+Invariant: passive.  The pool's owner task alone changes seats and tickets; a lease only notes that it
+has heard of its worker.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from typing import Literal
 
 from backends.base import Call, Local
-from backends.local.scheduler import Standing
+from backends.local.planning import Plan
+from backends.local.scheduler import Standing, State
 from backends.local.worker import Failed, Worker
 from compat.canonical.error import BadResponse, GatewayError, Unreachable, WorkerCrashed
 
 DEATH_NOTICE_S = 1.0
 """How long after its connection broke a worker's death may become known."""
+READ_BYTES_S = 500e6
+"""How fast a model is taken to load whose loading nobody has timed yet."""
+WEIGHT = 0.3
+"""Of the newest among the times that are remembered."""
+
+Source = Literal["estimate", "engine", "measured"]
 
 
 class Lease:
     """A slot of a worker, for as long as its context is open."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, dismiss: Callable[[], None]) -> None:
         self._worker = worker
         self.url = worker.url
         self.key = worker.key
         self.engine = worker.engine
+        self.spec = worker.spec
+        self.dismiss = dismiss
+        """End the worker now, which is no crash: for engines that cannot be stopped otherwise.  One that
+        somebody else uses too goes on."""
+        self.heard_at = now()
+        self.verdict: Failed | None = None
+        """Why the pool has ended the worker under this lease."""
+
+    def heard(self) -> None:
+        """Something came from the worker: it lives."""
+        self.heard_at = now()
 
     async def death(self) -> Failed | None:
         """How the worker died; None when it lives.  For after the connection broke: waits a moment."""
         try:
             async with asyncio.timeout(DEATH_NOTICE_S):
-                return await self._worker.gone()
+                death = await self._worker.gone()
         except TimeoutError:
-            return None
+            return self.verdict
+        return self.verdict or death
+
+
+class Order:
+    """Something asked of the pool whose asker waits; refused when the pool closes before it is done."""
+
+    def __init__(self) -> None:
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def finish(self) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
+
+    def refuse(self, error: GatewayError) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
 
 
 class Ticket:
-    """A caller's place: in the queue first, then among a worker's leases."""
+    """A caller's place: in the line first, then among a worker's leases."""
 
-    def __init__(self, local: Local, call: Call) -> None:
+    def __init__(self, local: Local, call: Call, *, slot: bool = True) -> None:
         self.local = local
         self.call = call
+        self.slot = slot
+        """A slot is wanted; otherwise only that the model is in memory."""
+        self.caller = (call.principal.tenant, call.principal.id)
+        self.turn = 0
+        """Those of a model with lower ones are served first; set by the line."""
         self.since = now()
         self.granted: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
+        self.granted_at = 0.0
+        self.lease: Lease | None = None
+
+    def grant(self, lease: Lease) -> bool:
+        """Hand the lease over; False when its caller has gone."""
+        if self.granted.done():
+            return False
+        self.lease, self.granted_at = lease, now()
+        self.granted.set_result(lease)
+        return True
 
     def refuse(self, error: GatewayError) -> None:
         if not self.granted.done():
             self.granted.set_exception(error)
+
+    def inform(self, seat: "Seat", position: int, eta_s: float | None) -> None:
+        """Tell its caller how it stands in the line, and how long that may take."""
+        wait = self.call.wait
+        wait.queue_position, wait.eta_s = position, eta_s
+        if wait.first_position is None:
+            wait.first_position = position
+        comes = seat.keeper is not None and seat.worker is None and not seat.going
+        wait.loading = (seat.progress or 0.0) if comes else None
+        self._note(seat)
+
+    def settle(self, seat: "Seat") -> None:
+        """Write down what it has waited for, now that it waits no more."""
+        self._note(seat)
+        wait = self.call.wait
+        wait.queue_position = wait.eta_s = wait.loading = None
+
+    def _note(self, seat: "Seat") -> None:
+        loaded = seat.ready_at or (now() if seat.keeper else seat.began_at)
+        wait = self.call.wait
+        wait.load_s = max(0.0, loaded - max(self.since, seat.began_at))
+        wait.queue_s = max(0.0, now() - self.since - wait.load_s)
 
 
 class Seat:
@@ -54,32 +128,154 @@ class Seat:
     A seat without a keeper is empty; one with a keeper and no worker is loading.
     """
 
-    def __init__(self, local: Local) -> None:
+    def __init__(self, local: Local, *, pinned: bool, idle_unload_s: float) -> None:
         self.local = local
+        self.pinned = pinned
+        self.idle_unload_s = idle_unload_s
+        self.plan: Plan | None = None
         self.keeper: asyncio.Task[Failed | None] | None = None
+        self.coming: Worker | None = None
+        """Its next worker, which does not serve yet."""
         self.worker: Worker | None = None
         self.going = False
+        self.wished = False
+        """It is to be loaded though nobody waits."""
+        self.orders: list[Order] = []
+        """To unload it."""
         self.leases: set[Ticket] = set()
-        self.began_at = self.ready_at = self.used_at = self.idle_since = 0.0
+        self.owed = 0
+        """How many of those that wait did so already when it became ready."""
+        self.began_at = self.ready_at = self.used_at = 0.0
+        self.counted: Counter[str] = Counter()
+        """Loads, evictions and crashes so far."""
         self.served = False
         """The worker has answered somebody."""
         self.failures = 0
         """In a row, without serving in between."""
         self.failure: Failed | None = None
         self.retry_at = 0.0
+        self.rung = 0
+        """Of the ladder, on which it is run or will be."""
+        self.rung_known = 0
+        """The highest rung on which there was memory enough, as far as loading has shown."""
+        self.steps: list[str] = []
+        """What has been given up so that it fits."""
+        self.taken = 0
+        """Bytes that it has taken of the machine so far while it loads."""
+        self.peak: int | None = None
+        """The most bytes it was seen to take since it serves; None before it has served."""
+        self.progress: float | None = None
+        """Of loading, 0 to 1."""
+        self.load_s: float | None = None
+        self.request_s: float | None = None
+        """How long a slot is held, from grant to release."""
+        self.asking: asyncio.Task[bool] | None = None
+        """Whether the silent worker lives."""
+        self.asked_at = 0.0
+        self.verdict: Failed | None = None
+        """Why its worker is being ended, where that is a failure."""
+
+    @property
+    def name(self) -> str:
+        return self.local.name
+
+    @property
+    def state(self) -> State:
+        if self.keeper is None:
+            return "out"
+        if self.worker is None:
+            return "going" if self.going else "coming"
+        # A worker may have died a moment before its keeper's word of it is read; the dead stay dead.
+        return "in" if self.serves else "going"
 
     def standing(self) -> Standing:
-        if self.keeper is None:
-            return Standing(state="out")
-        # A worker may have died a moment before its keeper's word of it is read; the dead stay dead.
-        going = self.going or (self.worker is not None and not self.worker.alive)
+        taken, _ = self.memory()
         return Standing(
-            state="going" if going else "in" if self.worker else "coming",
+            state=self.state,
             slots=self.worker.spec.slots if self.worker else 1,
             leased=len(self.leases),
+            owed=self.owed,
+            bytes=taken,
+            unclaimed=max(0, taken - self.taken) if self.keeper is not None and self.worker is None else 0,
             used_at=self.used_at,
-            idle_since=self.idle_since,
+            load_s=self.load_s if self.load_s is not None else 1.0 + taken / READ_BYTES_S,
+            idle_unload_s=self.idle_unload_s,
+            pinned=self.pinned,
+            ordered_out=bool(self.orders),
         )
+
+    def memory(self) -> tuple[int, Source]:
+        """Bytes it takes, or would take, and how that is known."""
+        if self.plan is None:
+            return 0, "estimate"
+        known = self.plan.need_bytes if self.plan.measured else 0
+        if self.worker is not None and self.peak is not None:
+            return max(self.peak, known), "measured"
+        if known:
+            return known, "measured"
+        if self.worker is not None and self.worker.engine_bytes is not None:
+            return self.worker.engine_bytes, "engine"
+        return self.plan.need_bytes, "estimate"
+
+    @property
+    def serves(self) -> bool:
+        return self.worker is not None and self.worker.alive and not self.going
+
+    def lay_out(self, local: Local, planned: Callable[[Local, int], Plan | None]) -> None:
+        """Have the model run on the highest rung that is known to do."""
+        if local != self.local:
+            self.local, self.rung_known = local, 0
+        self.rung, self.steps = self.rung_known, self.steps[: self.rung_known]
+        self.plan = planned(local, self.rung)
+
+    def silent_since(self) -> float | None:
+        """Since when somebody who uses it has heard nothing; None where nobody does, or it has been asked why."""
+        if not self.serves or self.asking is not None:
+            return None
+        heard = [ticket.lease.heard_at for ticket in self.leases if ticket.lease is not None]
+        return max(min(heard), self.asked_at) if heard else None
+
+    def began(self) -> None:
+        """Its keeper has been started."""
+        self.began_at, self.ready_at = now(), 0.0
+        self.served, self.verdict, self.peak, self.progress, self.taken = False, None, None, None, 0
+
+    def ready(self, worker: Worker, waiting: int) -> None:
+        """Its worker serves; so many wait for it."""
+        self.worker, self.coming = worker, None
+        self.failure, self.wished, self.owed = None, False, waiting
+        self.used_at = self.ready_at = now()
+        self.load_s = blended(self.load_s, self.ready_at - self.began_at)
+        self.rung_known = self.rung
+        self.counted["loads"] += 1
+
+    def failed(self, failure: Failed, backoff_s: Callable[[int], float]) -> None:
+        """Its worker is gone, and not because it had to."""
+        self.failure, self.wished = failure, False
+        self.failures = self.failures if self.served else self.failures + 1
+        self.retry_at, self.served = now() + backoff_s(self.failures), False
+        self.counted["crashes"] += 1
+
+    def look(self) -> None:
+        """See how far a worker that is coming has come."""
+        if self.coming is not None:
+            self.taken, self.progress = self.coming.measured_bytes() or 0, self.coming.progress
+
+    def emptied(self) -> None:
+        """Its worker is gone."""
+        self.worker = self.coming = self.keeper = None
+        self.going, self.owed, self.leases = False, 0, set()
+        if self.asking is not None:
+            self.asking.cancel()
+            self.asking = None
+        for order in self.orders:
+            order.finish()
+        self.orders = []
+
+
+def blended(old: float | None, new: float) -> float:
+    """A remembered time in seconds, a new one taken in."""
+    return new if old is None else old + WEIGHT * (new - old)
 
 
 def now() -> float:
@@ -100,10 +296,11 @@ async def explained(error: GatewayError, lease: Lease) -> GatewayError:
 
 
 async def explaining(frames: AsyncGenerator[bytes, None], lease: Lease) -> AsyncGenerator[bytes, None]:
-    """The frames of an answer; where they break off, with what is behind it."""
+    """The frames of an answer, each a sign of life; where they break off, with what is behind it."""
     try:
         async with aclosing(frames):
             async for events in frames:
+                lease.heard()
                 yield events
     except (Unreachable, BadResponse) as e:
         raise await explained(e, lease) from e

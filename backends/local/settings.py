@@ -13,6 +13,9 @@ KvType = Literal["f16", "q8_0", "q4_0"]
 """How the keys and values of a context are kept: 16 bits each, or about half or a quarter of that."""
 Layers = Annotated[int, Meta(ge=0)] | Literal["auto"]
 """How many of a model's layers a GPU takes; auto: as many as fit, which is none without one."""
+LongInputs = Literal["refuse", "chunk"]
+"""What becomes of a text to embed or rank that is longer than the model reads at once: it is refused, or cut into
+parts, of which embeddings take the mean and ranking the best."""
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _amount = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)").fullmatch
@@ -39,6 +42,9 @@ class ModelSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     gpu_layers: Layers | None = None
     kv_type: KvType | None = None
     idle_unload_s: Seconds | None = None
+    long_inputs: LongInputs = "refuse"
+    matryoshka: bool = False
+    """It was trained so that the first numbers of a vector say most: `dimensions` may cut the others off."""
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

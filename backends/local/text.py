@@ -5,27 +5,31 @@ Workers are always asked to stream, since engines notice late that the client of
 gone; for that client the stream is folded here.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing
 
 from msgspec.structs import replace
 from yarl import URL
 
 from backends.base import Call, Held, Local, Relayed
-from backends.local.engine import Engine
+from backends.local.engine import Engine, Name
 from backends.local.pool import Pool
 from backends.local.seat import explained, explaining, headers
+from backends.local.settings import Settings
 from backends.relay import Wire
 from compat.anthropic.messages import parse_request
 from compat.anthropic.tap import CountTap
-from compat.canonical.error import BadResponse, InvalidRequest, Unreachable
+from compat.canonical.emulated import Spelling, emulated, forces, recalls
+from compat.canonical.error import BadResponse, InvalidRequest, RequestError, Unreachable
 from compat.canonical.event import Event
 from compat.canonical.plain import plain
 from compat.canonical.request import Dialect, Envelope, TextRequest
+from compat.canonical.spelled import spelled
+from compat.openai import llamafield, llamapy
 from compat.openai.answer import parse_events
 from compat.openai.chat import envelope_of, render_request
 from compat.openai.envelope import upstream_body
-from compat.openai.fitting import fitted
+from compat.openai.fitting import chooses, fitted, mentions_tools
 from compat.openai.fold import fold_chat, fold_completions
 from compat.openai.llama import LlamaTap, departs
 from compat.taps import tap
@@ -35,62 +39,88 @@ _COUNT_PATH = "/v1/chat/completions/input_tokens"
 _TELL_MORE = {"return_progress": True, "verbose": True, "response_fields": ["stopping_word"]}
 """llama.cpp's fields that have it tell a prompt's length before it is read, and which stop sequence was met."""
 _FOLDS = {"chat": fold_chat, "completions": fold_completions}
+_FITTINGS: dict[Name, Callable[[Envelope], tuple[Envelope, tuple[str, ...]]]] = {"llama_cpp_python": llamapy.fitted}
+"""For engines that need more than others."""
 
 
 class Texts:
     """What a local backend does with text.  Callers have checked that the model makes some."""
 
-    def __init__(self, pool: Pool, wire: Wire, engine: Engine) -> None:
+    def __init__(self, pool: Pool, wire: Wire, engine: Engine, settings: Settings) -> None:
         self._pool = pool
         self._wire = wire
         self._engine = engine
+        self._settings = settings
+
+    def translates(self, envelope: Envelope, local: Local) -> bool:
+        """Whether a chat request needs its tools looked after: its engine would not heed them, or not in every way."""
+        if envelope.dialect != "chat":
+            return False
+        return chooses(envelope) if self._knows_tools(local) else mentions_tools(envelope)
 
     async def relay(self, envelope: Envelope, local: Local, call: Call) -> Relayed:
-        envelope, lost = fitted(envelope, local.model.capabilities)
+        own = self._settings.of(local.name)
+        envelope, lost = fitted(envelope, self._abilities(local))
+        limit = own.context_max or self._settings.context_max
+        llamafield.check(envelope, context=min(local.model.context_length or limit, limit), adapters=len(own.adapters))
+        if fit := _FITTINGS.get(self._engine.name):
+            envelope, more = fit(envelope)
+            lost += more
         call.drop(*lost)
-        body = upstream_body(envelope, local.name, streams=True, defaults=local.defaults)
+        defaults = local.defaults | own.defaults
+        if "max_completion_tokens" in envelope.fields:
+            defaults.pop("max_tokens", None)
+        body = upstream_body(envelope, local.name, streams=True, defaults=defaults)
         watch = LlamaTap(envelope) if departs(envelope) else tap(envelope)
         async with AsyncExitStack() as stack:
             lease = await stack.enter_async_context(self._pool.lease(local.name, call))
             url = URL(lease.url + _PATHS[envelope.dialect])
             try:
                 relayed = await self._wire.send(url, headers(lease.key), body, watch, call, stream=True)
-                assert relayed.frames is not None
-                if not envelope.stream:
-                    async with aclosing(relayed.frames) as frames:
-                        whole = await _FOLDS[envelope.dialect](frames)
-                    return Relayed(headers=relayed.headers, tally=relayed.tally, body=whole)
             except (Unreachable, BadResponse) as e:
                 raise await explained(e, lease) from e
+            except RequestError as e:
+                if "response_format" not in envelope.fields:
+                    _blame_tools(e)
+                raise
+            assert relayed.frames is not None
             # Closed before its first step, the generator around the frames would never reach them.
             stack.push_async_callback(relayed.frames.aclose)
-            return Relayed(
-                headers=relayed.headers,
-                tally=relayed.tally,
-                frames=Held(explaining(relayed.frames, lease), stack.pop_all().aclose),
-            )
+            frames = explaining(relayed.frames, lease)
+            if not envelope.stream:
+                async with aclosing(frames):
+                    whole = await _FOLDS[envelope.dialect](frames)
+                return Relayed(headers=relayed.headers, tally=relayed.tally, body=whole)
+            return Relayed(headers=relayed.headers, tally=relayed.tally, frames=Held(frames, stack.pop_all().aclose))
 
     async def run(self, request: TextRequest, local: Local, call: Call) -> AsyncGenerator[Event, None]:
-        request, lost = plain(request, "chat")
+        request, spelling, lost = self._plainly(request, local)
         call.drop(*lost)
         if self._engine.tells_more:
             request = replace(request, extra=_TELL_MORE | request.extra)
-        relayed = await self.relay(envelope_of(request, stream=True), local, call)
-        assert relayed.frames is not None
-        parsed = parse_events(relayed.frames, request.sampling.stop)
-        async with aclosing(relayed.frames), aclosing(parsed) as events:
-            async for event in events:
-                yield event
+        try:
+            relayed = await self.relay(envelope_of(request, stream=True), local, call)
+            assert relayed.frames is not None
+            events = parse_events(relayed.frames, request.sampling.stop)
+            if spelling is not None:
+                events = spelled(events, spelling)
+            async with aclosing(relayed.frames), aclosing(events):
+                async for event in events:
+                    yield event
+        except RequestError as e:
+            if spelling is not None:
+                _blame_tools(e)
+            raise
 
-    async def count_tokens(self, envelope: Envelope, model: str, call: Call) -> int:
+    async def count_tokens(self, envelope: Envelope, local: Local, call: Call) -> int:
         if not self._engine.counts_prompts:
             raise InvalidRequest(f"Engine {self._engine.name} cannot count tokens.", param="model")
         # Counted is what would be sent, its template applied: not the words of a dialect the model never sees.
-        request, lost = plain(replace(parse_request(envelope), model=model), "chat")
+        request, _, lost = self._plainly(replace(parse_request(envelope), model=local.name), local)
         call.drop(*lost)
         watch = CountTap(envelope)
         body = render_request(request, stream=False)
-        async with self._pool.lease(model, call) as lease:
+        async with self._pool.lease(local.name, call) as lease:
             try:
                 await self._wire.send(URL(lease.url + _COUNT_PATH), headers(lease.key), body, watch, call, stream=False)
             except (Unreachable, BadResponse) as e:
@@ -98,3 +128,25 @@ class Texts:
         assert watch.usage is not None
         assert watch.usage.input_tokens is not None
         return watch.usage.input_tokens
+
+    def _plainly(self, request: TextRequest, local: Local) -> tuple[TextRequest, Spelling | None, tuple[str, ...]]:
+        """The request as the model's template can say it, how its answer spells calls, and what that leaves out."""
+        request, lost = plain(request, "chat")
+        knows = self._knows_tools(local)
+        if not (forces(request) if knows else request.tools or recalls(request)):
+            return request, None, lost
+        request, spelling, more = emulated(request, keeps_calls=knows)
+        return request, spelling, lost + more
+
+    def _knows_tools(self, local: Local) -> bool:
+        return local.traits.tools and self._engine.reads_calls
+
+    def _abilities(self, local: Local) -> set[str]:
+        abilities = {"vision"} & set(local.model.capabilities)
+        return abilities | {"tools"} if self._knows_tools(local) else abilities
+
+
+def _blame_tools(error: RequestError) -> None:
+    """A schema that an engine refuses is a tool's, where the client gave no other."""
+    if error.param == "response_format":
+        error.param, error.message = "tools", error.message.replace("response_format", "tools")

@@ -23,6 +23,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from backends.local.engine import Engine, Name
+from backends.local.memory import RUNTIME_BYTES, Said, died_of_memory, family, kills, tree_bytes
 from backends.local.settings import Adapter, KvType
 from compat.canonical.message import Value
 
@@ -30,6 +31,9 @@ STALL_S = 120.0
 """How long a child that is loading may print nothing and still be waited for."""
 GRACE_S = 5.0
 """Between SIGTERM and SIGKILL."""
+RESPONDS_S = 5.0
+ALMOST = 0.99
+"""As far as loading gets until it is ready."""
 LOG_LINES = 40
 LINE_MAX = 2000
 PROBE_EVERY_S = 0.1
@@ -85,10 +89,12 @@ class StudioSpec(Spec, frozen=True, omit_defaults=False):
 class Failed(Exception):
     """A worker did not start, or died.  `reason` is fit for clients, `log` is not."""
 
-    def __init__(self, reason: str, log: tuple[str, ...] = ()) -> None:
+    def __init__(self, reason: str, log: tuple[str, ...] = (), *, out_of_memory: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.log = log
+        self.out_of_memory = out_of_memory
+        """There was not enough for it: run more modestly it may do."""
 
 
 class _Report(msgspec.Struct):
@@ -102,7 +108,18 @@ Probe = Callable[[str, str], Awaitable[bool]]
 
 
 class Worker:
-    def __init__(self, spec: Spec, engine: Engine, probe: Probe, *, stall_s: float = STALL_S, grace_s: float = GRACE_S):
+    """need_bytes: what it is expected to take, by which it tells how far loading is."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        engine: Engine,
+        probe: Probe,
+        *,
+        need_bytes: int = 0,
+        stall_s: float = STALL_S,
+        grace_s: float = GRACE_S,
+    ) -> None:
         self.spec = spec
         self.engine = engine
         self.state: State = "unloaded"
@@ -111,12 +128,15 @@ class Worker:
         self.log: deque[str] = deque(maxlen=LOG_LINES)
         """The last lines the child printed.  For operators only: they name paths."""
         self._probe = probe
+        self._need_bytes = need_bytes
         self._stall_s = stall_s
         self._grace_s = grace_s
         self._heard = 0.0
         self._process: asyncio.subprocess.Process | None = None
         self._gone: asyncio.Task[None] | None = None
         self._death = Failed("")
+        self._said = Said()
+        self._kills: int | None = None
 
     @property
     def pid(self) -> int | None:
@@ -126,10 +146,39 @@ class Worker:
     def alive(self) -> bool:
         return self._gone is not None and not self._gone.done()
 
+    @property
+    def engine_bytes(self) -> int | None:
+        """What the whole process takes by what the engine said while it loaded; None: it said nothing."""
+        said = self._said.size_bytes
+        return None if said is None else said + RUNTIME_BYTES[self.spec.engine]
+
+    @property
+    def progress(self) -> float | None:
+        """How far loading is, 0 to 1, by how much of what it will need it has; None: nobody knows.
+
+        Engines do not say: llama.cpp's server keeps its progress for itself, Python's have none.
+        """
+        if self.state == "ready":
+            return 1.0
+        taken = self.measured_bytes()
+        return min(taken / self._need_bytes, ALMOST) if taken and self._need_bytes else None
+
+    def measured_bytes(self) -> int | None:
+        """What its processes take now, on the machine and its devices; None when there are none."""
+        taken = tree_bytes(self.pid) if self.pid is not None and self.alive else None
+        return None if taken is None else taken + self._said.device_bytes
+
+    async def responds(self, within_s: float = RESPONDS_S) -> bool:
+        """Whether the engine's working loop answers, which it does between two batches, however busy it is."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                return await self._probe(self.url + self.engine.pulse_path, self.key)
+        return False
+
     async def start(self) -> None:
         """Return once the child serves.  Raises Failed; the child may then still have to be stopped."""
         loop = asyncio.get_running_loop()
-        self.state, self._heard = "spawning", loop.time()
+        self.state, self._heard, self._kills = "spawning", loop.time(), kills()
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -173,7 +222,7 @@ class Worker:
             self._signal(signal.SIGTERM)
             if not (await asyncio.wait({self._gone}, timeout=self._grace_s))[0]:
                 _log.warning("worker_killed model=%s after_s=%g", self.spec.alias, self._grace_s)
-                self._signal(signal.SIGKILL)
+                self._kill_family()
             await asyncio.shield(self._gone)
         self.state = "unloaded"
 
@@ -192,6 +241,8 @@ class Worker:
         report = msgspec.json.decode(line, type=_Report)
         if report.failed is not None:
             self.log.append(report.failed)
+            if died_of_memory(self.log):
+                raise self._starved()
             raise Failed(f"Model '{self.spec.alias}' could not be loaded.", tuple(self.log))
         return report.url
 
@@ -233,7 +284,10 @@ class Worker:
         while line:
             line = await stdout.read(65_536)
         self._signal(signal.SIGKILL)
-        status = await process.wait()
+        # Where something that has left the group holds a pipe, `wait` goes on though the process has ended.
+        await asyncio.wait({waiting := asyncio.create_task(process.wait())}, timeout=self._grace_s)
+        waiting.cancel()
+        status = -signal.SIGKILL if process.returncode is None else process.returncode
         # Every process of the group holds stderr, and lets go of it after its memory.
         await asyncio.wait({log}, timeout=self._grace_s)
         log.cancel()
@@ -246,8 +300,15 @@ class Worker:
         while piece := await stderr.read(65_536):
             self._heard = loop.time()
             *lines, rest = (rest + piece).split(b"\n")
-            self.log.extend(line.decode("utf-8", "replace")[:LINE_MAX] for line in lines if line.strip())
+            for line in lines:
+                self._note(line.decode("utf-8", "replace")[:LINE_MAX])
             rest = rest[-LINE_MAX:]
+
+    def _note(self, line: str) -> None:
+        # llama.cpp prints the end of its key.
+        if line.strip() and "api_keys" not in line:
+            self.log.append(line)
+            self._said.read(line)
 
     def _signal(self, number: signal.Signals) -> None:
         """Send a signal to the whole process group; macOS forbids it for one of zombies only."""
@@ -258,12 +319,37 @@ class Worker:
     def _ended(self, status: int) -> Failed:
         if self.state == "draining":
             return Failed(f"Model '{self.spec.alias}' was stopped.")
+        loading = self.state in ("spawning", "loading")
         self.state = "failed"
+        if died_of_memory(self.log) or (_killed(status) and self._was_starved(loading)):
+            return self._starved()
         how = f"status {status}"
         if status < 0:
             with suppress(ValueError):
                 how = signal.Signals(-status).name
         return Failed(f"The process of model '{self.spec.alias}' ended unexpectedly ({how}).", tuple(self.log))
+
+    def _kill_family(self) -> None:
+        """Kill the process group, and what has left it: the child is told of those whose parents have ended."""
+        assert self._process is not None
+        for pid in family(self._process.pid):
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
+
+    def _was_starved(self, loading: bool) -> bool:
+        """Whether it was the kernel who killed it, for want of memory."""
+        now = kills()
+        return loading if now is None or self._kills is None else now > self._kills
+
+    def _starved(self) -> Failed:
+        reason = f"There was not enough memory for model '{self.spec.alias}'."
+        return Failed(reason, tuple(self.log), out_of_memory=True)
+
+
+def _killed(status: int) -> bool:
+    """Whether a process, or one that it waited for, ended by SIGKILL."""
+    return status in (-signal.SIGKILL, 128 + signal.SIGKILL)
 
 
 def _pipes(

@@ -17,6 +17,7 @@ Our errors:
     - LimitReached            429
       + BudgetReached         429   `insufficient_quota`
     - HeadersTooLarge         431
+    - RequestCancelled        499   through the requests API, by somebody of its tenant
     - Rejected                4xx   a provider judged the request itself; its status and words
       + ContextTooLong        400
       + ContentFiltered       400
@@ -27,6 +28,7 @@ Our errors:
     - AuthFailed              502   it rejects our key
     - WorkerCrashed           502   a local model's process died
     - QuotaExhausted          503   our account there is empty
+    - InsufficientMemory      503   a local model does not fit into memory, whatever else goes
     - Overloaded              503
       + QueueFull             503
       + ModelLoading          503
@@ -155,6 +157,11 @@ class HeadersTooLarge(RequestError):
     status, code = 431, "headers_too_large"
 
 
+class RequestCancelled(RequestError):
+    status, code = 499, "request_cancelled"
+    final = True
+
+
 class Rejected(RequestError):
     """A provider refused the request for what it says; the client gets the provider's own verdict."""
 
@@ -221,6 +228,10 @@ class WorkerCrashed(BackendError):
 class QuotaExhausted(BackendError):
     status, code = 503, "upstream_quota_exhausted"
     final = True
+
+
+class InsufficientMemory(BackendError):
+    status, code = 503, "insufficient_memory"
 
 
 class Overloaded(BackendError):

@@ -21,6 +21,8 @@ class Model(Value, frozen=True):
     size_bytes: int | None = None
     quantization: str | None = None
     source: str | None = None
+    license: str | None = None
+    """In SPDX's words, in lower case, where it has one."""
     created: int = 0
     """Seconds since 1970, UTC; 0 when the backend does not say."""
     owned_by: str | None = None

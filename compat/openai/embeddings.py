@@ -7,18 +7,20 @@ numbers all the same: the client gets the form it asked for, whatever came back.
 import base64
 import sys
 from array import array
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
 
 from compat.body import check_kinds, decode_raw, kind_of, missing, read, read_fields
-from compat.canonical.error import InvalidRequest
-from compat.canonical.event import Result, Usage
+from compat.canonical.error import BadResponse, InvalidRequest
+from compat.canonical.event import Result
 from compat.canonical.request import EmbeddingRequest, Envelope
 from compat.openai.envelope import envelope
-from compat.openai.error import Verdict, verdict
+from compat.openai.error import verdict
 from compat.openai.limits import EMBEDDINGS, check_numbers
+from compat.openai.tap import WholeTap
 from compat.openai.usage import parse_usage
 
 _KINDS: dict[str, tuple[str, ...]] = {
@@ -50,8 +52,18 @@ class _Answer(Struct):
     model: str | None = None
 
 
+class _Vector(Struct):
+    index: int
+    embedding: str
+
+
+class _Packed(Struct):
+    data: list[_Vector]
+
+
 _MODELLED = frozenset(EmbeddingsRequest.__struct_encode_fields__)
 _read_request = msgspec.json.Decoder(EmbeddingsRequest)
+_read_packed = msgspec.json.Decoder(_Packed).decode
 _read_answer = msgspec.json.Decoder(_Answer).decode
 _read_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _read_vector = msgspec.json.Decoder(list[float]).decode
@@ -114,23 +126,33 @@ def render_result(result: Result, asked: Envelope) -> bytes:
     return _write({"object": "list", "data": data, "model": result.started.model, "usage": usage})
 
 
-class EmbeddingsTap:
-    """Watches an embeddings answer, which is never streamed, and gives its vectors the form asked for."""
+def envelope_of(inputs: Sequence[str | tuple[int, ...]], model: str) -> Envelope:
+    """The request that asks a server for the vectors of these texts, in the shorter form."""
+    fields = {"model": model, "input": inputs, "encoding_format": "base64"}
+    return Envelope(
+        dialect="embeddings",
+        model=model,
+        stream=False,
+        fields={name: Raw(_write(value)) for name, value in fields.items()},
+        body=_write(fields),
+    )
+
+
+def parse_answer(body: bytes) -> list[tuple[float, ...]]:
+    """The vectors in an answer to `envelope_of` that `EmbeddingsTap` has taken.  Raises BadResponse."""
+    try:
+        vectors = {one.index: tuple(_unpack(one.embedding)) for one in _read_packed(body).data}
+    except (msgspec.DecodeError, ValueError) as e:
+        raise BadResponse("The vectors in an answer could not be read.") from e
+    return [vector for _, vector in sorted(vectors.items())]
+
+
+class EmbeddingsTap(WholeTap):
+    """Watches an embeddings answer and gives its vectors the form asked for."""
 
     def __init__(self, asked: Envelope) -> None:
-        self.usage: Usage | None = None
-        self.model: str | None = None
-        self.began = False
-        self.finished = False
-        self.done = False
-        self.failure: Verdict | None = None
+        super().__init__()
         self._wants_base64 = _wants_base64(asked)
-
-    def feed(self, events: bytes) -> bytes:
-        return events
-
-    def end(self) -> bytes:
-        return b""
 
     def whole(self, body: bytes) -> bytes | None:
         """Take an answer and return what the client gets; None when it is none."""

@@ -29,6 +29,8 @@ class Verdict(Struct, frozen=True):
     param: str | None = None
     status: int | None = None
     """An HTTP status found inside the error, as some providers and llama.cpp send one."""
+    blames: bool = False
+    """The request is at fault, whatever status it was answered with."""
     retry_after_s: float | None = None
     """When to come back, where the body says so."""
     limits: Sequence[tuple[str, str]] = ()

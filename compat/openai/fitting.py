@@ -28,10 +28,28 @@ _UNHEARD_TEXT = ("echo", "suffix", "best_of")
 _write = msgspec.json.Encoder().encode
 
 
+def mentions_tools(asked: Envelope) -> bool:
+    """Whether a chat request has tools, or may have calls or their results among its messages."""
+    return any(_given(asked, name) for name in ("tools", "functions")) or b'"tool' in bytes(asked.fields["messages"])
+
+
+def chooses(asked: Envelope) -> bool:
+    """Whether a chat request wants of its tools what engines do not heed: a certain call, or tools of an older or
+    another form."""
+    if not _given(asked, "tools"):
+        return _given(asked, "functions")
+    choice = bytes(asked.fields.get("tool_choice", b"null"))
+    return choice not in (b"null", b'"auto"', b'"none"') or b'"custom"' in bytes(asked.fields["tools"])
+
+
+def _given(asked: Envelope, name: str) -> bool:
+    return bytes(asked.fields.get(name, b"null")) not in (b"null", b"[]")
+
+
 def fitted(asked: Envelope, capabilities: Collection[str]) -> tuple[Envelope, tuple[str, ...]]:
     """The request as the engine takes it, and the names of what that leaves out.  Raises InvalidRequest.
 
-    capabilities: the model's, in the catalogue's words.
+    capabilities: `tools` where the model's chat template has a place for them, `vision` where it can see.
     """
     match asked.dialect:
         case "completions":
@@ -48,8 +66,7 @@ def fitted(asked: Envelope, capabilities: Collection[str]) -> tuple[Envelope, tu
 def _fitted_chat(
     asked: Envelope, request: TextRequest, capabilities: Collection[str]
 ) -> tuple[Envelope, tuple[str, ...]]:
-    if "vision" not in capabilities:
-        _refuse_media(request)
+    _check_media(request, sees="vision" in capabilities)
     changed: dict[str, Raw | None] = {name: None for name in FIELDS if name in asked.fields}
     lost = [name for name in asked.fields if name in FIELDS]
     lost += [name for name in telling(request.extra) if name in _UNHEARD]
@@ -86,15 +103,19 @@ def _fit_tools(asked: Envelope, request: TextRequest, changed: dict[str, Raw | N
         changed["tool_choice"] = Raw(_write(plain)) if plain else None
 
 
-def _refuse_media(request: TextRequest) -> None:
+def _check_media(request: TextRequest, *, sees: bool) -> None:
+    """Raises InvalidRequest for what the model cannot look at, and for what its engine would have to fetch."""
     for n, message in enumerate(request.messages):
         for part in message.parts:
-            if isinstance(part, Media):
-                raise InvalidRequest(
-                    f"Invalid content type. '{part.mime}' is not supported by this model.",
-                    param=f"messages[{n}].content",
-                    code="invalid_value",
-                )
+            if not isinstance(part, Media):
+                continue
+            if not sees or not part.mime.startswith("image/"):
+                why = f"Invalid content type. '{part.mime}' is not supported by this model."
+            elif part.data is None:
+                why = "Pictures are not fetched for a local model: send them as data: URLs."
+            else:
+                continue
+            raise InvalidRequest(why, param=f"messages[{n}].content", code="invalid_value")
 
 
 def _without_refusal(message: dict[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,8 @@ from compat.openai.part import media_of_url
 
 COUNT_MAX = 10
 """Pictures in one request, OpenAI's own limit."""
+PREVIEWS_MAX = 3
+"""Partial images of one picture, OpenAI's own limit."""
 
 _KINDS: dict[str, tuple[str, ...]] = {
     "model": ("string",),
@@ -54,8 +56,11 @@ _KINDS: dict[str, tuple[str, ...]] = {
 _image = re.compile(r"image(\[\d*\])?").fullmatch
 """`image` once, or `image[]` several times, as OpenAI's SDKs send it; some clients number them."""
 _SINGLE = frozenset(_KINDS) | {"mask"}
-_CARRIED = frozenset({"model", "prompt", "n", "size", "user", "image", "images", "mask", "stream", "partial_images"})
-"""What the internal model says, or what needs no saying: a stream may have no partial images."""
+_CARRIED = frozenset(
+    {"model", "prompt", "n", "size", "user", "image", "images", "mask", "stream", "partial_images", "response_format"}
+)
+"""What the internal model says, or whoever writes the answer sees to."""
+_PLACES = ("url", "b64_json")
 
 
 class ImagesRequest(Struct):
@@ -143,8 +148,8 @@ def peek_edit_form(body: bytes, content_type: str) -> Envelope:
 def parse_request(asked: Envelope) -> ImageRequest:
     """Read a request to make pictures whole.  Raises InvalidRequest."""
     body = read(asked.body, _read_request)
-    check_word("response_format", body.response_format, ("url", "b64_json"))
-    return _request(asked, body.prompt, body.n, body.size, body.user, _extra(asked))
+    check_word("response_format", body.response_format, _PLACES)
+    return _request(asked, body.prompt, body.n, body.size, body.partial_images, body.user, _extra(asked))
 
 
 def parse_edit(asked: Envelope) -> ImageRequest:
@@ -152,17 +157,24 @@ def parse_edit(asked: Envelope) -> ImageRequest:
     if asked.content_type:
         return _parse_form(asked)
     body = read(asked.body, _read_edit)
+    check_word("response_format", body.response_format, _PLACES)
     images = tuple(_media(one, f"images[{n}]") for n, one in enumerate(body.images or ()))
     if not images:
         raise missing("images")
     mask = _media(body.mask, "mask") if body.mask is not None else None
-    return _request(asked, body.prompt, body.n, body.size, body.user, _extra(asked), images, mask)
+    return _request(asked, body.prompt, body.n, body.size, body.partial_images, body.user, _extra(asked), images, mask)
 
 
 def count_of(asked: Envelope) -> int:
     """How many pictures are asked for; 1 where that cannot be read."""
     raw = bytes(asked.fields.get("n", b"")).strip(b'"')
     return int(raw) if raw.isdigit() and len(raw) < 4 else 1
+
+
+def wants_url(asked: Envelope) -> bool:
+    """Whether the answer is to say where each picture is, instead of holding it."""
+    raw = asked.fields.get("response_format")
+    return raw is not None and bytes(raw) == b'"url"'
 
 
 def _peeked(dialect: Dialect, body: bytes) -> Envelope:
@@ -188,11 +200,21 @@ def _parse_form(asked: Envelope) -> ImageRequest:
             mask = _file(form, field)
         elif field.filename is not None:
             extra[field.name] = field.filename
-    n = texts.get("n")
-    if n is not None and not (n.isascii() and n.isdigit()):
-        raise InvalidRequest("Invalid type for 'n': expected an integer.", param="n", code="invalid_type")
-    count = None if n is None else whole_number(n, COUNT_MAX) or 0  # which is refused like one that is too large
-    return _request(asked, texts["prompt"], count, texts.get("size"), texts.get("user"), extra, tuple(images), mask)
+    check_word("response_format", texts.get("response_format"), _PLACES)
+    count, previews = _whole(texts, "n", COUNT_MAX), _whole(texts, "partial_images", PREVIEWS_MAX)
+    size, user = texts.get("size"), texts.get("user")
+    return _request(asked, texts["prompt"], count, size, previews, user, extra, tuple(images), mask)
+
+
+def _whole(texts: dict[str, str], name: str, most: int) -> int | None:
+    """A number in a form, or one that is refused like any that is too large.  Raises InvalidRequest."""
+    said = texts.get(name)
+    if said is None:
+        return None
+    if not (said.isascii() and said.isdigit()):
+        raise InvalidRequest(f"Invalid type for '{name}': expected an integer.", param=name, code="invalid_type")
+    number = whole_number(said, most)
+    return most + 1 if number is None else number
 
 
 def _request(
@@ -200,6 +222,7 @@ def _request(
     prompt: str,
     n: int | None,
     size: str | None,
+    previews: int | None,
     user: str | None,
     extra: dict[str, Any],
     images: tuple[Media, ...] = (),
@@ -209,6 +232,12 @@ def _request(
         raise InvalidRequest(
             f"Invalid value for 'n': expected a number from 1 to {COUNT_MAX}.", param="n", code="invalid_value"
         )
+    if previews is not None and not 0 <= previews <= PREVIEWS_MAX:
+        raise InvalidRequest(
+            f"Invalid value for 'partial_images': expected a number from 0 to {PREVIEWS_MAX}.",
+            param="partial_images",
+            code="invalid_value",
+        )
     return ImageRequest(
         model=asked.model,
         prompt=prompt,
@@ -216,6 +245,7 @@ def _request(
         mask=mask,
         count=n or 1,
         size=None if size == "auto" else size,
+        previews=(previews or 0) if asked.stream else 0,
         user=user or None,
         extra=extra,
     )
@@ -228,7 +258,7 @@ def _extra(asked: Envelope) -> dict[str, Any]:
         if name in _CARRIED:
             continue
         value = decode_raw(raw)
-        if value in (None, "auto") or (name == "response_format" and value == "b64_json"):
+        if value in (None, "auto"):
             continue
         out[name] = value
     return out

@@ -31,6 +31,7 @@ CHAT: Limits = {
 COMPLETIONS: Limits = {**_SAMPLING, "n": (1, 128), "best_of": (1, 20), "logprobs": (0, 5), "max_tokens": (0, None)}
 RESPONSES: Limits = {**_SAMPLING, "max_output_tokens": (1, None), "max_tool_calls": (1, None), "top_logprobs": (0, 20)}
 EMBEDDINGS: Limits = {"dimensions": (1, 65_536)}
+RERANK: Limits = {"top_n": (1, None)}
 
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 VERBOSITIES = ("low", "medium", "high")

@@ -1,15 +1,21 @@
-"""Where llama.cpp's server departs from OpenAI's dialect, for whoever relays its streams."""
+"""Where llama.cpp's server departs from OpenAI's dialect, and what it has besides."""
 
 from typing import Any
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from compat.canonical.request import Envelope
-from compat.openai.tap import SummingTap
+from compat.openai.tap import SummingTap, WholeTap
 from compat.sse import data_of, frame, split
 
+
+class _Tokens(Struct):
+    tokens: list[int]
+
+
 _read = msgspec.json.Decoder(dict[str, Raw]).decode
+_read_tokens = msgspec.json.Decoder(_Tokens).decode
 _write = msgspec.json.Encoder().encode
 _NOTED = b'"logprobs":{'
 
@@ -18,6 +24,19 @@ def departs(envelope: Envelope) -> bool:
     """Whether its answer must be put right: with several choices, or with probabilities."""
     several = bytes(envelope.fields.get("n", b"1")) not in (b"1", b"null")
     return several or bytes(envelope.fields.get("logprobs", b"null")) not in (b"null", b"false")
+
+
+class TokensTap(WholeTap):
+    """The answer to a request for a text's tokens; `tokens` are their ids."""
+
+    tokens: list[int]
+
+    def whole(self, body: bytes) -> bytes | None:
+        try:
+            self.tokens = _read_tokens(body).tokens
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        return body
 
 
 class LlamaTap(SummingTap):

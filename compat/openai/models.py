@@ -23,6 +23,7 @@ def render_model(model: Model, id_: str | None = None) -> dict[str, Any]:
         "size_bytes": model.size_bytes,
         "quantization": model.quantization,
         "source": model.source,
+        "license": model.license,
     }
 
 

@@ -16,6 +16,7 @@ from compat.canonical.event import Event, Metered, Produced, Result, Started, Us
 from compat.canonical.request import Envelope
 from compat.openai.error import Verdict, verdict
 from compat.openai.images import count_of
+from compat.openai.part import url_of_media
 from compat.openai.usage import COUNT_MAX
 from compat.sse import data_of, frame, name_of, split
 
@@ -24,11 +25,14 @@ _NOTHING = (b"", b"null")
 _write = msgspec.json.Encoder().encode
 
 
-def render_result(result: Result) -> bytes:
-    """Write pictures as the body of an images answer."""
+def render_result(result: Result, *, urls: bool = False) -> bytes:
+    """Write pictures as the body of an images answer.
+
+    urls: each as a URL; one that is nowhere but here is its own (`data:`).
+    """
     body: dict[str, Any] = {
         "created": result.started.created,
-        "data": [_picture(one) for one in result.produced],
+        "data": [_picture(one, urls) for one in result.produced],
     }
     formats = {_FORMATS.get(one.media.mime) for one in result.produced}
     if len(formats) == 1 and None not in formats:
@@ -39,20 +43,20 @@ def render_result(result: Result) -> bytes:
 
 
 async def render_events(events: AsyncGenerator[Event, None], asked: Envelope) -> AsyncGenerator[bytes, None]:
-    """Write pictures as SSE frames, one a picture; usage stands in the last of them."""
-    name = "image_edit.completed" if asked.dialect == "image_edits" else "image_generation.completed"
+    """Write pictures as SSE frames, one a picture or a preview of it; usage stands in the last of them."""
+    name = "image_edit" if asked.dialect == "image_edits" else "image_generation"
     created, usage = 0, Usage()
     held: Produced | None = None
 
-    def completed(one: Produced, spent: Usage) -> bytes:
+    def written(one: Produced, **more: Any) -> bytes:
+        kind = f"{name}.completed" if one.partial is None else f"{name}.partial_image"
         settings = {
             "size": _said(asked, "size"),
             "quality": _said(asked, "quality"),
             "background": _said(asked, "background"),
             "output_format": _FORMATS.get(one.media.mime, "png"),
         }
-        head = {"type": name, **_picture(one), "created_at": created}
-        return frame(_write(head | settings | {"usage": _render_usage(spent)}), name)
+        return frame(_write({"type": kind, **_picture(one), "created_at": created} | settings | more), kind)
 
     async with aclosing(events):
         async for event in events:
@@ -61,12 +65,14 @@ async def render_events(events: AsyncGenerator[Event, None], asked: Envelope) ->
                     pass
                 case Metered(usage=usage):
                     pass
-                case Produced():
+                case Produced(partial=partial):
                     if held is not None:
-                        yield completed(held, Usage())
-                    held = event
+                        yield written(held, usage=_render_usage(Usage()))
+                    held = event if partial is None else None
+                    if partial is not None:
+                        yield written(event, partial_image_index=partial)
     if held is not None:
-        yield completed(held, usage)
+        yield written(held, usage=_render_usage(usage))
 
 
 class _Answer(Struct):
@@ -146,9 +152,12 @@ class ImagesTap:
         return event + b"\n\n"
 
 
-def _picture(one: Produced) -> dict[str, Any]:
+def _picture(one: Produced, urls: bool = False) -> dict[str, Any]:
     media = one.media
-    out = {"url": media.url} if media.data is None else {"b64_json": base64.b64encode(media.data).decode()}
+    if urls or media.data is None:
+        out = {"url": url_of_media(media)}
+    else:
+        out = {"b64_json": base64.b64encode(media.data).decode()}
     if one.revised_prompt is not None:
         out["revised_prompt"] = one.revised_prompt
     return out

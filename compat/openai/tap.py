@@ -174,6 +174,24 @@ class Tap:
         return frame(_write(fields))
 
 
+class WholeTap:
+    """For answers that are never streamed; its kinds read them with `whole`."""
+
+    def __init__(self) -> None:
+        self.usage: Usage | None = None
+        self.model: str | None = None
+        self.began = False
+        self.finished = False
+        self.done = False
+        self.failure: Verdict | None = None
+
+    def feed(self, events: bytes) -> bytes:
+        return events
+
+    def end(self) -> bytes:
+        return b""
+
+
 class SummingTap(Tap):
     """For llama.cpp, which sends a usage for each of several choices: the client gets the sum, once, at the end."""
 

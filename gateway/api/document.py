@@ -18,10 +18,12 @@ from litestar.routes import HTTPRoute
 from compat import native
 from compat.anthropic.body import MessagesRequest
 from compat.canonical.error import NotFound
+from compat.mesh import MeshAnswer, MeshBody
 from compat.openai.chat import ChatRequest
 from compat.openai.completions import CompletionRequest
 from compat.openai.embeddings import EmbeddingsRequest
 from compat.openai.images import ImageEditRequest, ImagesRequest
+from compat.openai.rerank import RerankBody
 from compat.openai.responses import ResponsesRequest
 from gateway.api.resource import estate_of
 from gateway.api.security import secure
@@ -38,11 +40,12 @@ _TYPES = {
     "favicon-32x32.png": "image/png",
 }
 _TAGS: dict[str, tuple[str, ...]] = {
-    "OpenAI": ("/v1/chat/", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/images/"),
+    "OpenAI": ("/v1/chat/", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/rerank", "/v1/images/"),
     "Anthropic": ("/v1/messages",),
-    "Native": ("/v1/generate",),
+    "Native": ("/v1/generate", "/v1/3d/"),
     "Models": ("/v1/models", "/v1/providers"),
     "Keys and usage": ("/v1/keys", "/v1/credentials", "/v1/limits", "/v1/usage"),
+    "Requests": ("/v1/requests",),
     "Operating": ("/v1/audit", "/health", "/ready", "/metrics"),
 }
 """The groups of paths, by how these begin, as the docs show them."""
@@ -159,10 +162,13 @@ def document(app: Litestar, auth: Auth) -> dict[str, Any]:
         ChatRequest,
         CompletionRequest,
         EmbeddingsRequest,
+        RerankBody,
         ResponsesRequest,
         ImagesRequest,
         ImageEditRequest,
         MessagesRequest,
+        MeshBody,
+        MeshAnswer,
         native.Generate,
         native.Generation,
     ]
@@ -187,6 +193,15 @@ def document(app: Litestar, auth: Auth) -> dict[str, Any]:
         "description": "Anthropic's request.  Fields not listed here reach an Anthropic provider as they are.",
     }
     known["Message"] = {"type": "object", "description": "Anthropic's answer.", "additionalProperties": True}
+    known["RerankBody"] |= {
+        "additionalProperties": True,
+        "description": "Jina's request.  Fields not listed here reach the provider as they are.",
+    }
+    known["Ranking"] = {"type": "object", "description": "Jina's answer.", "additionalProperties": True}
+    known["MeshBody"] |= {
+        "additionalProperties": True,
+        "description": "A prompt or an image.  Fields not listed here are the engine's own parameters.",
+    }
     known["TokenCount"] = _COUNT
     known["AnthropicError"] = _ANTHROPIC_ERROR
     known["Error"] = _ERROR
@@ -199,9 +214,15 @@ def document(app: Litestar, auth: Auth) -> dict[str, Any]:
         ),
         "/v1/responses": _generating("Create a response", "OpenAI's Responses API.", "ResponsesRequest", "Response"),
         "/v1/embeddings": _generating("Create embeddings", "OpenAI's embeddings.", "EmbeddingsRequest", "Embeddings"),
+        "/v1/rerank": _generating(
+            "Rerank documents", "How well each document answers a query, the best first.", "RerankBody", "Ranking"
+        ),
         "/v1/images/generations": _generating("Create images", "OpenAI's images.", "ImagesRequest", "Images"),
         "/v1/images/edits": _generating(
             "Edit images", "OpenAI's image edits.", "ImageEditRequest", "Images", _EDIT_FORM
+        ),
+        "/v1/3d/generations": _generating(
+            "Create a mesh", "A 3D model from words or a picture.", "MeshBody", "MeshAnswer"
         ),
         "/v1/messages": _generating("Create a message", "Anthropic's Messages.", "MessagesRequest", "Message"),
         "/v1/messages/count_tokens": _generating(
@@ -228,7 +249,9 @@ def document(app: Litestar, auth: Auth) -> dict[str, Any]:
 
 
 def _describe(app: Litestar, base: dict[str, Any]) -> None:
-    """Add what handlers read by themselves: `body`, a struct, and `query`, names and their meaning, in their opt."""
+    """Add what handlers do by themselves, as their opt says: `body`, a struct that is read; `query`, names and their
+    meaning; `events`, the name of the struct that each event of a feed holds.
+    """
     handlers = [
         (route.path_format, handler)
         for route in app.routes
@@ -249,6 +272,8 @@ def _describe(app: Litestar, base: dict[str, Any]) -> None:
                     "required": any(field.required for field in msgspec.structs.fields(handler.opt["body"])),
                     "content": {"application/json": {"schema": schema}},
                 }
+            if "events" in handler.opt:
+                operation["responses"] = {"200": _events(handler.opt["events"])}
             for name, meaning in handler.opt.get("query", {}).items():
                 operation.setdefault("parameters", []).append(
                     {
@@ -287,6 +312,11 @@ def _generating(
             "responses": {"200": ok},
         }
     }
+
+
+def _events(name: str) -> dict[str, Any]:
+    described = f"Server-sent events; the data of each is a `{name}`."
+    return {"description": described, "content": {"text/event-stream": {"schema": {"type": "string"}}}}
 
 
 def _response(description: str, schema: str) -> dict[str, Any]:

@@ -5,22 +5,35 @@ from contextlib import aclosing
 from time import perf_counter
 
 from litestar.types import ASGIApp
+from msgspec.structs import replace
 
-from compat import native
-from compat.canonical.error import BadResponse, GatewayError
+from compat import mesh, native
+from compat.canonical.error import BadResponse
 from compat.canonical.event import Event, Result, Started, fold
-from compat.openai.error import render_error
-from gateway.api.generation import Context, Language, endpoint
+from compat.canonical.request import Envelope
+from gateway.api.generation import Context, Language, Prepared, endpoint
 from gateway.house import House
-from gateway.visit import new_id
+from gateway.routing.router import Plan
+from gateway.visit import Visit, new_id
 
 
-class _Errors:
-    def body(self, error: GatewayError) -> bytes:
-        return render_error(error)
+async def _prepare(house: House, visit: Visit, envelope: Envelope, plan: Plan) -> Prepared:  # noqa: ARG001
+    """What a request wants made, if it does not say so, is what the model makes.
 
-    def frame(self, error: GatewayError) -> bytes:
-        return native.render_error_frame(error)
+    Of anything but text, whoever does not say that it takes events gets one body.
+    """
+    modality = native.modality_of(envelope)
+    if modality is None:
+        modality = plan.routes[0].modality or "text"
+        envelope = native.as_modality(envelope, modality)
+    if modality != "text" and envelope.stream and not mesh.accepts_progress(envelope):
+        envelope = replace(envelope, stream=False)
+        visit.streamed = False
+    return Prepared(_SOLID if modality == "3d" else LANGUAGE, envelope, plan)
+
+
+def _refine(house: House, events: AsyncGenerator[Event, None], context: Context) -> AsyncGenerator[Event, None]:
+    return house.meshes.finished(events, native.formats(context.envelope))
 
 
 def _whole(result: Result, context: Context) -> bytes:
@@ -76,7 +89,16 @@ def _generation(id_: str, result: Result, context: Context) -> native.Generation
     )
 
 
-LANGUAGE = Language(peek=native.peek, parse=native.parse_request, whole=_whole, stream=_stream, errors=_Errors())
+LANGUAGE = Language(
+    peek=native.peek,
+    parse=native.parse_request,
+    whole=_whole,
+    stream=_stream,
+    errors=mesh.Errors(),
+    prepare=_prepare,
+    hears=frozenset({b"accept"}),
+)
+_SOLID = replace(LANGUAGE, refine=_refine)
 
 
 def endpoints(house: House) -> dict[str, ASGIApp]:

@@ -4,7 +4,7 @@ An endpoint is a `Language`: how its dialect is read and written.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, cast, get_args
 
@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from backends.base import Call
 from compat.canonical.error import Forbidden, GatewayError, InvalidRequest
-from compat.canonical.event import Result, fold
+from compat.canonical.event import Event, Result, fold
 from compat.canonical.request import Envelope, Request
 from compat.sse import KEEP_ALIVE
 from gateway.accounts import served
@@ -26,7 +26,7 @@ from gateway.house import Estate, House
 from gateway.routing.attempt import Answer, Asked
 from gateway.routing.router import NAME_MAX, Plan
 from gateway.routing.selection import modality_of, permitted
-from gateway.settings import SelectionMode
+from gateway.settings import SelectionMode, WhileLoading
 from gateway.telemetry.prompts import note_prompt
 from gateway.visit import Visit
 
@@ -51,12 +51,16 @@ class Language(Struct, frozen=True, kw_only=True):
     errors: Errors
     prepare: "Callable[[House, Visit, Envelope, Plan], Awaitable[Prepared]] | None" = None
     """Look up what a request refers to, once it has routes and before any is taken."""
+    refine: "Callable[[House, AsyncGenerator[Event, None], Context], AsyncGenerator[Event, None]] | None" = None
+    """Work on a translated answer's events before they are written; closes them."""
     keep: Callable[[Answer, bytes], Awaitable[None]] | None = None
     """Take note of a whole answer, translated or relayed, before the client has it."""
     watch: Callable[[Answer], AsyncGenerator[bytes, None]] | None = None
     """The frames of a relayed stream on their way; closes them."""
     keep_alive: bytes = KEEP_ALIVE
     """What keeps a waiting stream awake."""
+    hears: frozenset[bytes] = frozenset()
+    """Headers, besides those of providers' dialects, that its envelopes hold."""
     spends: bool = True
     """A request counts with its tokens and its price, not only as one."""
     id_header: bytes | None = None
@@ -76,8 +80,11 @@ _DIALECT_HEADERS = frozenset({b"anthropic-beta", b"anthropic-version", b"openai-
 _LISTS = frozenset({b"anthropic-beta", b"openai-beta"})
 _TIMEOUT, _STRICT, _EXPLAIN = b"x-request-timeout", b"x-gateway-strict", b"x-gateway-explain"
 _MODE = b"x-gateway-selection-mode"
-_HEADERS = _DIALECT_HEADERS | {_TIMEOUT, _STRICT, _EXPLAIN, _MODE}
-_MODES = get_args(SelectionMode)
+_WHILE_LOADING = b"x-gateway-while-loading"
+_HEADERS = _DIALECT_HEADERS | {_TIMEOUT, _STRICT, _EXPLAIN, _MODE, _WHILE_LOADING}
+_CHOICES: dict[bytes, tuple[str, ...]] = {_MODE: get_args(SelectionMode), _WHILE_LOADING: get_args(WhileLoading)}
+WAITED_S = 0.001
+"""What is less was no waiting."""
 _UNPRICED = "its price is unknown, and there is a budget"
 LARGE_BYTES = 4 * 1024 * 1024
 """From here on a form is read in a thread, not to hold up the loop."""
@@ -97,6 +104,8 @@ class Job(Struct, frozen=True, kw_only=True):
     timeout_s: float | None
     """The client's own time limit."""
     strict: bool
+    while_loading: WhileLoading | None
+    """The client's own choice."""
 
     @property
     def grant(self) -> Grant:
@@ -131,12 +140,13 @@ def endpoint(house: House, path: str, language: Language, work: Work | None = No
             require_method(http, "POST")
             limit = estate.config.server.body_limit_bytes
             body = await read_json(http, receive, limit, or_form=language.peek_form is not None)
-            said = _said(http)
+            said = _said(http, language.hears)
             timeout_s = _timeout(said[_TIMEOUT]) if _TIMEOUT in said else None
             strict = said.get(_STRICT, b"").lower() == b"true"
             visit.explain = said.get(_EXPLAIN, b"").lower() == b"true"
             if _MODE in said:
-                visit.mode = _mode(said[_MODE])
+                visit.mode = cast(SelectionMode, _chosen(said, _MODE))
+            while_loading = cast(WhileLoading, _chosen(said, _WHILE_LOADING)) if _WHILE_LOADING in said else None
             if language.peek_form is not None and (form := form_type(http)):
                 if len(body) < LARGE_BYTES:
                     envelope = language.peek_form(body, form)
@@ -144,7 +154,8 @@ def endpoint(house: House, path: str, language: Language, work: Work | None = No
                     envelope = await asyncio.to_thread(language.peek_form, body, form)
             else:
                 envelope = language.peek(body)
-            if spoken := {n.decode(): v.decode("latin-1") for n, v in said.items() if n in _DIALECT_HEADERS}:
+            heard = _DIALECT_HEADERS | language.hears
+            if spoken := {n.decode(): v.decode("latin-1") for n, v in said.items() if n in heard}:
                 envelope = msgspec.structs.replace(envelope, headers=spoken)
         except GatewayError as e:
             await reply.refuse(e)
@@ -167,6 +178,7 @@ def endpoint(house: House, path: str, language: Language, work: Work | None = No
             reply=reply,
             timeout_s=timeout_s,
             strict=strict,
+            while_loading=while_loading,
         )
         await reply.attend(_done(job, do))
 
@@ -216,6 +228,7 @@ async def _answer(job: Job, plan: Plan, call: Call) -> None:
         render=None if (stream := language.stream) is None else lambda events: stream(events, context),
         mode=visit.mode,
         hurried=job.timeout_s is not None and job.timeout_s < plan.timeouts.total_s,
+        patient=(job.while_loading or plan.while_loading) == "wait",
     )
     answer = await house.dispatcher.answer(asked)
     try:
@@ -229,10 +242,11 @@ async def _answer(job: Job, plan: Plan, call: Call) -> None:
         elif answer.frames is not None:
             await reply.stream(headers, answer.frames if language.watch is None else language.watch(answer))
         elif answer.events is not None:
+            refined = answer.events if language.refine is None else language.refine(house, answer.events, context)
             if envelope.stream and language.stream is not None:
-                await reply.stream(headers, language.stream(answer.events, context))
+                await reply.stream(headers, language.stream(refined, context))
             else:
-                async with aclosing(answer.events) as events:
+                async with aclosing(refined) as events:
                     result = await fold(events)
                 visit.usage = result.usage
                 if result.vectors or result.produced:  # megabytes to encode
@@ -270,6 +284,7 @@ async def planned(job: Job) -> tuple[Plan, Call]:
         wait=visit.wait,
         streamed=envelope.stream,
         strict=job.strict,
+        origin=job,
     )
     return plan, call
 
@@ -283,29 +298,33 @@ def _headers(answer: Answer, visit: Visit) -> list[tuple[bytes, bytes]]:
     )
     if visit.explain:
         headers.append(explained(visit))
-    if visit.wait.queue_s > 0 and visit.wait.queue_position is not None:
-        headers.append((b"x-gateway-queue-position", b"%d" % visit.wait.queue_position))
+    wait = visit.wait
+    if wait.first_position is not None:
+        headers.append((b"x-gateway-queue-position", b"%d" % wait.first_position))
+    if wait.queue_s > WAITED_S:
+        headers.append((b"x-gateway-queue-s", b"%.3f" % wait.queue_s))
+    if wait.load_s > WAITED_S:
+        headers.append((b"x-gateway-load-s", b"%.3f" % wait.load_s))
     return headers
 
 
-def _said(scope: HTTPScope) -> dict[bytes, bytes]:
-    """The headers that are read here.  Each line of a list is a part of it; of any other, the last line counts."""
+def _said(scope: HTTPScope, more: frozenset[bytes]) -> dict[bytes, bytes]:
+    """The headers that are read here and `more`.  Each line of a list is a part of it; of others, the last counts."""
     said: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
-        if name in _HEADERS:
+        if name in _HEADERS or name in more:
             said[name] = b",".join(filter(None, (said.get(name), value))) if name in _LISTS else value
     return said
 
 
-def _mode(header: bytes) -> SelectionMode:
-    given = header.decode("latin-1")
-    if given not in _MODES:
+def _chosen(said: Mapping[bytes, bytes], header: bytes) -> str:
+    """What a header chooses among.  Raises InvalidRequest."""
+    given, name, choices = said[header].decode("latin-1"), header.decode(), _CHOICES[header]
+    if given not in choices:
         raise InvalidRequest(
-            f"The header 'x-gateway-selection-mode' must be one of {', '.join(_MODES)}.",
-            param="x-gateway-selection-mode",
-            code="invalid_value",
+            f"The header '{name}' must be one of {', '.join(choices)}.", param=name, code="invalid_value"
         )
-    return cast(SelectionMode, given)
+    return given
 
 
 def _timeout(header: bytes) -> float:

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from litestar.types import ASGIApp
 
 from compat.canonical.event import Event, Result
-from compat.openai.images import parse_edit, parse_request, peek, peek_edit, peek_edit_form
+from compat.openai.images import parse_edit, parse_request, peek, peek_edit, peek_edit_form, wants_url
 from compat.openai.picture import render_events, render_result
 from gateway.api.chat import OpenAIErrors
 from gateway.api.generation import Context, Language, endpoint
@@ -16,8 +16,8 @@ def _stream(events: AsyncGenerator[Event, None], context: Context) -> AsyncGener
     return render_events(events, context.envelope)
 
 
-def _whole(result: Result, context: Context) -> bytes:  # noqa: ARG001
-    return render_result(result)
+def _whole(result: Result, context: Context) -> bytes:
+    return render_result(result, urls=wants_url(context.envelope))
 
 
 GENERATIONS = Language(peek=peek, parse=parse_request, whole=_whole, stream=_stream, errors=OpenAIErrors())

@@ -6,11 +6,14 @@ The path is the same in both dialects; a client that names a version of Anthropi
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
+from urllib.parse import quote, unquote
 
 import msgspec
 from litestar import Request, Response, get
 from litestar.params import FromPath, FromQuery
+from litestar.types import ASGIApp, Receive, Scope, Send
 
+from backends.base import Loads
 from compat.anthropic import models as anthropic
 from compat.canonical.error import ModelNotFound
 from compat.canonical.model import Model
@@ -20,6 +23,29 @@ from gateway.auth.principal import Grant
 from gateway.house import Estate, House
 from gateway.settings import Target
 from gateway.visit import Visit
+
+_PATH = "/v1/models/"
+_VERBS = ("load", "unload", "status")
+"""What may follow a model's id in a path."""
+
+
+def whole_ids(app: ASGIApp) -> ASGIApp:
+    """Have the application see a model's id as one part of the path, whatever slashes are in it.
+
+    A verb after it is one only behind a slash that is not encoded.
+    """
+    verbs = tuple(f"/{verb}".encode() for verb in _VERBS)
+
+    async def framed(scope: Scope, receive: Receive, send: Send) -> None:
+        if (path := scope.get("path", "")).startswith(_PATH):
+            id_, verb = path.removeprefix(_PATH).strip("/"), ""
+            if scope["raw_path"].rstrip(b"/").endswith(verbs):
+                id_, _, verb = id_.rpartition("/")
+            if id_:
+                scope["path"] = f"{_PATH}{quote(id_, safe='')}/{verb}".rstrip("/")
+        await app(scope, receive, send)
+
+    return framed
 
 
 class _Listed:
@@ -66,7 +92,7 @@ async def _listed(house: House, estate: Estate, visit: Visit) -> dict[str, _List
 
 
 def _all(estate: Estate, models: Sequence[Model]) -> dict[str, _Listed]:
-    by_id = {model.id: model for model in models}
+    by_id = {model.id: _as_it_stands(model, estate) for model in models}
     out: dict[str, _Listed] = {}
     for name, entry in estate.config.models.items():
         if "*" in name:
@@ -84,6 +110,13 @@ def _all(estate: Estate, models: Sequence[Model]) -> dict[str, _Listed]:
     for id_, model in by_id.items():
         out.setdefault(id_, _Listed(id_, [model]))
     return out
+
+
+def _as_it_stands(model: Model, estate: Estate) -> Model:
+    backend = estate.backends.get(model.backend)
+    if backend is not None and isinstance(backend, Loads):
+        return msgspec.structs.replace(model, status=backend.standing(model.name)["status"])
+    return model
 
 
 def _targets(routes: Sequence[str | Target]) -> list[str]:
@@ -122,13 +155,13 @@ def routes(house: House) -> list[Any]:
         return {"object": "list", "data": data, "next_cursor": None}
 
     @get(
-        "/v1/models/{model_id:path}",
+        "/v1/models/{model_id:str}",
         opt={"scope": "models:read", "route": "/v1/models/{id}"},
         summary="Get a model",
         description="One model by its id, which may contain slashes.",
     )
     async def get_model(request: Request[Any, Any, Any], model_id: FromPath[str]) -> Response[dict[str, Any]]:
-        id_ = model_id.removeprefix("/")
+        id_ = unquote(model_id)
         visit = visit_of(request)
         listed = await _listed(house, estate_of(request), visit)
         found = listed.get(id_) or next((one for one in listed.values() if one.id.partition("/")[2] == id_), None)

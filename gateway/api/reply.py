@@ -14,7 +14,7 @@ from typing import Protocol
 
 from litestar.types import Receive, Send
 
-from compat.canonical.error import GatewayError, InternalError, Overloaded
+from compat.canonical.error import GatewayError, InternalError, Overloaded, RequestCancelled
 from compat.sse import KEEP_ALIVE
 from gateway.api.door import error_headers
 from gateway.api.shape import mask, unavailable
@@ -100,6 +100,9 @@ class Reply:
             elif id(self._visit) in self._house.expelled:
                 _uncancel(me)
                 await self._fail(Overloaded("The gateway is shutting down.", code="server_shutting_down"))
+            elif self._visit.cancelled:
+                _uncancel(me)
+                await self._fail(RequestCancelled("The request was cancelled."))
             else:
                 raise
         except GatewayError as e:
@@ -155,6 +158,7 @@ class Reply:
         self._visit.code = error.word
         error.request_id = self._visit.told_id
         mask(error, self._visit, self._house.redact)
+        self._visit.said = error.message
         if self._ended:
             return
         if self._started:

@@ -1,7 +1,8 @@
 """What the resources of the native API share: reading a request, and writing lists page by page."""
 
+import asyncio
 import base64
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -9,7 +10,7 @@ from litestar import Request
 
 from compat.body import read, read_fields, whole_number
 from compat.canonical.error import InvalidRequest
-from gateway.api.reading import read_json
+from gateway.api.reading import Disconnected, read_json
 from gateway.auth.principal import Grant
 from gateway.house import Estate
 from gateway.visit import Visit
@@ -48,6 +49,25 @@ async def decoded(request: Asked, decoder: msgspec.json.Decoder[T], *, may_hold_
     body = await read_json(request.scope, request.receive, estate_of(request).config.server.body_limit_bytes)
     read_fields(body or b"{}", credentials=may_hold_credentials)
     return read(body or b"{}", decoder)
+
+
+async def attended(request: Asked, work: Coroutine[Any, Any, T]) -> T:
+    """What the work returns, unless the client leaves, which ends it.  Raises Disconnected."""
+    working, leaving = asyncio.create_task(work), asyncio.create_task(_leaves(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise Disconnected
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _leaves(request: Asked) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def number(request: Asked, name: str, default: int, most: int, *, least: int = 0) -> int:

@@ -203,7 +203,7 @@ async def _prepare(house: House, visit: Visit, asked: Envelope, plan: Plan) -> P
         plan = _pinned(plan, asked, keepers)
     envelope = asked
     if history is not None or known:
-        relayed = any(relays(route.backend, asked) for route in plan.routes)
+        relayed = any(relays(route.backend, asked, route.model) for route in plan.routes)
         envelope = expanded(asked, history, known, relayed=relayed)
     turn = _Exchange(rows, visit, asked, known)
     language = Language(
@@ -244,7 +244,7 @@ async def _references(rows: ResponseRows, tenant: str, ids: list[str]) -> tuple[
 
 def _pinned(plan: Plan, asked: Envelope, keepers: set[str]) -> Plan:
     """The plan with only those routes that know what the request refers to."""
-    routes = tuple(r for r in plan.routes if {r.backend.name} == keepers and relays(r.backend, asked))
+    routes = tuple(r for r in plan.routes if {r.backend.name} == keepers and relays(r.backend, asked, r.model))
     if not routes:
         raise InvalidRequest(
             "The previous response was made by another provider than the one of this model, which keeps it.",

@@ -5,7 +5,7 @@ Who has the scope `inference` sees their own; `admin` sees everybody's.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ from litestar.response import Stream
 from compat.canonical.error import Forbidden, InvalidRequest, Overloaded, TimedOut
 from gateway.api.reading import Disconnected
 from gateway.api.reply import CLIENT_GONE
-from gateway.api.resource import PAGE, PAGE_MAX, Asked, cursor_of, grant_of, number, page, word
+from gateway.api.resource import PAGE, PAGE_MAX, Asked, attended, cursor_of, grant_of, number, page, word
 from gateway.db.query import Unfinished
 from gateway.db.usage import FIRST, GROUPS, UsageRows, Which
 from gateway.house import House
@@ -112,7 +112,7 @@ def routes(house: House) -> list[Any]:
     )
     async def list_usage(request: Asked) -> Response[Any]:
         try:
-            return await _attended(request, answer(request))
+            return await attended(request, answer(request))
         except Disconnected:
             return Response(None, status_code=CLIENT_GONE)
 
@@ -141,25 +141,6 @@ def routes(house: House) -> list[Any]:
         return Response(page([shown(row) for row in rows], limit, following))
 
     return [list_usage]
-
-
-async def _attended(request: Asked, work: Coroutine[Any, Any, T]) -> T:
-    """What the work returns, unless the client leaves, which ends it.  Raises Disconnected."""
-    working, leaving = asyncio.create_task(work), asyncio.create_task(_leaves(request))
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise Disconnected
-        return working.result()
-    finally:
-        working.cancel()
-        leaving.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
-
-
-async def _leaves(request: Asked) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _from(first: list[Told], others: AsyncGenerator[list[Told], None]) -> AsyncGenerator[list[Told], None]:

@@ -186,6 +186,16 @@ quotas = Table(
     Column("updated_at", Float, nullable=False),
 )
 
+memory = Table(
+    "memory",
+    metadata,
+    Column("key", String(300), primary_key=True, doc="of a local model, its file and how it is run"),
+    Column("tenant_id", String(64), nullable=False),
+    Column("owner_id", String(64), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False, doc="the most that its process was ever found to take"),
+    Column("updated_at", Float, nullable=False),
+)
+
 audit = Table(
     "audit",
     metadata,

@@ -6,6 +6,7 @@ by an estimate and settled when its usage is known, so that many at once cannot 
 
 import math
 from collections.abc import Sequence
+from copy import copy
 
 from msgspec import Struct
 
@@ -105,6 +106,13 @@ class State:
         self.account, self.concurrent = account, limit.concurrent
         self.requests = _bucket(self.requests, limit.requests_per_minute, now)
         self.tokens = _bucket(self.tokens, limit.tokens_per_minute, now)
+
+    def tokens_only(self) -> "State":
+        """The account as it binds a part of a request that is in already: the same tokens, and nothing else."""
+        view = copy(self)
+        view.requests = view.concurrent = None
+        view.under_way = 0
+        return view
 
     def lacks(self, now: float) -> float:
         """The share of its minute that is used; 0 when forgetting it changes nothing."""

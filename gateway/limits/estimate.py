@@ -62,6 +62,7 @@ class _Pictures(Struct):
 
 _read_parameters = msgspec.json.Decoder(_Parameters).decode
 _read_pictures = msgspec.json.Decoder(_Pictures).decode
+_read_documents = msgspec.json.Decoder(list[Raw]).decode
 _read_number = msgspec.json.Decoder(float | None).decode
 
 
@@ -80,6 +81,7 @@ def likely(envelope: Envelope) -> float:
     content = _content(envelope)
     text = len(envelope.body) - content.inline_bytes
     pictures = PICTURE_TOKENS * content.pictures + content.files_bytes / 16
+    text += _repeated(envelope)
     return text / BYTES_PER_TOKEN + pictures + _answer(envelope, ANSWER_TOKENS, DRAWN_TOKENS)
 
 
@@ -90,12 +92,21 @@ def most(envelope: Envelope) -> tuple[int, int]:
     asked += PICTURE_MOST * content.pictures + TEMPLATE_TOKENS
     if envelope.dialect == "responses" and _refers(envelope):
         asked = max(asked, KEPT_MOST)
-    return asked, _answer(envelope, ANSWER_MOST, DRAWN_MOST)
+    return asked + _repeated(envelope), _answer(envelope, ANSWER_MOST, DRAWN_MOST)
+
+
+def _repeated(envelope: Envelope) -> int:
+    """Bytes that are read more often than they are sent: a query, with each document that it ranks."""
+    if envelope.dialect != "rerank":
+        return 0
+    return len(bytes(envelope.fields["query"])) * len(_read_documents(envelope.fields["documents"]))
 
 
 def _answer(envelope: Envelope, unsaid: int, drawn: int) -> int:
     fields = envelope.fields
-    if envelope.dialect == "embeddings":
+    if envelope.dialect in ("embeddings", "rerank", "3d"):
+        return 0
+    if envelope.dialect == "native" and bytes(envelope.fields.get("modality", b"")) in (b'"embedding"', b'"3d"'):
         return 0
     choices = 1
     if "n" in fields or "best_of" in fields:
@@ -168,6 +179,8 @@ def _content(envelope: Envelope) -> _Content:
 
 def _looked(envelope: Envelope) -> _Content:
     body, found = envelope.body, _Content()
+    if envelope.dialect == "3d":
+        return _Content(1, _length(envelope.fields["image"])) if "image" in envelope.fields else found
     said = [envelope.fields[name] for name in _SAID if name in envelope.fields]
     try:
         if envelope.dialect == "native":

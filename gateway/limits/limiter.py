@@ -81,13 +81,25 @@ class Limiter:
             if old is not None:
                 self._left.append(old)
 
-    async def enter(self, grant: Grant, plan: Plan, envelope: Envelope, prices: Prices, *, spends: bool = True) -> Pass:
+    async def enter(
+        self,
+        grant: Grant,
+        plan: Plan,
+        envelope: Envelope,
+        prices: Prices,
+        *,
+        spends: bool = True,
+        part: bool = False,
+    ) -> Pass:
         """Let a request in and reserve what it may use, everywhere or nowhere.
 
         spends: it is to be answered; else it is only counted.
+        part: of a request that is in already; it is not counted as another, but has tokens and a price.
         Raises LimitReached, and Forbidden when there is a budget and nobody knows what the model costs.
         """
         bound = self._bound(grant, plan)
+        if part:
+            bound = _as_part(bound)
         anthropic = envelope.dialect == "messages"
         need = 0
         if bound.paying and spends:
@@ -199,6 +211,22 @@ class Limiter:
             counts_tokens=any(account.limit.tokens_per_minute is not None for account in counted),
             paying=tuple(a for a in accounts if a.budget("day") is not None or a.budget("month") is not None),
         )
+
+
+def _as_part(bound: Bound) -> Bound:
+    """What of it binds a part of a request that is in already."""
+    limited = [n for n, account in enumerate(bound.counted) if account.limit.tokens_per_minute is not None]
+    counted = [bound.counted[n] for n in limited]
+    replace = msgspec.structs.replace
+    return Bound(
+        counted=tuple(
+            replace(account, limit=replace(account.limit, requests_per_minute=None, concurrent=None))
+            for account in counted
+        ),
+        states=tuple(bound.states[n].tokens_only() for n in limited),
+        counts_tokens=bound.counts_tokens,
+        paying=bound.paying,
+    )
 
 
 async def _enter(store: Shared, given: Pass, bound: Bound, tokens: float, *, anthropic: bool) -> bool:

@@ -38,6 +38,8 @@ class Asked(Struct, frozen=True, kw_only=True):
     mode: SelectionMode = "auto"
     hurried: bool = False
     """The client set a shorter time limit than the model has."""
+    patient: bool = True
+    """Wait for a local model to load; else another route answers meanwhile, where there is one."""
 
 
 class Answer(Struct, kw_only=True):

@@ -2,6 +2,7 @@
 
 A fresh route comes before one that has failed already, and is asked at once.  A route is asked again
 only for a failure that may pass, never after silence, within the plan's retries and the route's budget.
+A model that loads meanwhile has not failed: it is come back to when no fresh route has answered.
 """
 
 import asyncio
@@ -28,6 +29,10 @@ class Course:
         self._visit = visit
         self._failed: list[tuple[Route, GatewayError]] = []
         """Those that may be asked again, the longest ago first."""
+        self._loading: list[Route] = []
+        """Those whose model was begun to load, to be waited for when no other answers."""
+        self._waits = False
+        """That is where it has come to."""
         self._asked_again = 0
         self._verdict: GatewayError | None = None
         """What is raised in the end."""
@@ -38,6 +43,16 @@ class Course:
     def left(self) -> int:
         """Routes not tried yet."""
         return len(self._fresh)
+
+    @property
+    def hurries(self) -> bool:
+        """The route that was given out last need not be waited for: another may answer, or loads for longer."""
+        return not self._waits and bool(self._fresh or self._loading)
+
+    def loads(self, route: Route) -> None:
+        """Take note of a route that would have to be waited for."""
+        self._visit.trail.append((route.name, "loading"))
+        self._loading.append(route)
 
     def failed(self, route: Route, error: GatewayError) -> None:
         """Take note that a route did not answer.  Raises the error if no other may be asked."""
@@ -62,6 +77,9 @@ class Course:
         if self._fresh and (route := self._next_fresh(now)) is not None:
             self._book.of(route.key).budget.count(now)
             return route
+        if self._loading:
+            self._waits = True
+            return self._loading.pop(0)
         return await self._next_again(now)
 
     def _next_fresh(self, now: float) -> Route | None:
@@ -71,7 +89,7 @@ class Course:
                     self._left_alone(passed_over, now)
                 del self._fresh[n]
                 return route
-        if self._verdict is not None:
+        if self._verdict is not None or self._loading:
             self._skip_rest(now)
             return None
         # None is well: the one whose time comes first is asked all the same, or nobody would answer.

@@ -12,7 +12,7 @@ from typing import TypeGuard
 import msgspec
 
 from backends.base import Backend, Relayed, Relays
-from compat.canonical.error import GatewayError
+from compat.canonical.error import GatewayError, ModelLoading
 from compat.canonical.event import Event
 from compat.canonical.request import Envelope
 from gateway.routing.attempt import Answer, Asked, Attempt, Counted, passed_on, run, told_on, with_share
@@ -44,9 +44,16 @@ class Dispatcher:
             attempt = await self._begin(route, asked, course)
             if attempt is None:
                 continue
+            if not asked.patient and course.hurries:
+                attempt.call = msgspec.structs.replace(attempt.call, patient=False)
             try:
                 answer = await self._attempt(attempt, asked)
             except GatewayError as e:
+                if isinstance(e, ModelLoading) and not attempt.call.patient:
+                    attempt.failed(e)
+                    visit.attempts -= 1
+                    course.loads(route)
+                    continue
                 attempt.failed(e)
                 course.failed(route, e)
                 continue
@@ -101,7 +108,7 @@ class Dispatcher:
     async def _attempt(self, attempt: Attempt, asked: Asked) -> Answer:
         route, call, envelope = attempt.route, attempt.call, asked.envelope
         holds = asked.plan.guard == "buffer" or not envelope.stream
-        if relays(route.backend, envelope):
+        if relays(route.backend, envelope, route.model):
             relayed = await route.backend.relay(envelope, route.model, call)
             return await _held(relayed, attempt, holds)
         request = msgspec.structs.replace(asked.parse(envelope), model=route.model)
@@ -118,10 +125,13 @@ class Dispatcher:
         return Answer(route=route, tally=tally, headers=call.headers, events=told_on(head, events, attempt, tally))
 
 
-def relays(backend: Backend, envelope: Envelope) -> TypeGuard[Relays]:
+def relays(backend: Backend, envelope: Envelope, model: str) -> TypeGuard[Relays]:
     """Whether a request can take the relay lane."""
     # Not isinstance: checking a protocol costs more than all the rest of this file.
-    return envelope.dialect in getattr(backend, "dialects", ())
+    if envelope.dialect not in getattr(backend, "dialects", ()):
+        return False
+    translates = getattr(backend, "translates", None)
+    return translates is None or not translates(envelope, model)
 
 
 async def _held(relayed: Relayed, attempt: Attempt, holds: bool) -> Answer:

@@ -51,7 +51,7 @@ class Gate:
             )
         turn: asyncio.Future[None] = loop.create_future()
         self._waiting.setdefault(call.principal.id, deque()).append(turn)
-        call.wait.queue_position, call.wait.held = ahead, True
+        call.wait.queue_position, call.wait.first_position, call.wait.held = ahead, ahead, True
         began = loop.time()
         try:
             async with asyncio.timeout_at(call.deadline):

@@ -15,7 +15,7 @@ from backends.base import Backend, Price, Timeouts
 from compat.canonical.error import ModelNotFound
 from compat.canonical.model import Modality, Model
 from gateway.registry import Registry
-from gateway.settings import Guard, ModelEntry, Strategy, Target
+from gateway.settings import Guard, ModelEntry, Strategy, Target, WhileLoading
 
 NAME_MAX = 300
 """Characters of a model's name: names are looked for, and kept, in many places."""
@@ -58,12 +58,13 @@ class Plan(Struct, frozen=True, kw_only=True):
     timeouts: Timeouts = Timeouts()
     strategy: Strategy = "order"
     guard: Guard = "off"
+    while_loading: WhileLoading = "wait"
 
 
 class Lists(Protocol):
     """Knows by which backend a bare name is listed."""
 
-    async def find(self, name: str) -> Model | None: ...
+    async def find(self, name: str, modality: Modality = "text") -> Model | None: ...
 
 
 class Router:
@@ -107,7 +108,7 @@ class Router:
                 raise self._unknown(requested)
             route = self._route(backend_name, model)
             return Plan(requested=name, routes=(route,), reason="addressed as BACKEND/MODEL", retries=2)
-        found = await (lists or self._registry).find(name)
+        found = await (lists or self._registry).find(name, modality)
         if found is None:
             raise self._unknown(requested)
         return Plan(
@@ -158,6 +159,7 @@ class Router:
             timeouts=entry.timeouts,
             strategy=entry.strategy,
             guard=entry.stream_guard,
+            while_loading=entry.while_loading,
         )
 
     def _route(self, backend: str, model: str) -> Route:

@@ -27,7 +27,13 @@ CHARACTERS_PER_TOKEN = 6
 NAMES_MAX = 10
 """Of what a caller may use, that a refusal tells."""
 
-_MODALITIES: dict[Dialect, Modality] = {"embeddings": "embedding", "images": "image", "image_edits": "image"}
+_MODALITIES: dict[Dialect, Modality] = {
+    "embeddings": "embedding",
+    "rerank": "rerank",
+    "images": "image",
+    "image_edits": "image",
+    "3d": "3d",
+}
 _PRICES: dict[SelectionMode, frozenset[Price]] = {
     "local_only": frozenset({"local"}),
     "free_only": frozenset({"free", "local"}),
@@ -41,6 +47,9 @@ _pictures = re.compile(rb'"(?:image_url|input_image|images)"|"type"\s*:\s*"image
 
 def modality_of(envelope: Envelope) -> Modality:
     """What a request wants made."""
+    if envelope.dialect == "native" and (said := envelope.fields.get("modality")) is not None:
+        modality: Modality | None = msgspec.json.decode(said)
+        return modality or "text"
     return _MODALITIES.get(envelope.dialect, "text")
 
 
@@ -107,11 +116,14 @@ def _some(names: Sequence[str]) -> str:
 
 def allowed(route: Route, mode: SelectionMode, modality: Modality) -> str | None:
     """Why a route would be left out before any request is looked at; None if it would not."""
-    if reason := _priced_out(route, mode):
-        return reason
-    if route.modality is not None and route.modality != modality:
-        return f"makes {route.modality}, not {modality}"
-    return None
+    return _priced_out(route, mode) or _makes_other(route, modality)
+
+
+def _makes_other(route: Route, modality: Modality) -> str | None:
+    """Some models do what is another's main work as well: those that embed can rank."""
+    if route.modality in (None, modality) or modality in route.capabilities:
+        return None
+    return f"makes {route.modality}, not {modality}"
 
 
 def _priced_out(route: Route, mode: SelectionMode) -> str | None:
@@ -179,8 +191,8 @@ def _wants(envelope: Envelope) -> Callable[[Route], str | None]:
         return tokens > window
 
     def lacks(route: Route) -> str | None:
-        if route.modality is not None and route.modality != modality:
-            return f"makes {route.modality}, not {modality}"
+        if other := _makes_other(route, modality):
+            return other
         if route.capabilities and pictures and "vision" not in route.capabilities:
             return "takes no images"
         if route.capabilities and tools and "tools" not in route.capabilities:

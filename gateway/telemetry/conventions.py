@@ -56,6 +56,7 @@ OPERATIONS: Mapping[str, tuple[str, str | None]] = {
     "/v1/responses": (_CHAT, "text"),
     "/v1/completions": ("text_completion", "text"),
     "/v1/embeddings": (_EMBEDDINGS, None),
+    "/v1/rerank": ("rerank", None),
     "/v1/images/generations": (_CONTENT, _IMAGE),
     "/v1/images/edits": (_CONTENT, _IMAGE),
 }

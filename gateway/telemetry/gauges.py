@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from backends.base import IN_MEMORY, Loads
 from gateway.settings import ModelEntry
 
 if TYPE_CHECKING:
@@ -63,7 +64,9 @@ class Gauges(Collector):
             if isinstance(backend, Pooled):
                 for state, count in backend.standings().items():
                     models.add_metric([name, state], count)
-        yield from (busy, away, waiting, places, models)
+            if isinstance(backend, Loads):
+                waiting.add_metric([name], backend.counts()["waiting"])
+        yield from (busy, away, waiting, places, models, *self._pools())
         left = per_backend("pluggably_quota_remaining", "Left of a provider's quota, of the model with least.", "unit")
         for (name, unit), amount in house.quotas.least().items():
             if name in estate.backends:
@@ -78,6 +81,32 @@ class Gauges(Collector):
             for route in _routes(entry):
                 routes.add_metric([model, route, house.book.state(route)], 1.0)
         yield routes
+
+    def _pools(self) -> Iterator[Metric]:
+        """What local models take, and what became of them.  Their names are files' of this machine: few."""
+        estate = self._house.estate
+        memory = GaugeMetricFamily(
+            "pluggably_local_memory_bytes", "Memory that local models take, or may.", labels=["backend", "which"]
+        )
+        each = GaugeMetricFamily(
+            "pluggably_local_model_memory_bytes", "Memory that a local model takes.", labels=["backend", "model"]
+        )
+        acts = CounterMetricFamily(
+            "pluggably_local_acts", "Loads, evictions and crashes of local models.", labels=["backend", "act"]
+        )
+        for name, backend in estate.backends.items():
+            if not isinstance(backend, Loads):
+                continue
+            counts = backend.counts()
+            memory.add_metric([name, "used"], counts["memory_bytes"])
+            memory.add_metric([name, "limit"], counts["memory_max_bytes"])
+            for act in ("loads", "evictions", "crashes"):
+                acts.add_metric([name, act], counts[act])
+            for model in estate.local.get(name, ()):
+                standing = backend.standing(model)
+                if standing["status"] in IN_MEMORY:
+                    each.add_metric([name, model], standing["memory_bytes"] or 0)
+        yield from (memory, each, acts)
 
 
 def _routes(entry: ModelEntry) -> Iterator[str]:

@@ -66,6 +66,8 @@ class Ledger:
         """Of those queued, how many have left the queue, written or dropped."""
         self.traced: Callable[[Visit], None] | None = None
         """Is told of each visit, while traces are sent somewhere."""
+        self.kept: Callable[[Visit], None] | None = None
+        """Is given each visit when all is done with it."""
         self._over: list[Visit] = []
         self._wanted = asyncio.Event()
 
@@ -90,6 +92,8 @@ class Ledger:
             except Exception:
                 # A defect here must not lose the others' rows.
                 logger().exception("request_unaccounted", request_id=visit.request_id)
+            if self.kept is not None:
+                self.kept(visit)
 
     def _account(self, visit: Visit) -> None:
         if visit.usage is not None and (usage := _believable(visit.usage)) is not visit.usage:

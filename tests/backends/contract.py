@@ -18,7 +18,7 @@ from compat.canonical.error import GatewayError
 from compat.canonical.event import Event, Finished, Metered, Started, fold
 from compat.canonical.message import Message, Text
 from compat.canonical.principal import Principal
-from compat.canonical.request import Sampling, TextRequest
+from compat.canonical.request import MeshRequest, Request, Sampling, TextRequest
 from compat.openai.chat import peek
 from compat.sse import split
 
@@ -30,7 +30,9 @@ class Subject(Struct, kw_only=True):
 
     backend: Backend
     model: str
-    """A model that answers with several pieces of text."""
+    """A model that answers: with several pieces of text, or a picture or a mesh."""
+    asks: Callable[[str], Request] = lambda model: request(model)
+    """What a model is asked for, where that is not text."""
     endless: str | None = None
     """A model whose answer lasts for at least 10 s, in pieces."""
     failing: Sequence[str] = ()
@@ -56,6 +58,10 @@ def request(model: str) -> TextRequest:
     return TextRequest(model=model, messages=(message,), sampling=Sampling(max_tokens=400))
 
 
+def mesh(model: str) -> MeshRequest:
+    return MeshRequest(model=model, prompt="A small table.")
+
+
 def body(model: str, *, stream: bool) -> bytes:
     asked = {"model": model, "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 400}
     return json.dumps(asked | {"stream": stream}).encode()
@@ -63,7 +69,7 @@ def body(model: str, *, stream: bool) -> bytes:
 
 async def events_come_in_order(subject: Subject) -> None:
     for streamed in (True, False):
-        async with aclosing(subject.backend.run(request(subject.model), call(streamed=streamed))) as events:
+        async with aclosing(subject.backend.run(subject.asks(subject.model), call(streamed=streamed))) as events:
             _in_order([event async for event in events])
 
 
@@ -82,22 +88,25 @@ def _in_order(got: list[Event]) -> None:
 
 async def an_answer_is_whole_and_tells_its_model(subject: Subject) -> None:
     for streamed in (True, False):
-        result = await fold(subject.backend.run(request(subject.model), call(110.0, streamed=streamed)))
+        result = await fold(subject.backend.run(subject.asks(subject.model), call(110.0, streamed=streamed)))
         [choice] = result.choices
-        assert [part for part in choice.parts if isinstance(part, Text) and part.text]
+        said = any(part.text for part in choice.parts if isinstance(part, Text))
+        assert said or any(made.media.data for made in result.produced)
         assert result.started.model
         assert result.started.id
 
 
 async def answers_can_be_asked_for_side_by_side(subject: Subject) -> None:
-    results = await asyncio.gather(*(fold(subject.backend.run(request(subject.model), call(110.0))) for _ in range(4)))
-    assert all(result.choices[0].parts for result in results)
+    results = await asyncio.gather(
+        *(fold(subject.backend.run(subject.asks(subject.model), call(110.0))) for _ in range(4))
+    )
+    assert all(result.choices[0].parts or result.produced for result in results)
 
 
 async def closing_the_events_stops_the_work(subject: Subject) -> None:
     if subject.endless is None:
         return
-    events = subject.backend.run(request(subject.endless), call())
+    events = subject.backend.run(subject.asks(subject.endless), call())
     async for event in events:
         if not isinstance(event, Started):
             break
@@ -112,7 +121,7 @@ async def cancelling_whoever_waits_stops_the_work(subject: Subject) -> None:
     heard = asyncio.Event()
 
     async def listen() -> None:
-        async with aclosing(subject.backend.run(request(subject.endless or ""), call())) as events:
+        async with aclosing(subject.backend.run(subject.asks(subject.endless or ""), call())) as events:
             async for _ in events:
                 heard.set()
 
@@ -128,7 +137,7 @@ async def cancelling_whoever_waits_stops_the_work(subject: Subject) -> None:
 async def cancelling_whoever_waits_for_a_whole_answer_stops_the_work(subject: Subject) -> None:
     if subject.endless is None or subject.idle is None:
         return
-    waiting = asyncio.create_task(fold(subject.backend.run(request(subject.endless), call(streamed=False))))
+    waiting = asyncio.create_task(fold(subject.backend.run(subject.asks(subject.endless), call(streamed=False))))
     async with asyncio.timeout(30):
         while subject.idle():
             await asyncio.sleep(0.01)
@@ -140,7 +149,7 @@ async def cancelling_whoever_waits_for_a_whole_answer_stops_the_work(subject: Su
 
 
 async def closing_events_never_begun_does_no_harm(subject: Subject) -> None:
-    await subject.backend.run(request(subject.model), call()).aclose()
+    await subject.backend.run(subject.asks(subject.model), call()).aclose()
     await events_come_in_order(subject)
 
 
@@ -148,7 +157,7 @@ async def trouble_is_a_gateway_error_that_tells_no_secret(subject: Subject) -> N
     for model in subject.failing:
         for streamed in (True, False):
             with pytest.raises(GatewayError) as trouble:
-                await fold(subject.backend.run(request(model), call(streamed=streamed)))
+                await fold(subject.backend.run(subject.asks(model), call(streamed=streamed)))
             for secret in subject.secrets:
                 assert secret not in trouble.value.message, model
             assert trouble.value.message

@@ -45,6 +45,14 @@ async def make(upstream: Provider) -> AsyncIterator[Make]:
         await backend.aclose()
 
 
+async def test_who_reranks_is_known_by_the_preset_or_told(make: Make) -> None:
+    assert "rerank" in make().dialects
+    assert "rerank" not in make(reranks=False).dialects
+    assert "rerank" in make(preset="together", base_url=None).dialects
+    assert "rerank" not in make(preset="groq", base_url=None).dialects
+    assert "rerank" in make(preset="groq", base_url=None, reranks=True).dialects
+
+
 async def test_the_environment_of_the_sdk_reaches_no_provider(
     make: Make, upstream: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""`python -m tests.bench [--quick] [--only gateway,bare] [--overhead]`: the whole comparison in one run."""
+"""`python -m tests.bench [--quick] [--only gateway,bare] [--overhead | --local]`: the whole comparison in one run."""
 
 import argparse
 import json
@@ -13,7 +13,7 @@ from types import FrameType
 
 import msgspec
 
-from tests.bench import measure, overhead, report
+from tests.bench import local, measure, overhead, report
 from tests.bench.contestants import DEFAULT, STARTERS
 from tests.bench.measure import Bench, Figures, Plan
 from tests.bench.process import Process, StartFailed, module
@@ -39,6 +39,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round: chat × 1 and 16, the other lanes × 16")
     parser.add_argument("--overhead", action="store_true", help="only what keys, limits and usage add, in one process")
+    parser.add_argument("--local", action="store_true", help="only what the gateway costs a local model")
     parser.add_argument("--only", type=_names, default=DEFAULT, help=f"of {','.join(STARTERS)}")
     parser.add_argument("--workloads", type=_names, help=f"of {','.join(WORKLOADS)}")
     parser.add_argument("--concurrency", type=lambda s: tuple(map(int, _names(s))), help="such as 1,16,64")
@@ -115,6 +116,9 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="bench-") as name:
             governing = overhead.measure(Path(name) / "governed", turns)
         print(f"{machine}; {time.perf_counter() - begun:.0f} s\n\n{overhead.table(governing).text()}")
+        return 0
+    if options.local:
+        print(f"{local.measure(quick=options.quick).text()}\n\n{machine}; {time.perf_counter() - begun:.0f} s")
         return 0
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)

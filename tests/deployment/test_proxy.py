@@ -11,7 +11,7 @@ from pathlib import Path
 import anthropic
 import httpx2
 import openai
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 
 from tests.deployment.certificates import LOOPBACK, Authority

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.process import ROOT, Gateway
+from tests.backends.scenes import TABLE, describing
+from tests.process import ROOT, Gateway, gateway
+from tests.provider import Provider
 
 EXAMPLES = ROOT / "examples"
 
@@ -21,6 +23,12 @@ SAYS = {
         r'"code":"model_not_found".*\nstatus 404',
         r'"object":"generation"',
     ],
+    "embeddings.py": [
+        r"\AA man is eating food\.\n +0\.[6-9]\d  Someone is having a meal\.",
+        r" -?0\.[01]\d  A plane",
+        r"-- all-minilm-l6-v2, 384 numbers each, [1-9]\d* tokens",
+    ],
+    "image.py": [r"\Apreview 1: [1-9]\d* characters\npreview 2: ", r"-- picture\.png: a red circle"],
     "keys_and_usage.py": [
         r"\Akey_[0-9a-f]{32} may ask for auto until 20\d\d-",
         r"-- local/smollm2-135m-instruct: [1-9]\d* requests, [1-9]\d* tokens, \$0\.000000",
@@ -31,6 +39,11 @@ SAYS = {
         r"Review\(sentiment='(positive|mixed|negative)', stars=[1-5], recommends=(True|False)\)"
     ],
     "langchain_tools.py": [r"answer: \s*\S"],
+    "mesh.py": [
+        r"\Aa red chair: chair\.glb \(\d+ bytes\) and its poster chair\.png",
+        r"-- \d+ vertices, \d+ triangles, closed\n-- 0\.4\d x 0\.90 x 0\.4\d m",
+        r"-- by local/tiny-3d",
+    ],
     "native_generate.py": [r"\A\s*\S", r"-- local/smollm2-135m-instruct, configured as 'auto'", r"[1-9]\d* tokens"],
     "native_stream.py": [r"-- local/smollm2-135m-instruct answers\n\s*\S", r"-- (stop|length), [1-9]\d* tokens"],
     "node/openai.mjs": [r"\A\s*\S", r"-- smollm2-135m-instruct, [1-9]\d* tokens\n\s*\S"],
@@ -38,24 +51,35 @@ SAYS = {
     "openai_stream.py": [r"\A\s*\S", r"-- [1-9]\d* tokens in, [1-9]\d* out"],
     "openai_sync.py": [r"\A\s*\S", r"-- smollm2-135m-instruct, [1-9]\d* tokens"],
     "openai_tools.py": [r"answer: \s*\S"],
+    "rerank.py": [
+        r"\A +0\.[6-9]\d  Paris has been the capital",
+        r"-- local/all-minilm-l6-v2, by embedding-similarity",
+    ],
+    "scene.py": [r"\ANo model here builds scenes\.", r"kind: scene"],
 }
 """What each example prints, in this order, when the embedded model answers."""
+WRITES = {
+    "image.py": ("a red circle on a white background", "picture.png"),
+    "mesh.py": ("a red chair", "chair.glb"),
+}
+"""What those are given that write a file; it lands in the test's own folder."""
 
 
 def files() -> set[str]:
     programs = (path for ending in ("py", "sh", "mjs") for path in EXAMPLES.rglob(f"*.{ending}"))
-    return {str(path.relative_to(EXAMPLES)) for path in programs if "node_modules" not in path.parts}
+    return {str(path.relative_to(EXAMPLES)) for path in programs if not {"node_modules", "training"} & {*path.parts}}
 
 
-def run(example: str, url: str) -> str:
+def run(example: str, url: str, *arguments: str, folder: Path | None = None) -> str:
     """What an example prints; it must end well and without complaints."""
     program = {".py": [sys.executable, "-W", "error"], ".sh": ["bash"], ".mjs": ["node"]}[Path(example).suffix]
     done = subprocess.run(
-        [*program, str(EXAMPLES / example)],
+        [*program, str(EXAMPLES / example), *arguments],
         env={**os.environ, "PLUGGABLY_URL": url, "PYTHONIOENCODING": "utf-8"},
         capture_output=True,
         encoding="utf-8",
         timeout=60,
+        cwd=folder,
     )
     assert done.returncode == 0, f"{example} failed:\n{done.stdout}\n{done.stderr}"
     assert done.stderr == ""
@@ -78,11 +102,13 @@ def node_modules() -> None:
 
 @pytest.mark.parametrize("example", sorted(SAYS))
 def test_an_example_runs_against_the_embedded_model(
-    example: str, local_gateway: Gateway, request: pytest.FixtureRequest
+    example: str, local_gateway: Gateway, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     if example.endswith(".mjs"):
         request.getfixturevalue("node_modules")
-    said = run(example, local_gateway.url)
+    writes = WRITES.get(example)
+    said = run(example, local_gateway.url, *(writes or ()), folder=tmp_path if writes else None)
+    assert writes is None or (tmp_path / writes[-1]).stat().st_size > 1000
     for pattern in SAYS[example]:
         found = re.search(pattern, said)
         assert found, f"{example} did not print {pattern!r} where it should:\n{said}"
@@ -99,6 +125,15 @@ def test_the_langchain_tools_example_calls_a_tool_when_the_model_does(tool_gatew
     said = run("langchain_tools.py", tool_gateway.url)
     assert "called add({'a': 19, 'b': 23}) -> 42" in said
     assert "answer: The tool says: 42" in said
+
+
+def test_the_scene_example_writes_a_mesh(upstream: Provider, tmp_path: Path) -> None:
+    upstream.scripts["artist"] = describing(TABLE)
+    backends = {"up": {"kind": "openai", "base_url": upstream.url}, "scene": {"kind": "scene", "model": "up/artist"}}
+    with gateway(tmp_path, {"backends": backends, "models": {}}) as running:
+        said = run("scene.py", running.url, "a table", str(tmp_path / "table.glb"))
+    assert re.match(r"a table: \d+ triangles, 1\.20 x 0\.74 x 0\.70 m, watertight: True\n-- built from solids", said)
+    assert (tmp_path / "table.glb").read_bytes().startswith(b"glTF")
 
 
 def test_every_example_is_run() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import httpx2
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 
 from tests.faults.cases import Expected, Outcome, Said, ask, backend, question, said

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 
 from tests.faults.cases import Case, Expected, Outcome, ask_all, cases, chosen, code_for, config, is_beginning, said

@@ -82,6 +82,9 @@ SEEDS: dict[bytes, list[Any]] = {
         tree({"model": "m", "input": ["a", "b"], "encoding_format": "base64", "dimensions": 4, "user": "u"}),
         tree({"model": "m", "input": [[1, 2], [3]], "encoding_format": "float"}),
     ],
+    b"/v1/rerank": [
+        tree({"model": "m", "query": "q", "documents": ["a", {"text": "b"}], "top_n": 1, "return_documents": True}),
+    ],
     b"/v1/responses": [
         tree(json.loads(openai("responses_request.json"))),
         tree({"model": "m", "input": "Hello.", "store": True, "previous_response_id": "resp_0"}),

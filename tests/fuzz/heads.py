@@ -7,8 +7,8 @@ from tests.fuzz.bodies import MODELS
 from tests.gateway.conftest import APP_KEY
 
 TARGETS = (
-    b"/v1/chat/completions", b"/v1/completions", b"/v1/embeddings", b"/v1/responses", b"/v1/images/generations",
-    b"/v1/images/edits", b"/v1/messages", b"/v1/messages/count_tokens", b"/v1/generate", b"/v1/models",
+    b"/v1/chat/completions", b"/v1/completions", b"/v1/embeddings", b"/v1/rerank", b"/v1/responses",
+    b"/v1/images/generations", b"/v1/images/edits", b"/v1/messages", b"/v1/messages/count_tokens", b"/v1/generate", b"/v1/models",
     b"/v1/models/fake/fake",
     b"/v1/models/fake%2Ffake", b"/v1/responses/resp_0", b"/v1/responses/resp_0/input_items",
     b"/v1/responses/resp_0/cancel",
@@ -16,7 +16,7 @@ TARGETS = (
     b"/docs/assets/swagger-ui.css",
     b"/docs/assets/..%2f..%2fdoor.py", b"/", b"/v1", b"/v1/", b"/favicon.ico",
 )  # fmt: skip
-GENERATING = TARGETS[:9]
+GENERATING = TARGETS[:10]
 METHODS = (
     b"GET", b"POST", b"PUT", b"DELETE", b"PATCH", b"HEAD", b"OPTIONS", b"TRACE", b"PROPFIND", b"LOCK", b"SEARCH",
     b"CONNECT",

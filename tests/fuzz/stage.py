@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 from msgspec import structs
 
 from tests import wire
@@ -37,6 +37,7 @@ POOLED = 6
 _WHOLE = {"completions": "completions.json", "generations": "images.json", "edits": "images.json"}
 _STREAMED = {"completions": "completions.sse", "generations": "images.sse", "edits": "image_edits.sse"}
 _VECTORS = b'{"object":"list","data":[{"object":"embedding","index":0,"embedding":[0.1,0.2]}],"model":"m","usage":%s}'
+_SCORES = b'{"model":"m","results":[{"index":0,"relevance_score":0.5}],"usage":%s}'
 _COUNTS = b'{"prompt_tokens":2,"total_tokens":2}'
 
 
@@ -64,6 +65,8 @@ async def supply(provider: Provider, exchange: Exchange) -> None:
         await SCRIPTS["answer"](exchange)
     elif path == "embeddings":
         exchange.answer(_VECTORS % _COUNTS)
+    elif path == "rerank":
+        exchange.answer(_SCORES % _COUNTS)
     elif path.startswith("responses"):
         await _sent(exchange, "responses_provider.json", "responses_provider.sse", streams)
     elif last in _WHOLE:

@@ -33,7 +33,10 @@ def test_the_defaults_need_no_file_and_no_environment() -> None:
     config = load(None, {"HOME": "/nonexistent"})
     assert (config.server.host, config.server.port, config.auth.mode) == ("127.0.0.1", 8080, "local")
     assert list(config.backends) == ["local"]
-    assert config.models["auto"].routes == ("local/smollm2-135m-instruct",)
+    auto = config.models["auto"].routes
+    assert isinstance(auto, dict)
+    assert auto["text"] == ("local/smollm2-135m-instruct",)
+    assert auto["embedding"] == auto["rerank"] == ("local/all-minilm-l6-v2",)
 
 
 def test_the_example_shows_the_defaults_and_connects() -> None:

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from backends import KINDS, settings_of
 from backends.base import Timeouts
+from backends.local.settings import ModelSettings
 from gateway import config, settings
 from gateway.routing.breaker import Rule
 
@@ -23,7 +24,7 @@ def _tree() -> dict[str, Any]:
 
 def test_the_example_configuration_loads_as_it_is() -> None:
     loaded = config.load(EXAMPLE, {})
-    assert set(loaded.backends) == {"local", "openai", "box2", "claude", "fake", "hf"}
+    assert set(loaded.backends) == {"local", "openai", "box2", "claude", "fake", "hf", "meshy", "scene"}
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,7 @@ def test_the_example_configuration_loads_as_it_is() -> None:
         ("telemetry", settings.Telemetry),
         ("models.smart", settings.ModelEntry),
         ("models.smart.timeouts", Timeouts),
+        ("backends.local.models.qwen3-8b", ModelSettings),
     ],
 )
 def test_the_example_names_every_key_of_every_section(path: str, struct: type[Struct]) -> None:
@@ -76,7 +78,7 @@ def test_the_defaults_shown_in_the_example_are_the_defaults() -> None:
         shown = msgspec.convert(tree[section], struct)
         assert shown == struct()
     shown = settings_of(
-        "local", {k: v for k, v in tree["backends"]["local"].items() if k not in ("kind", "model_dirs")}
+        "local", {k: v for k, v in tree["backends"]["local"].items() if k not in ("kind", "model_dirs", "models")}
     )
     assert shown == settings_of("local", {})
     assert msgspec.convert(tree["models"]["smart"]["timeouts"], Timeouts) == Timeouts()

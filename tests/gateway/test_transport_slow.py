@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 
 import httpx2
-import psutil  # type: ignore[import-untyped,unused-ignore]
+import psutil
 import pytest
 
 from tests import wire

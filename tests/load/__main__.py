@@ -1,4 +1,4 @@
-"""`python -m tests.load [load|soak] [--quick] [--minutes M]`: plays the scenes, prints what they found."""
+"""`python -m tests.load [load|soak|pool] [--quick] [--minutes M]`: plays the scenes, prints what they found."""
 
 import argparse
 import os
@@ -13,6 +13,7 @@ from types import FrameType
 import msgspec
 
 from tests.load.plan import FULL, QUICK
+from tests.load.pool import pool
 from tests.load.result import Progress, Result, markdown, text
 from tests.load.scenes import play, scenes
 from tests.load.stage import provider, raise_file_limit, stage
@@ -20,13 +21,13 @@ from tests.load.stage import provider, raise_file_limit, stage
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.load", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("load", "soak", "all"), default="all")
+    parser.add_argument("what", nargs="?", choices=("load", "soak", "pool", "all"), default="all")
     parser.add_argument("--quick", action="store_true", help="the sizes of `make test`")
     parser.add_argument("--minutes", type=float, help="of the soak")
     parser.add_argument("--only", type=lambda s: s.split(","), default=[], help="scenes, by name")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table")
     options = parser.parse_args()
-    known = scenes(options.what, QUICK if options.quick else FULL)
+    known = {} if options.what == "pool" else scenes(options.what, QUICK if options.quick else FULL)
     if strange := [name for name in options.only if name not in known]:
         parser.error(f"unknown: {', '.join(strange)}; known are {', '.join(known)}")
     return options
@@ -44,6 +45,11 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _stop)
     raise_file_limit()
     say, results, begun = Progress(), list[Result](), time.monotonic()
+    if options.what == "pool":
+        with tempfile.TemporaryDirectory(prefix="load-") as name:
+            results.append(pool(Path(name), 60 if options.quick else 2000, say))
+        print(text(results))
+        return int(any(result.missed for result in results))
     with tempfile.TemporaryDirectory(prefix="load-") as name, provider(Path(name)) as port:
         for n, (scene, act) in enumerate(scenes(options.what, size).items()):
             if options.only and scene not in options.only:

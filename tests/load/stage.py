@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import psutil  # type: ignore[import-untyped,unused-ignore]
+import psutil
 from msgspec import Struct
 
 from tests.bench.process import Process, module

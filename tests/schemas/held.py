@@ -14,7 +14,7 @@ Json = dict[str, Any]
 BEYOND = {
     "the gateway's own": {
         "reasoning_content", "thinking_blocks", "next_cursor", "backend", "capabilities", "context_length",
-        "modality", "logprobs[].bytes", "quantization", "routes", "size_bytes", "source", "status",
+        "license", "modality", "logprobs[].bytes", "quantization", "routes", "size_bytes", "source", "status",
     },
     "llama.cpp's": {"timings", "logprobs.content[].id", "top_logprobs[].id"},
     "the stand-ins', which must pass": {

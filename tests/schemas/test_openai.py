@@ -121,6 +121,18 @@ def test_edited_images(openai: Held) -> None:
     assert [event["type"] for event in events][-1] == "image_edit.completed"
 
 
+def test_images_of_a_local_model(local_openai: Held) -> None:
+    asked: Json = {"model": "auto", "prompt": "a red circle", "size": "1024x1024", "steps": 3}
+    whole = local_openai.whole("/images/generations", json=asked | {"n": 2})
+    assert len(whole["data"]) == 2
+    events = local_openai.stream("/images/generations", json=asked | {"stream": True, "partial_images": 2})
+    assert [event["type"].partition(".")[2] for event in events] == ["partial_image", "partial_image", "completed"]
+    url = "data:image/png;base64," + whole["data"][0]["b64_json"]
+    asked |= {"images": [{"image_url": url}], "stream": True, "partial_images": 1}
+    events = local_openai.stream("/images/edits", json=asked)
+    assert [event["type"] for event in events] == ["image_edit.partial_image", "image_edit.completed"]
+
+
 def test_models(openai: Held, local_openai: Held) -> None:
     for held, id_ in ((openai, "auto"), (openai, "claude/claude-opus-4-6"), (local_openai, "auto")):
         listed = held.whole("/models", "get")["data"]

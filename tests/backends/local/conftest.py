@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from backends.base import Ports
 from backends.local import LocalBackend, Settings, connect
@@ -50,3 +51,17 @@ async def start(engine: Engine) -> AsyncIterator[Start]:
 @pytest.fixture
 async def backend(start: Start) -> LocalBackend:
     return start()
+
+
+together = pytest.mark.asyncio(loop_scope="module")
+"""For tests with `shared`: they run in its loop."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(engine: Engine) -> AsyncIterator[LocalBackend]:
+    """One backend for all tests of a module, which run in one loop: for those that leave it as they found it."""
+    local = smollm()
+    settings = Settings(engine=engine.name, threads=1, n_batch=64, context_max=2048, slots=2)  # type: ignore[arg-type]
+    backend = connect("local", settings, Ports(catalogue=lambda: {local.name: local}))
+    yield backend
+    await backend.aclose()

@@ -7,7 +7,7 @@ import pytest
 
 from backends.base import Ports
 from backends.local import Settings, connect
-from backends.local.engine import Setting, choose
+from backends.local.engine import Setting, choose, lacking
 
 
 def installed(*names: str) -> dict[str, Any]:
@@ -54,6 +54,13 @@ def test_a_wrong_path_of_the_native_server_is_reported_though_another_engine_is_
 def test_the_server_part_of_llama_cpp_python_must_be_there_too() -> None:
     with pytest.raises(ValueError, match="llama-cpp-python"):
         choose("llama_cpp_python", **installed("llama_cpp"))
+
+
+def test_what_draws_says_what_it_lacks() -> None:
+    everything = {"torch", "diffusers", "transformers", "accelerate"}
+    assert lacking("diffusers", has_module=everything.__contains__) is None
+    assert lacking("diffusers", has_module=(everything - {"torch"}).__contains__) == "pip install 'pluggably[image]'"
+    assert lacking("onnx", has_module=set().__contains__) is None
 
 
 def test_connecting_imports_no_engine() -> None:

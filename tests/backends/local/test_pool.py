@@ -7,15 +7,26 @@ from typing import Any
 
 import pytest
 
-from backends.base import Call
+from backends.base import Call, Local
 from backends.local.engine import Engine
+from backends.local.planning import Plan
 from backends.local.pool import Pool
 from backends.local.seat import Lease
-from backends.local.worker import Failed, TextSpec, Worker
-from compat.canonical.error import ModelLoading, ModelNotFound, Overloaded, QueueFull, TimedOut, WorkerCrashed
+from backends.local.worker import Failed, Spec, TextSpec, Worker
+from compat.canonical.error import (
+    Conflict,
+    InsufficientMemory,
+    ModelLoading,
+    ModelNotFound,
+    Overloaded,
+    QueueFull,
+    TimedOut,
+    WorkerCrashed,
+)
+from compat.canonical.principal import Principal
 from tests.backends.local.bench import call, smollm
 
-ENGINE = Engine(name="xllamacpp", parallel=True, health_path="/health", counts_usage=True)
+ENGINE = Engine(name="xllamacpp", parallel=True, health_path="/health", pulse_path="/slots", counts_usage=True)
 MODELS = {name: smollm(name) for name in "abc"}
 
 
@@ -26,16 +37,17 @@ async def never_asked(url: str, key: str) -> bool:
 class Pretended(Worker):
     """Loads when it is let, fails when it is told to, dies when it is killed."""
 
-    def __init__(self, model: str, slots: int) -> None:
-        spec = TextSpec(
-            engine="xllamacpp", path="", alias=model, context=512, slots=slots, threads=1, n_batch=64, embedding=False,
-            binary=None,
-        )  # fmt: skip
+    def __init__(self, spec: Spec) -> None:
         super().__init__(spec, ENGINE, never_asked)
         self.may_load = asyncio.Event()
         self.loading_fails: Failed | None = None
         self.died: asyncio.Future[Failed] = asyncio.get_running_loop().create_future()
         self.stopped = False
+        self.asked = self.hangs = False
+
+    async def responds(self, within_s: float = 5.0) -> bool:
+        self.asked = True
+        return not self.hangs
 
     @property
     def alive(self) -> bool:
@@ -44,7 +56,7 @@ class Pretended(Worker):
     async def start(self) -> None:
         await self.may_load.wait()
         if self.loading_fails is not None:
-            raise self.loading_fails
+            raise Failed(self.loading_fails.reason, out_of_memory=self.loading_fails.out_of_memory)
 
     async def gone(self) -> Failed:
         return await asyncio.shield(self.died)
@@ -52,25 +64,60 @@ class Pretended(Worker):
     async def stop(self) -> None:
         await asyncio.sleep(0.02)
         self.stopped = True
+        if not self.died.done():
+            self.died.set_result(Failed("It was stopped."))
 
 
 class House:
     """A pool, and every worker it ever built."""
 
-    def __init__(self, *, slots: int = 1, max_loaded: int = 1, queue_max: int = 8, idle_unload_s: float = 600) -> None:
+    def __init__(
+        self,
+        *,
+        slots: int = 1,
+        max_loaded: int = 1,
+        queue_max: int = 8,
+        idle_unload_s: float = 600,
+        hang_s: float = 60,
+        memory_max: int = 100,
+        pinned: str = "",
+        needs: tuple[int, ...] = (10,),
+    ) -> None:
         self.built: list[Pretended] = []
         self.asking: list[Held] = []
         """Kept: a lease that nobody refers to any more is given back by the interpreter."""
         self.slots = slots
+        self.needs = needs
+        """On each rung of the ladder."""
+        self.fails_until = 99
+        """So many workers fail with `failure`."""
         self.loads_at_once = True
         self.failure: Failed | None = None
         self.pool = Pool(
-            lambda: MODELS, self.build, max_loaded=max_loaded, queue_max=queue_max, idle_unload_s=idle_unload_s
+            lambda: MODELS,
+            self.plan,
+            self.build,
+            max_loaded=max_loaded,
+            memory_max=memory_max,
+            queue_max=queue_max,
+            idle_unload_s=lambda model: idle_unload_s,
+            pinned=frozenset(pinned),
+            hang_s=hang_s,
+            available=lambda: 1 << 40,
         )
 
-    async def build(self, local: object) -> Worker:
-        worker = Pretended(getattr(local, "name", ""), self.slots)
-        worker.loading_fails = self.failure
+    def plan(self, local: Local, rung: int) -> Plan | None:
+        if rung >= len(self.needs):
+            return None
+        spec = TextSpec(
+            engine="xllamacpp", path="", alias=local.name, context=512, slots=self.slots, threads=1, n_batch=64
+        )
+        step = f"rung {rung}" if rung else None
+        return Plan(spec=spec, need_bytes=self.needs[rung], measured=False, key=local.name, step=step)
+
+    async def build(self, local: Local, plan: Plan) -> Worker:
+        worker = Pretended(plan.spec)
+        worker.loading_fails = self.failure if len(self.built) < self.fails_until else None
         if self.loads_at_once:
             worker.may_load.set()
         self.built.append(worker)
@@ -117,6 +164,12 @@ async def house() -> AsyncIterator[Callable[..., House]]:
     for each in houses:
         await each.pool.aclose()
         assert all(worker.stopped for worker in each.built)
+
+
+def by(caller: str) -> Call:
+    asked = call(5)
+    asked.principal = Principal(id=caller)
+    return asked
 
 
 async def settled() -> None:
@@ -304,3 +357,143 @@ async def test_many_who_come_and_leave_at_random_wedge_nothing(house: Callable[.
     assert served >= 80
     for model in "abc":
         await here.wait_for(model).leave()
+
+
+async def test_a_model_is_loaded_and_unloaded_by_order(house: Callable[..., House]) -> None:
+    here = house()
+    await here.pool.load("a", call(5))
+    assert here.pool.standing("a") | {"status": "ready", "running": 0, "memory_bytes": 10} == here.pool.standing("a")
+    held = here.wait_for("a")
+    await held.granted()
+    assert here.pool.standing("a")["status"] == "busy"
+    going = asyncio.create_task(here.pool.unload("a"))
+    behind = here.wait_for("a")
+    await settled()
+    assert here.pool.standing("a")["status"] == "draining"
+    assert not going.done(), "a request runs"
+    assert behind.waiting
+    await held.leave()
+    await going
+    assert here.built[0].stopped
+    await behind.granted()
+    assert here.models_built() == "aa"
+
+
+async def test_a_pinned_model_is_unloaded_by_force_only(house: Callable[..., House]) -> None:
+    here = house(pinned="b", max_loaded=1)
+    here.pool.warm()
+    await here.pool.load("b", call(5))
+    with pytest.raises(Conflict, match="pinned"):
+        await here.pool.unload("b")
+    with pytest.raises(InsufficientMemory, match="max_loaded"):
+        await here.wait_for("a").granted()
+    await here.pool.unload("b", force=True)
+    await here.wait_for("a").granted()
+
+
+async def test_a_model_that_never_fits_is_refused_with_the_figures_and_the_cure(house: Callable[..., House]) -> None:
+    here = house(needs=(200 << 20, 150 << 20), memory_max=100 << 20)
+    with pytest.raises(InsufficientMemory, match=r"150 MiB.*100 MiB.*memory_max") as caught:
+        await here.wait_for("a").granted()
+    assert (caught.value.status, caught.value.code) == (503, "insufficient_memory")
+    assert not here.built
+
+
+async def test_one_that_fits_when_run_more_modestly_is_run_so(house: Callable[..., House]) -> None:
+    here = house(needs=(200, 150, 90), memory_max=100)
+    await here.wait_for("a").granted()
+    assert here.pool.standing("a")["steps"] == ["rung 1", "rung 2"]
+    assert here.pool.standing("a")["memory_bytes"] == 90
+
+
+async def test_a_load_that_runs_out_of_memory_is_tried_again_a_rung_lower_at_once(house: Callable[..., House]) -> None:
+    here = house(needs=(30, 20, 10))
+    here.failure = Failed("There was not enough.", out_of_memory=True)
+    here.fails_until = 2
+    held = here.wait_for("a")
+    await held.granted()
+    assert here.models_built() == "aaa"
+    assert here.pool.standing("a")["steps"] == ["rung 1", "rung 2"]
+    here.fails_until = 99
+    await held.leave()
+    with pytest.raises(WorkerCrashed, match="not enough"):
+        await here.wait_for("b").granted()
+    assert here.pool.standing("b")["failure"]["reason"] == "There was not enough."
+
+
+async def test_who_will_not_wait_for_a_load_is_sent_on_and_the_load_goes_on(house: Callable[..., House]) -> None:
+    here = house()
+    hurried = call(5)
+    hurried.patient = False
+    with pytest.raises(ModelLoading) as caught:
+        await here.wait_for("a", hurried).granted()
+    assert caught.value.retry_after_s
+    while here.pool.status("a") != "ready":
+        await asyncio.sleep(0)
+    again = call(5)
+    again.patient = False
+    await here.wait_for("a", again).granted()
+
+
+async def test_a_worker_that_hangs_is_ended_and_one_that_is_slow_is_not(house: Callable[..., House]) -> None:
+    here = house(hang_s=0.05)
+    await (served := here.wait_for("a")).granted()
+    await served.leave()
+    lease = await here.wait_for("a").granted()
+    await asyncio.sleep(0.2)
+    assert here.built[0].asked
+    assert here.pool.status("a") == "ready"
+    here.built[0].hangs = True
+    while (death := lease.verdict) is None:
+        await asyncio.sleep(0.01)
+    assert "stopped responding" in death.reason
+    waiting = here.wait_for("a")
+    await waiting.granted()
+    assert here.models_built() == "aa"
+
+
+async def test_a_worker_is_dismissed_by_its_only_user_and_by_no_other(house: Callable[..., House]) -> None:
+    here = house(slots=2)
+    first, second = here.wait_for("a"), here.wait_for("a")
+    leases = await first.granted(), await second.granted()
+    leases[0].dismiss()
+    await settled()
+    assert here.pool.status("a") == "ready"
+    await first.leave()
+    leases[1].dismiss()
+    await second.leave()
+    while not here.built[0].stopped:
+        await asyncio.sleep(0)
+    assert here.pool.standing("a")["failure"] is None
+    await here.wait_for("a").granted()
+
+
+async def test_a_flood_of_one_caller_does_not_stand_before_another(house: Callable[..., House]) -> None:
+    here = house(queue_max=4)
+    first = here.wait_for("a", by("flood"))
+    await first.granted()
+    flood = [here.wait_for("a", by("flood")) for _ in range(4)]
+    await settled()
+    other = here.wait_for("a", by("other"))
+    await settled()
+    with pytest.raises(QueueFull):
+        await flood[-1].granted()
+    assert [held.call.wait.queue_position for held in (*flood[:3], other)] == [0, 2, 3, 1]
+    await first.leave()
+    await flood[0].granted()
+    await flood[0].leave()
+    await other.granted()
+
+
+async def test_how_long_waiting_takes_is_told_once_it_is_known(house: Callable[..., House]) -> None:
+    here = house()
+    first, second = here.wait_for("a"), here.wait_for("a")
+    await first.granted()
+    await settled()
+    assert second.call.wait.eta_s is None
+    await asyncio.sleep(0.1)
+    await first.leave()
+    await second.granted()
+    third = here.wait_for("a")
+    await settled()
+    assert 0.05 < (third.call.wait.eta_s or 0) < 5

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-import psutil  # type: ignore[import-untyped]
+import aiohttp
+import psutil
 import pytest
+from msgspec.structs import replace
 
 from backends.base import Ports
 from backends.local import LocalBackend, Settings, connect
@@ -17,9 +20,10 @@ from backends.local.engine import Engine, choose
 from backends.local.worker import Failed, TextSpec, Worker, environment
 from compat.canonical.error import ModelLoading, WorkerCrashed
 from compat.canonical.model import Model
-from tests.backends.local.bench import ask, call, model_path, smollm
+from tests.backends.local.bench import answering, ask, call, data, model_path, smollm
 from tests.backends.local.conftest import Start
 
+LLAMA_SERVER = Engine(name="llama_server", parallel=True, health_path="/health", pulse_path="/slots", counts_usage=True)
 PARENT = """
 import asyncio, sys
 from backends.base import Ports
@@ -84,6 +88,74 @@ async def test_the_next_request_is_served_after_a_worker_was_killed(backend: Loc
         assert (await ask(lease, tokens=1))[1]
 
 
+async def served(backend: LocalBackend) -> bool:
+    """Ask until the model has rested from its failure."""
+    while True:
+        try:
+            async with backend.pool.lease("smol", call()) as lease:
+                return (await ask(lease, tokens=1))[1]
+        except ModelLoading as e:
+            await asyncio.sleep(e.retry_after_s or 0)
+
+
+@pytest.mark.parametrize("phase", ["spawning", "loading", "streaming"])
+async def test_whenever_a_worker_is_killed_the_next_request_is_served(phase: str) -> None:
+    backend = connect("local", Settings(threads=1, context_max=2048), Ports(catalogue=lambda: {"smol": smollm()}))
+    began = asyncio.Event()
+
+    async def use() -> None:
+        async with backend.pool.lease("smol", call()) as lease, answering(lease, tokens=1500) as response:
+            async for _ in data(response):
+                began.set()
+
+    using = asyncio.create_task(use())
+    if phase == "streaming":
+        await began.wait()
+        processes, worker = family(pid_of(backend)), backend.pool.workers()["smol"]
+    else:
+        processes, worker = await child(phase), None
+    processes[0].kill()
+    with pytest.raises((WorkerCrashed, aiohttp.ClientError)):
+        await using
+    if worker is not None:
+        await worker.gone()
+    assert await dead(processes)
+    assert await served(backend)
+    assert backend.standing("smol")["steps"] == []
+    await backend.aclose()
+    assert not psutil.Process().children(recursive=True)
+
+
+async def child(phase: str) -> list[psutil.Process]:
+    """The process of a worker that is being spawned, or is loading its model."""
+    found: list[psutil.Process] = []
+    while not found:
+        await asyncio.sleep(0)
+        found = psutil.Process().children()
+    while phase == "loading" and not any("xllamacpp" in mapped.path for mapped in found[0].memory_maps()):
+        await asyncio.sleep(0.005)
+    return found
+
+
+async def test_nothing_remains_of_a_worker_that_ignores_sigterm_and_forks(tmp_path: Path) -> None:
+    stubborn = tmp_path / "llama-server"
+    stubborn.write_text(
+        "#!/bin/sh\ntrap '' TERM\n(trap '' TERM; sleep 60) &\n(setsid sleep 60 &)\n"
+        "echo listening on http://127.0.0.1:1\nwait\nsleep 60\n"
+    )
+    stubborn.chmod(0o700)
+    engine = replace(LLAMA_SERVER, binary=str(stubborn))
+    worker = a_worker(engine, str(model_path()), healthy=True, grace_s=0.3)
+    await worker.start()
+    assert worker.pid is not None
+    processes = family(worker.pid)
+    assert len(processes) >= 4
+    began = asyncio.get_running_loop().time()
+    await worker.stop()
+    assert await dead(processes)
+    assert asyncio.get_running_loop().time() - began < 5
+
+
 @pytest.mark.parametrize("phase", ["loading", "streaming"])
 async def test_no_child_survives_a_killed_parent(engine: Engine, phase: str) -> None:
     parent = subprocess.Popen(  # noqa: ASYNC220
@@ -130,7 +202,8 @@ async def test_a_file_that_cannot_be_loaded_is_reported_without_its_path_and_the
     broken.write_bytes(content)
     local = smollm()
     local = type(local)(name="smol", path=str(broken), model=Model(name="smol", backend="local"))
-    backend = connect("local", Settings(engine=engine.name, threads=1), Ports(catalogue=lambda: {"smol": local}))
+    settings: dict[str, Any] = {"engine": engine.name, "threads": 1}
+    backend = connect("local", Settings(**settings), Ports(catalogue=lambda: {"smol": local}))
     try:
         with pytest.raises(WorkerCrashed, match="incomplete") as caught:
             async with backend.pool.lease("smol", call()):
@@ -146,7 +219,7 @@ async def test_a_file_that_cannot_be_loaded_is_reported_without_its_path_and_the
         await backend.aclose()
 
 
-def a_worker(engine: Engine, path: str, *, healthy: bool, stall_s: float = 30) -> Worker:
+def a_worker(engine: Engine, path: str, *, healthy: bool, stall_s: float = 30, grace_s: float = 5) -> Worker:
     async def probe(url: str, key: str) -> bool:
         return healthy
 
@@ -154,7 +227,7 @@ def a_worker(engine: Engine, path: str, *, healthy: bool, stall_s: float = 30) -
         engine=engine.name, path=path, alias="smol", context=512, slots=1, threads=1, n_batch=64, embedding=False,
         binary=engine.binary,
     )  # fmt: skip
-    return Worker(spec, engine, probe, stall_s=stall_s)
+    return Worker(spec, engine, probe, stall_s=stall_s, grace_s=grace_s)
 
 
 async def test_an_engine_that_refuses_the_file_says_why_to_operators_only(engine: Engine, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from openai.types import (
     ImageEditCompletedEvent,
     ImageGenCompletedEvent,
+    ImageGenPartialImageEvent,
     ImagesResponse,
 )
 
@@ -18,7 +19,7 @@ from compat.canonical.event import Event, Finished, Metered, Produced, Started, 
 from compat.canonical.message import Media
 from compat.canonical.request import Envelope, ImageRequest
 from compat.openai.envelope import upstream_body
-from compat.openai.images import parse_edit, parse_request, peek, peek_edit, peek_edit_form
+from compat.openai.images import parse_edit, parse_request, peek, peek_edit, peek_edit_form, wants_url
 from compat.openai.picture import ImagesTap, render_events, render_result
 from compat.sse import Cutter, split
 from tests.wire import dump, fixture
@@ -49,10 +50,7 @@ def test_a_request_is_read() -> None:
 
 
 def test_what_only_the_backend_can_keep_is_left_for_it_to_name() -> None:
-    assert parse_request(generation(response_format="url", style="vivid")).extra == {
-        "response_format": "url",
-        "style": "vivid",
-    }
+    assert parse_request(generation(response_format="url", style="vivid")).extra == {"style": "vivid"}
 
 
 def test_a_size_of_auto_is_the_backends_own() -> None:
@@ -215,6 +213,39 @@ async def test_pictures_are_written_as_a_stream() -> None:
     assert [one.b64_json for one in read] == [base64.b64encode(PNG).decode(), "Mg=="]
     assert [one.usage.total_tokens for one in read] == [0, 8]
     assert (read[0].size, read[0].output_format) == ("512x512", "webp")
+
+
+async def test_pictures_are_written_as_urls_where_that_is_asked_for() -> None:
+    assert wants_url(generation(response_format="url"))
+    assert not wants_url(generation(response_format="b64_json"))
+    elsewhere = Produced(media=Media(mime="image/webp", url="https://x/y.webp"))
+    answer = json.loads(render_result(await fold(events(elsewhere)), urls=True))
+    assert [one["url"] for one in answer["data"]] == ["https://x/y.webp"]
+    answer = json.loads(render_result(await fold(events(FIRST)), urls=True))
+    assert answer["data"][0]["url"] == "data:image/webp;base64," + base64.b64encode(PNG).decode()
+
+
+async def test_previews_are_events_before_their_picture() -> None:
+    asked = generation(stream=True, partial_images=2)
+    assert parse_request(asked).previews == 2
+    assert parse_request(generation(partial_images=2)).previews == 0, "nobody would see them"
+    looks = [Produced(media=Media(mime="image/png", data=b"%d" % n), partial=n) for n in range(2)]
+    stream = render_events(events(*looks, FIRST, SECOND, usage=Usage(input_tokens=3, output_tokens=5)), asked)
+    frames = [frame.partition(b"data: ")[2] async for frame in stream]
+    previews = [ImageGenPartialImageEvent.model_validate_json(frame, strict=True) for frame in frames[:2]]
+    assert [(one.partial_image_index, one.b64_json) for one in previews] == [(0, "MA=="), (1, "MQ==")]
+    whole = [ImageGenCompletedEvent.model_validate_json(frame, strict=True) for frame in frames[2:]]
+    assert [one.usage.total_tokens for one in whole] == [0, 8]
+
+
+@pytest.mark.parametrize("previews", [-1, 4])
+def test_more_previews_than_openai_gives_are_refused(previews: int) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        parse_request(generation(stream=True, partial_images=previews))
+    assert (refused.value.param, refused.value.code) == ("partial_images", "invalid_value")
+    with pytest.raises(InvalidRequest) as refused:
+        parse_edit(edit_form([PROMPT, IMAGE, ("partial_images", (None, str(previews)))]))
+    assert refused.value.param == "partial_images"
 
 
 async def test_an_edits_stream_has_events_of_its_own() -> None:

@@ -10,7 +10,7 @@ from tests.process import Gateway
 
 FIELDS = {
     "id", "object", "created", "owned_by", "backend", "modality", "capabilities", "context_length", "status",
-    "size_bytes", "quantization", "source",
+    "size_bytes", "quantization", "source", "license",
 }  # fmt: skip
 
 

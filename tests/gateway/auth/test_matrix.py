@@ -274,5 +274,6 @@ def made_by(running: House, owner: dict[str, str]) -> dict[str, str]:
 
     return {
         "response_id": make("/v1/responses", model="auto", input="Hello."),
+        "request_id": REQUEST_ID,
         "credential_id": make("/v1/credentials", backend="theirs", api_key="sk-an-own-key-0123456789"),
     }

@@ -31,6 +31,7 @@ ENDPOINTS: dict[str, dict[str, Any]] = {
     CHAT: {"messages": [{"role": "user", "content": "Hi"}]},
     "/v1/completions": {"prompt": "Hi"},
     "/v1/embeddings": {"input": "Hi"},
+    "/v1/rerank": {"query": "Hi", "documents": ["Hi"]},
     "/v1/responses": {"input": "Hi"},
     "/v1/messages": {"max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]},
     "/v1/messages/count_tokens": {"messages": [{"role": "user", "content": "Hi"}]},

@@ -11,7 +11,7 @@ import pytest
 from compat import native
 from compat.anthropic.envelope import peek as peek_messages
 from compat.canonical.request import Envelope
-from compat.openai import completions, embeddings, images, responses
+from compat.openai import completions, embeddings, images, rerank, responses
 from compat.openai.chat import peek as chat_peek
 from gateway.limits import estimate
 from gateway.limits.estimate import (
@@ -64,6 +64,11 @@ def test_an_answer_of_unsaid_length(unsaid: dict[str, None]) -> None:
 )
 def test_a_bound_is_believed_wherever_it_is_said(fields: dict[str, Any], answer: int) -> None:
     assert most(chat(**fields))[1] == answer
+
+
+def test_a_query_is_read_with_each_document() -> None:
+    body = msgspec.json.encode({"query": "q" * 98, "documents": ["a"] * 20})
+    assert most(rerank.peek(body)) == (len(body) + 20 * 100 + TEMPLATE_TOKENS, 0)
 
 
 def test_the_gateways_own_dialect_bounds_too() -> None:

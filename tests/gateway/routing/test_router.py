@@ -5,10 +5,12 @@ from collections.abc import Sequence
 
 import pytest
 
+from backends import connect, settings_of
 from backends.base import Backend, Local, Ports
 from backends.fake import FakeBackend, Settings
 from compat.canonical.error import ModelNotFound
 from compat.canonical.model import Model
+from gateway.asking import ask
 from gateway.registry import Registry
 from gateway.routing.router import Router
 from gateway.settings import ModelEntry, Target
@@ -137,6 +139,16 @@ async def test_a_list_is_asked_for_once_by_many(router: Router) -> None:
     assert {model.id for model in found if model} == {"up/late"}
     await registry.find("nothing")
     assert lister.asked == 1
+
+
+async def test_a_bare_name_leads_to_one_who_makes_what_is_wanted() -> None:
+    """A backend that has another's model describe scenes lists it under the same name."""
+    scene = connect("scene", "scene", settings_of("scene", {"model": "clever"}), Ports(ask=ask))
+    backends: dict[str, Backend] = {"scene": scene, "up": Listing("up", ["clever"])}
+    router = Router({}, backends, Registry(backends, {}))
+    assert [route.name for route in (await router.plan("clever")).routes] == ["up/clever"]
+    assert [route.name for route in (await router.plan("clever", "3d")).routes] == ["scene/clever"]
+    assert [route.name for route in (await router.plan("clever", "image")).routes] == ["scene/clever"]
 
 
 async def test_a_backend_that_breaks_does_not_withhold_the_lists_of_others() -> None:

@@ -1,0 +1,141 @@
+"""What a studio is asked to make: a request for pictures or a mesh as the body of its job.
+
+A parameter may come as text, which is all that a form can say.  Invariant: what leaves here is within
+bounds that are the same for every engine; what an engine or a model cannot do, the engine refuses itself.
+"""
+
+import base64
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from backends.base import Local
+from compat.canonical.error import InvalidRequest
+from compat.canonical.message import Media, Value
+from compat.canonical.plain import telling
+from compat.canonical.request import ImageRequest, MeshRequest
+
+SIDE_MAX, PIXELS_MAX = 4096, 2048 * 2048
+"""Of one picture."""
+SIDE_STEP = 8
+"""A picture's sides are multiples of it: models work on squares of so many pixels."""
+PROMPT_MAX = 8000
+"""Characters; the models themselves read less."""
+
+Json = dict[str, Any]
+
+_size = re.compile(r"(\d{1,5})x(\d{1,5})").fullmatch
+
+
+class _Number(Value, frozen=True):
+    least: float
+    most: float
+    whole: bool = True
+
+    def read(self, name: str, given: Any) -> int | float:
+        """Raises InvalidRequest."""
+        kind = int if self.whole else float
+        try:
+            value = kind(given) if isinstance(given, (str, int)) else given
+        except (ValueError, OverflowError):
+            value = None
+        if isinstance(given, bool) or not isinstance(value, (kind, int)) or not self.least <= value <= self.most:
+            what = "a whole number" if self.whole else "a number"
+            raise _invalid(name, f"expected {what} from {self.least} to {self.most}")
+        return value
+
+
+class _Word(Value, frozen=True):
+    words: tuple[str, ...] = ()
+    """Those there are; none: any text."""
+
+    def read(self, name: str, given: Any) -> str:
+        """Raises InvalidRequest."""
+        if not isinstance(given, str) or len(given) > PROMPT_MAX:
+            raise _invalid(name, f"expected text of at most {PROMPT_MAX} characters")
+        if self.words and given not in self.words:
+            raise _invalid(name, f"expected one of {', '.join(self.words)}")
+        return given
+
+
+_ALIKE = {"num_inference_steps": "steps", "guidance_scale": "guidance"}
+"""Other names by which clients know a parameter."""
+_SEED = _Number(least=0, most=2**63 - 1)
+_STEPS = _Number(least=1, most=500)
+_GUIDANCE = _Number(least=0, most=100, whole=False)
+_PICTURE: Mapping[str, _Number | _Word] = {
+    "seed": _SEED,
+    "steps": _STEPS,
+    "guidance": _GUIDANCE,
+    "negative_prompt": _Word(),
+    "strength": _Number(least=0.01, most=1, whole=False),
+    "output_format": _Word(words=("png", "jpeg", "webp")),
+    "output_compression": _Number(least=0, most=100),
+}
+_MESH: Mapping[str, _Number | _Word] = {
+    "seed": _SEED,
+    "steps": _STEPS,
+    "guidance": _GUIDANCE,
+    "resolution": _Number(least=8, most=512),
+}
+_FIELD = {name: _MESH[name] for name in ("seed", "resolution")}
+"""Of models that work in no steps."""
+
+
+def order(request: ImageRequest | MeshRequest, local: Local) -> tuple[Json, tuple[str, ...]]:
+    """The body of the job, and the client's names for what it leaves out.  Raises InvalidRequest."""
+    if len(request.prompt) > PROMPT_MAX:
+        raise _invalid("prompt", f"expected at most {PROMPT_MAX} characters")
+    if isinstance(request, MeshRequest):
+        given = request.extra if request.seed is None else {**request.extra, "seed": request.seed}
+        parameters, lost = _parameters(_FIELD if local.format == "field" else _MESH, given, local)
+        picture = _encoded(request.image, "image") if request.image is not None else None
+        return {"prompt": request.prompt, "image": picture, **parameters}, lost
+    parameters, lost = _parameters(_PICTURE, request.extra, local)
+    usual = None if request.images else local.defaults.get("size")
+    lost += ("user",) if request.user else ()
+    body = {
+        "prompt": request.prompt,
+        "n": request.count,
+        "size": _sides(request.size or usual),
+        "previews": request.previews,
+        "images": [_encoded(one, "image") for one in request.images],
+        "mask": _encoded(request.mask, "mask") if request.mask is not None else None,
+    }
+    return body | parameters, lost
+
+
+def _parameters(known: Mapping[str, _Number | _Word], extra: Json, local: Local) -> tuple[Json, tuple[str, ...]]:
+    defaults = {name: value for name, value in local.defaults.items() if name in known}
+    told = telling(extra)
+    read = {name: _ALIKE.get(name, name) for name in told}
+    parameters = {to: known[to].read(name, extra[name]) for name, to in read.items() if to in known}
+    return defaults | parameters, tuple(name for name, to in read.items() if to not in known)
+
+
+def _sides(size: str | None) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    found = _size(size)
+    if found is None:
+        raise _invalid("size", "expected WIDTHxHEIGHT in pixels, such as 512x512, or auto")
+    width, height = int(found[1]), int(found[2])
+    if width % SIDE_STEP or height % SIDE_STEP or not width or not height:
+        raise _invalid("size", f"width and height must be multiples of {SIDE_STEP}")
+    if max(width, height) > SIDE_MAX or width * height > PIXELS_MAX:
+        raise _invalid("size", f"at most {SIDE_MAX} pixels a side and {PIXELS_MAX} in all are made here")
+    return width, height
+
+
+def _encoded(media: Media, name: str) -> str:
+    if media.data is None:
+        raise InvalidRequest(
+            f"Invalid value for '{name}': the picture must come with the request, as a file or a data URL.",
+            param=name,
+            code="unsupported_value",
+        )
+    return base64.b64encode(media.data).decode()
+
+
+def _invalid(name: str, expected: str) -> InvalidRequest:
+    return InvalidRequest(f"Invalid value for '{name}': {expected}.", param=name, code="invalid_value")

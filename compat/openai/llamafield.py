@@ -1,0 +1,85 @@
+"""Fields of a request that llama.cpp has beside OpenAI's, or is laxer about: what they may be.
+
+Its servers pass over what they cannot read, and count a number that is too large from below.
+Source: llama.cpp's tools/server/README.md.
+"""
+
+from typing import Any
+
+from msgspec import Raw
+
+from compat.body import check_kinds, decode_raw
+from compat.canonical.error import ContextTooLong, InvalidRequest
+from compat.canonical.request import Envelope
+from compat.openai.limits import Limits, check_numbers
+
+CHARACTERS_PER_TOKEN = 32
+"""No text has so many on average: what is too long by this measure need not be read to know it."""
+
+_NUMBERS = ("min_p", "typical_p", "repeat_penalty", "repeat_last_n", "mirostat", "mirostat_tau", "mirostat_eta")
+_KINDS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(_NUMBERS, ("number",)),
+    "grammar": ("string",),
+    "chat_template_kwargs": ("object",),
+    "reasoning_format": ("string",),
+    "thinking_budget_tokens": ("number",),
+    "samplers": ("array", "string"),
+    "logit_bias": ("object", "array"),
+}
+_LIMITS: Limits = {"max_tokens": (0, 2**31 - 1), "max_completion_tokens": (1, 2**31 - 1)}
+
+
+def check(asked: Envelope, *, context: int, adapters: int) -> None:
+    """Raises InvalidRequest, or ContextTooLong for what cannot be short enough.
+
+    context: in tokens.  adapters: how many LoRA adapters the model has.
+    """
+    fields = asked.fields
+    check_kinds(fields, _KINDS)
+    check_numbers(fields, _LIMITS)
+    _check_length(fields, context)
+    if "lora" in fields:
+        _check_adapters(decode_raw(fields["lora"]), adapters)
+    if "logit_bias" in fields:
+        _check_bias(decode_raw(fields["logit_bias"]))
+    if _says(fields, "top_logprobs", "0") and not _says(fields, "logprobs", "false"):
+        raise InvalidRequest("'top_logprobs' is only allowed when 'logprobs' is enabled.", param="top_logprobs")
+
+
+def _says(fields: dict[str, Raw], name: str, nothing: str) -> bool:
+    return bytes(fields.get(name, b"null")) not in (b"null", nothing.encode())
+
+
+def _check_length(fields: dict[str, Raw], context: int) -> None:
+    for name in ("messages", "prompt"):
+        said = bytes(fields.get(name, b""))
+        if len(said) > CHARACTERS_PER_TOKEN * context and b"data:" not in said:
+            raise ContextTooLong(
+                f"This model's maximum context length is {context} tokens. However, your {name} have {len(said)}"
+                f" characters, which is more. Please reduce the length of the {name}.",
+                param="messages",
+            )
+
+
+def _check_adapters(given: Any, adapters: int) -> None:
+    for n, one in enumerate(given if isinstance(given, list) else [] if given is None else [given]):
+        id_, scale = (one.get("id"), one.get("scale")) if isinstance(one, dict) else (None, None)
+        if type(id_) is not int or type(scale) not in (int, float):
+            raise InvalidRequest(
+                'Invalid type for \'lora\': expected a list of {"id": number, "scale": number}.',
+                param="lora",
+                code="invalid_type",
+            )
+        if not 0 <= id_ < adapters:
+            has = f"adapters 0 to {adapters - 1}" if adapters else "no adapters"
+            raise InvalidRequest(f"The model has {has}, not {id_}.", param=f"lora[{n}].id", code="invalid_value")
+
+
+def _check_bias(given: Any) -> None:
+    for token, bias in given.items() if isinstance(given, dict) else ():
+        if type(bias) not in (int, float) or not -100 <= bias <= 100:
+            raise InvalidRequest(
+                "Invalid value for 'logit_bias': a bias is a number from -100 to 100.",
+                param=f"logit_bias.{token[:100]}",
+                code="invalid_value",
+            )

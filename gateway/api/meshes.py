@@ -1,0 +1,52 @@
+"""POST /v1/3d/generations."""
+
+from collections.abc import AsyncGenerator
+
+from litestar.types import ASGIApp
+from msgspec.structs import replace
+
+from compat.canonical.event import Event, Result
+from compat.canonical.request import Envelope
+from compat.mesh import Errors, accepts_progress, formats, parse_request, peek, render_events, render_result
+from gateway.api.generation import Context, Language, Prepared, endpoint
+from gateway.house import House
+from gateway.routing.router import Plan
+from gateway.visit import Visit
+
+
+async def _prepare(house: House, visit: Visit, envelope: Envelope, plan: Plan) -> Prepared:  # noqa: ARG001
+    """Whoever does not say that it takes events gets one body, whatever it says of streams."""
+    formats(envelope)
+    if envelope.stream and not accepts_progress(envelope):
+        envelope = replace(envelope, stream=False)
+        visit.streamed = False
+    return Prepared(LANGUAGE, envelope, plan)
+
+
+def _refine(house: House, events: AsyncGenerator[Event, None], context: Context) -> AsyncGenerator[Event, None]:
+    return house.meshes.finished(events, formats(context.envelope))
+
+
+def _whole(result: Result, context: Context) -> bytes:
+    return render_result(result, context.envelope)
+
+
+def _stream(events: AsyncGenerator[Event, None], context: Context) -> AsyncGenerator[bytes, None]:
+    return render_events(events, context.envelope)
+
+
+LANGUAGE = Language(
+    peek=peek,
+    parse=parse_request,
+    whole=_whole,
+    stream=_stream,
+    errors=Errors(),
+    prepare=_prepare,
+    refine=_refine,
+    hears=frozenset({b"accept"}),
+)
+
+
+def endpoints(house: House) -> dict[str, ASGIApp]:
+    path = "/v1/3d/generations"
+    return {path: endpoint(house, path, LANGUAGE)}

@@ -1,0 +1,81 @@
+"""`pluggably models load|unload|status|ps`, as processes before a gateway that runs."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.gateway.conftest import ADMIN_KEY, READER_KEY
+from tests.gateway.test_cli import run
+from tests.process import ROOT, Gateway
+
+MODEL = "local/smollm2-135m-instruct"
+
+
+@pytest.fixture
+def url(local_gateway: Gateway) -> Iterator[str]:
+    yield local_gateway.url
+    assert run("models", "unload", MODEL, "--url", local_gateway.url).returncode == 0
+
+
+def test_a_model_is_loaded_shown_and_unloaded(url: str) -> None:
+    loaded = run("models", "load", "auto", "--url", url)
+    assert (loaded.returncode, loaded.stderr) == (0, "")
+    assert loaded.stdout.startswith(f"{MODEL}: ready, ")
+    listed = run("models", "ps", "--url", url).stdout.splitlines()
+    assert listed[0].split() == ["MODEL", "STATUS", "MEMORY", "RUNNING", "WAITING", "UNLOADS"]
+    assert any(line.split()[:2] == [MODEL, "ready"] for line in listed)
+    assert listed[-1].startswith("local: ")
+    told = json.loads(run("models", "status", MODEL, "--json", "--url", url).stdout)
+    assert (told["object"], told["status"]) == ("model.status", "ready")
+    assert {one["id"] for one in json.loads(run("models", "ps", "--json", "--url", url).stdout)["data"]} >= {MODEL}
+    assert run("models", "unload", MODEL, "--url", url).stdout == f"{MODEL}: unloaded\n"
+
+
+def test_a_terminal_is_shown_how_far_it_is(url: str) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "gateway", "models", "load", MODEL, "--url", url]
+    done = subprocess.run(command, cwd=ROOT, stderr=theirs, stdout=subprocess.PIPE, text=True, timeout=60, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert shown.endswith("\r\x1b[K"), "the line is cleared"
+    assert all(MODEL in line for line in shown.split("\r\x1b[K") if line)
+    assert done.stdout.startswith(f"{MODEL}: ready")
+
+
+def test_a_refusal_is_the_gateways_own(url: str) -> None:
+    for model, words in (("local/nothing", "does not exist"), ("nothing at all", "does not exist")):
+        done = run("models", "load", model, "--url", url)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert words in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_keys_come_from_the_configuration_or_a_variable(house: Gateway) -> None:
+    asked = ("models", "load", "fake/fake", "--url", house.url)
+    without = run(*asked)
+    assert without.returncode == 1
+    assert "--key-env" in without.stderr
+    configured = run(*asked, "--config", str(house.folder / "config.yaml"))
+    named = run(*asked, "--key-env", "A_KEY", A_KEY=ADMIN_KEY)
+    for done in (configured, named):
+        assert "no local model" in done.stderr
+    lacking = run(*asked, "--key-env", "A_KEY", A_KEY=READER_KEY)
+    assert "models:write" in lacking.stderr
+    unset = run(*asked, "--key-env", "NOBODY_SET_THIS")
+    assert (unset.returncode, unset.stderr.strip()) == (
+        1,
+        "pluggably: --key-env: the environment has no NOBODY_SET_THIS",
+    )
+
+
+def test_where_nobody_answers_it_says_so() -> None:
+    done = run("models", "ps", "--url", "http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert "--url" in done.stderr
+    assert "Traceback" not in done.stderr
