@@ -9,7 +9,8 @@ from tests.gateway.conftest import APP_KEY
 TARGETS = (
     b"/v1/chat/completions", b"/v1/completions", b"/v1/embeddings", b"/v1/rerank", b"/v1/responses",
     b"/v1/images/generations", b"/v1/images/edits", b"/v1/messages", b"/v1/messages/count_tokens", b"/v1/generate",
-    b"/v1/models", b"/v1/models/fake/fake", b"/v1/models/fake%2Ffake", b"/v1/responses/resp_0", b"/v1/responses/resp_0/input_items",
+    b"/v1/models", b"/v1/models/fake/fake", b"/v1/models/fake%2Ffake", b"/v1/responses/resp_0",
+    b"/v1/responses/resp_0/input_items",
     b"/v1/responses/resp_0/cancel",
     b"/health", b"/ready", b"/metrics", b"/openapi.json", b"/docs", b"/docs/", b"/docs/openapi.json",
     b"/docs/assets/swagger-ui.css",
