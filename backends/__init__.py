@@ -5,7 +5,8 @@ from typing import Any
 
 import msgspec
 
-from backends.base import Backend, Ports
+from backends.base import Backend
+from backends.ports import Ports
 
 KINDS = {
     "anthropic": "backends.anthropic",

@@ -12,9 +12,10 @@ import anthropic
 from msgspec import Struct
 from yarl import URL
 
-from backends.base import Account, Call, Ports, Price, Relayed, unfit
+from backends.base import Call, Price, Relayed, unfit
 from backends.headers import lowered, spoken
 from backends.http1 import trust
+from backends.ports import Account, Ports
 from backends.relay import Wire, own_headers
 from compat.anthropic.envelope import peek_count, upstream_body
 from compat.anthropic.error import parse_error

@@ -11,7 +11,8 @@ from hashlib import blake2b
 
 from msgspec import Struct
 
-from backends.base import Call, Ports, Price
+from backends.base import Call, Price
+from backends.ports import Ports
 from compat.canonical.error import Overloaded
 from compat.canonical.event import (
     Embedded,

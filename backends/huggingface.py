@@ -21,7 +21,8 @@ import msgspec
 from msgspec import Struct
 from yarl import URL
 
-from backends.base import Account, Call, Ports, Price, Relayed, unfit
+from backends.base import Call, Price, Relayed, unfit
+from backends.ports import Account, Ports
 from backends.relay import Wire
 from compat.canonical.error import BadResponse, InvalidRequest, ModelNotFound, Rejected
 from compat.canonical.event import Embedded, Event, Finished, Metered, Produced, Started, Usage

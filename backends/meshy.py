@@ -18,8 +18,9 @@ import msgspec
 from msgspec import Meta, Struct
 from yarl import URL
 
-from backends.base import Account, Call, Ports, Price, unfit
+from backends.base import Call, Price, unfit
 from backends.download import Downloads
+from backends.ports import Account, Ports
 from backends.relay import Wire
 from compat.canonical.error import (
     AuthFailed,

@@ -14,9 +14,10 @@ import openai
 from msgspec import Struct
 from yarl import URL
 
-from backends.base import Account, Call, Ports, Relayed, unfit
+from backends.base import Call, Relayed, unfit
 from backends.headers import lowered, spoken
 from backends.http1 import trust
+from backends.ports import Account, Ports
 from backends.presets import COMPATIBLE, PRESETS, Preset
 from backends.relay import Wire
 from compat.canonical.event import Event

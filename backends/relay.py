@@ -14,9 +14,10 @@ from typing import Protocol
 
 from yarl import URL
 
-from backends.base import Account, Call, Held, Relayed, Tally
+from backends.base import Call, Held, Relayed, Tally
 from backends.failures import of_exception, of_status, of_stream, retry_after
 from backends.http1 import Client
+from backends.ports import Account
 from backends.response import Response
 from compat import inflation
 from compat.canonical.error import AuthFailed, BackendError, BadResponse, GatewayError, TimedOut

@@ -17,7 +17,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from backends.base import Ask, Call, Ports, Price, unfit
+from backends.base import Call, Price, unfit
+from backends.ports import Ask, Ports
 from compat import scene
 from compat.canonical.error import BackendError, ModelNotFound, TimedOut
 from compat.canonical.event import Event, Finished, Produced, Progress, Started, TextDelta

@@ -8,7 +8,8 @@ import msgspec
 from msgspec import Struct
 
 import backends
-from backends.base import Backend, Ports
+from backends.base import Backend
+from backends.ports import Ports
 from backends.token import Asserted, Fixed, OAuthToken, Refreshed, ServiceAccount
 from gateway.auth.endpoint import endpoint
 from gateway.db.credentials import Credential

@@ -50,7 +50,7 @@ class Origin(Protocol):
 
 
 async def ask(request: TextRequest, call: Call) -> AsyncGenerator[Event, None]:
-    """The answer's events (`backends.base.Ask`).  Raises GatewayError."""
+    """The answer's events (`backends.ports.Ask`).  Raises GatewayError."""
     if call.origin is None:
         raise InternalError("A backend asked for what no request was sent for.")
     origin = cast(Origin, call.origin)

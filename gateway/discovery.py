@@ -10,9 +10,9 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from backends.base import Local, Traits
 from backends.local import gguf
 from backends.local.settings import ModelSettings
+from backends.ports import Local, Traits
 from compat.canonical.model import Modality, Model
 from gateway import embedded, pipelines
 from gateway.interpolation import expanded

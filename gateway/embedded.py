@@ -9,7 +9,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from backends.base import Local, Traits
+from backends.ports import Local, Traits
 from compat.canonical.message import Value
 from compat.canonical.model import Modality, Model
 from gateway.settings import EMBEDDED_MODEL, ModelEntry

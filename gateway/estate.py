@@ -10,7 +10,8 @@ from urllib.parse import unquote
 from msgspec import json
 
 import backends
-from backends.base import Backend, Local, Ports, Priced
+from backends.base import Backend, Priced
+from backends.ports import Local, Ports
 from gateway.asking import ask
 from gateway.auth.authenticator import Authenticator, Tokens
 from gateway.discovery import discover

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from backends.base import Backend, Loads, Local
+from backends.base import Backend, Loads
+from backends.ports import Local
 from gateway.auth.authenticator import Authenticator
 from gateway.limits.limiter import Limiter
 from gateway.meshes import Meshes

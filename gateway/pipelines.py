@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from backends.base import Format, Local, Traits
+from backends.ports import Format, Local, Traits
 from compat.canonical.model import Modality, Model
 from gateway.telemetry.logging import logger
 

@@ -1,4 +1,4 @@
-"""What local models were found to need in memory: known at once, written down later (`backends.base.Reckoning`)."""
+"""What local models were found to need in memory: known at once, written down later (`backends.ports.Reckoning`)."""
 
 import asyncio
 from collections.abc import Mapping

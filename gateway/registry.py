@@ -4,7 +4,8 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 
-from backends.base import Backend, Local
+from backends.base import Backend
+from backends.ports import Local
 from compat.canonical.error import GatewayError
 from compat.canonical.model import Modality, Model
 from gateway.telemetry.logging import logger

@@ -12,7 +12,7 @@ from typing import Any
 from msgspec.structs import replace
 from yarl import URL
 
-from backends.base import Call, Local, Ports, Price, Relayed
+from backends.base import Call, Price, Relayed
 from backends.local import devices
 from backends.local.conversion import made
 from backends.local.engine import Engine, choose, lacking
@@ -27,6 +27,7 @@ from backends.local.settings import Settings, memory_bytes
 from backends.local.text import Texts
 from backends.local.vectors import Vectors
 from backends.local.worker import Failed, Worker
+from backends.ports import Local, Ports
 from backends.relay import Wire
 from compat.canonical.error import GatewayError, InvalidRequest, ModelNotFound
 from compat.canonical.event import Event

@@ -5,8 +5,8 @@ import os
 import sys
 from pathlib import Path
 
-from backends.base import Local
 from backends.local.worker import Failed, environment
+from backends.ports import Local
 
 TIMEOUT_S = 300.0
 """The model that comes with the house takes two seconds."""

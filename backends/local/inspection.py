@@ -5,10 +5,10 @@ its engine cannot do.
 import asyncio
 from pathlib import Path
 
-from backends.base import Local
 from backends.local import gguf
 from backends.local.engine import Engine
 from backends.local.worker import Failed, Spec, TextSpec
+from backends.ports import Local
 
 
 async def inspect(local: Local, spec: Spec, engine: Engine) -> None:

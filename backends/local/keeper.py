@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-from backends.base import Local
 from backends.local.planning import Plan
 from backends.local.worker import Failed, Worker
+from backends.ports import Local
 
 MEASURE_S = 60.0
 """Between two looks at how much memory a worker takes."""

@@ -15,11 +15,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 from yarl import URL
 
-from backends.base import Call, Local
+from backends.base import Call
 from backends.local.order import order
 from backends.local.pool import Pool
 from backends.local.seat import Lease, explained, headers
 from backends.local.studio import FAILED, OUT_OF_MEMORY
+from backends.ports import Local
 from backends.relay import LARGE_BYTES, Wire
 from compat.canonical.error import BadResponse, GatewayError, InvalidRequest, Unreachable, UpstreamFailed
 from compat.canonical.event import Event, Finished, Produced, Progress, Started, Usage

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from backends.base import Local
+from backends.ports import Local
 from compat.canonical.error import InvalidRequest
 from compat.canonical.message import Media, Value
 from compat.canonical.plain import telling

@@ -14,14 +14,14 @@ from functools import partial
 from math import inf
 from typing import Any
 
-from backends.base import Local, Reckoning
 from backends.local import outlook, refusal
 from backends.local.keeper import Build, contained, keep, lives, outcome
 from backends.local.line import Line
 from backends.local.planning import Plan
 from backends.local.scheduler import Action, Grant, Load, Refuse, Room, Unload, backoff_s, decide, next_due
 from backends.local.seat import Lease, Order, Seat, Ticket, blended, now
-from backends.local.worker import Failed, Worker
+from backends.local.worker import RESPONDS_S, Failed, Worker
+from backends.ports import Local, Reckoning
 from compat.canonical.error import GatewayError, WorkerCrashed
 
 TICK_S = 1.0
@@ -102,6 +102,10 @@ class Owner:
         for task in going:
             task.cancel()
         await asyncio.gather(*going, return_exceptions=True)
+        while not self._inbox.empty():  # the last words of workers on what they took
+            what, about = self._inbox.get_nowait()
+            if what == self.measured:
+                what(*about)
 
     async def _own(self) -> None:
         """Read messages and act on what they change, until cancelled."""
@@ -366,7 +370,8 @@ class Owner:
                 self._ask(seat, seat.worker)
 
     def _ask(self, seat: Seat, worker: Worker) -> None:
-        seat.asking = asyncio.create_task(worker.responds())
+        # One batch of a long prompt on a slow machine may take this long, and is no reason to end anybody.
+        seat.asking = asyncio.create_task(worker.responds(max(RESPONDS_S, self._hang_s / 3)))
         seat.asking.add_done_callback(lambda task: self.tell(self.pulse, seat, worker, lives(task)))
 
     def _survey(self, age_s: float) -> None:

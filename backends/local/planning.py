@@ -11,13 +11,13 @@ from collections.abc import Iterator
 import msgspec
 from msgspec.structs import replace
 
-from backends.base import Local, Reckoning
 from backends.local import devices
 from backends.local.engine import STUDIOS, Engine
 from backends.local.memory import RUNTIME_BYTES, TOKEN_BYTES, machine_bytes
 from backends.local.scheduler import fit
 from backends.local.settings import Settings
 from backends.local.worker import Spec, StudioSpec, TextSpec
+from backends.ports import Local, Reckoning
 from compat.canonical.message import Value
 
 CONTEXT_FLOOR = 2048

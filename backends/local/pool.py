@@ -11,13 +11,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
-from backends.base import Call, Local, Reckoning
+from backends.base import Call
 from backends.local import outlook
 from backends.local.owner import Owner
 from backends.local.planning import Plan
 from backends.local.scheduler import Room
 from backends.local.seat import Lease, Order, Ticket
 from backends.local.worker import Worker
+from backends.ports import Local, Reckoning
 from compat.canonical.error import Conflict, ModelNotFound, TimedOut
 
 _log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from operator import mul
 
 from yarl import URL
 
-from backends.base import Call, Local
+from backends.base import Call
 from backends.local.engine import Engine
 from backends.local.length import Lengths, Part
 from backends.local.pool import Pool
@@ -21,6 +21,7 @@ from backends.local.portion import portions
 from backends.local.seat import Lease, explained, headers
 from backends.local.settings import Settings
 from backends.local.vectors import Vector, Vectors
+from backends.ports import Local
 from backends.relay import Wire
 from compat.canonical.error import BadResponse, InvalidRequest, Unreachable
 from compat.canonical.event import Event, Finished, Metered, Ranked, Started, Usage

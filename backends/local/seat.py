@@ -10,10 +10,11 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Literal
 
-from backends.base import Call, Local
+from backends.base import Call
 from backends.local.planning import Plan
 from backends.local.scheduler import Standing, State
 from backends.local.worker import Failed, Worker
+from backends.ports import Local
 from compat.canonical.error import BadResponse, GatewayError, Unreachable, WorkerCrashed
 
 DEATH_NOTICE_S = 1.0

@@ -11,11 +11,12 @@ from contextlib import AsyncExitStack, aclosing
 from msgspec.structs import replace
 from yarl import URL
 
-from backends.base import Call, Held, Local, Relayed
+from backends.base import Call, Held, Relayed
 from backends.local.engine import Engine, Name
 from backends.local.pool import Pool
 from backends.local.seat import explained, explaining, headers
 from backends.local.settings import Settings
+from backends.ports import Local
 from backends.relay import Wire
 from compat.anthropic.messages import parse_request
 from compat.anthropic.tap import CountTap

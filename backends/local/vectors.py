@@ -12,13 +12,14 @@ from itertools import groupby
 
 from yarl import URL
 
-from backends.base import Call, Local
+from backends.base import Call
 from backends.local.engine import Engine
 from backends.local.length import Input, Lengths, Part
 from backends.local.pool import Pool
 from backends.local.portion import portions
 from backends.local.seat import Lease, explained, headers
 from backends.local.settings import Settings
+from backends.ports import Local
 from backends.relay import Wire
 from compat.canonical.error import BadResponse, InvalidRequest, Unreachable
 from compat.canonical.event import Embedded, Event, Finished, Metered, Started, Usage

@@ -92,7 +92,7 @@ class Ranked(Tagged, frozen=True):
 
 
 class Progress(Tagged, frozen=True):
-    """How far the work on a picture or a mesh is.  Not content: an answer may still come from another route."""
+    """How far the work on a picture or a mesh is.  Whoever has been told of it stays with the route that told."""
 
     step: int
     of: int

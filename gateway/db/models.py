@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from backends.base import Local
+from backends.ports import Local
 from gateway.db.tables import models
 
 _KEPT = ("modality", "source", "size_bytes", "quantization", "context_length")

@@ -3,7 +3,14 @@
 import asyncio
 import math
 
-from compat.canonical.error import BackendError, GatewayError, ModelLoading, QueueFull, Rejected
+from compat.canonical.error import (
+    BackendError,
+    GatewayError,
+    InsufficientMemory,
+    ModelLoading,
+    QueueFull,
+    Rejected,
+)
 from gateway.routing.breaker import Breaker, Budget, Rule
 
 KNOWN_MAX = 2000
@@ -59,7 +66,7 @@ class Health:
             self.breaker.abandoned(who)  # we refused, before it was asked
             return
         self.trouble = error.word
-        if hurried or isinstance(error, (QueueFull, ModelLoading)):
+        if hurried or isinstance(error, (QueueFull, ModelLoading, InsufficientMemory)):
             self.breaker.abandoned(who)
         elif error.rest_s is not None:
             # It is there, and says itself when it can be asked again.

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
-from backends.base import Ports
 from backends.huggingface import HuggingFaceBackend, Settings, connect
+from backends.ports import Ports
 from tests.backends.hub import TOKEN, Hub, Make
 from tests.provider import Provider
 

@@ -11,7 +11,8 @@ from msgspec.structs import replace
 
 from backends import connect, settings_of
 from backends.anthropic import AnthropicBackend
-from backends.base import CountsTokens, Ports
+from backends.base import CountsTokens
+from backends.ports import Ports
 from compat.anthropic.envelope import peek
 from compat.canonical.error import (
     AuthFailed,

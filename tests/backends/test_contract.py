@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from backends import connect, settings_of
-from backends.base import Backend, Ports
+from backends.base import Backend
 from backends.fake import FakeBackend
+from backends.ports import Ports
 from tests.backends.contract import CHECKS, Check, Subject
 from tests.provider import Provider
 from tests.scripts import BODY_CANARY

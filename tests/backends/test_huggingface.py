@@ -12,8 +12,8 @@ import httpx2
 import openai
 import pytest
 
-from backends.base import Ports
 from backends.huggingface import Settings, connect
+from backends.ports import Ports
 from compat.canonical.error import (
     AuthFailed,
     BadResponse,

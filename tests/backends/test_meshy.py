@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 
 from backends import connect, settings_of
-from backends.base import Ports
 from backends.meshy import LOST_MAX, MeshyBackend
+from backends.ports import Ports
 from compat.canonical.error import (
     AuthFailed,
     BackendError,

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from backends.base import Ports
 from backends.openai import OpenAIBackend, Settings, connect
+from backends.ports import Ports
 from backends.presets import PRESETS
 from compat.canonical.error import AuthFailed, BadResponse, GatewayError, QuotaExhausted, TimedOut, Unreachable
 from compat.canonical.event import fold

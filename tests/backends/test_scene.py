@@ -13,8 +13,9 @@ import pytest
 import trimesh
 
 from backends import connect, settings_of
-from backends.base import Call, Ports
+from backends.base import Call
 from backends.openai import OpenAIBackend
+from backends.ports import Ports
 from backends.scene import SceneBackend
 from compat.canonical.error import (
     AuthFailed,

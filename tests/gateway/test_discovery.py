@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import structlog
 
-from backends.base import Local
 from backends.local.settings import ModelSettings
+from backends.ports import Local
 from gateway.discovery import discover
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import aiohttp
 
-from backends.base import Call, Local
+from backends.base import Call
 from backends.local.seat import Lease
+from backends.ports import Local
 from compat.canonical.model import Model
 from compat.canonical.principal import Principal
 

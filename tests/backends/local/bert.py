@@ -11,7 +11,7 @@ from gguf import GGUFWriter, PoolingType, TokenType
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from backends.base import Local, Traits
+from backends.ports import Local, Traits
 from compat.canonical.model import Model
 from gateway import embedded
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from backends.base import Ports
 from backends.local import LocalBackend, Settings, connect
 from backends.local.engine import ORDER, Engine, find
+from backends.ports import Ports
 from tests.backends.local.bench import smollm
 
 ENGINES = [engine for name in ORDER if (engine := find(name))]

@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 import backends.local
-from backends.base import Call, Format, Local, Ports
+from backends.base import Call
 from backends.local import LocalBackend, Settings, connect
+from backends.ports import Format, Local, Ports
 from compat.canonical.event import Event, Produced, Progress
 from compat.canonical.message import Media
 from compat.canonical.model import Model

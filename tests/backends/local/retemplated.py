@@ -7,7 +7,7 @@ import shutil
 import struct
 from pathlib import Path
 
-from backends.base import Local, Traits
+from backends.ports import Local, Traits
 from compat.canonical.model import Model
 from tests.backends.local.bench import model_path
 

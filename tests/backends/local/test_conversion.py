@@ -9,10 +9,10 @@ import psutil
 import pytest
 from msgspec.structs import replace
 
-from backends.base import Ports
 from backends.local import Settings, connect, gguf
 from backends.local.conversion import made
 from backends.local.worker import Failed
+from backends.ports import Ports
 from compat.canonical.error import WorkerCrashed
 from compat.canonical.event import fold
 from compat.canonical.request import EmbeddingRequest

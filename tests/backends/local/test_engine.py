@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from backends.base import Ports
 from backends.local import Settings, connect
 from backends.local.engine import Setting, choose, lacking
+from backends.ports import Ports
 
 
 def installed(*names: str) -> dict[str, Any]:

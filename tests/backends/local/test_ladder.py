@@ -15,7 +15,7 @@ PROGRAM = """
 import asyncio, json, resource, sys
 engine, limit, slots = sys.argv[1], int(sys.argv[2]) << 20, int(sys.argv[3])
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-from backends.base import Ports
+from backends.ports import Ports
 from backends.local import Settings, connect
 from compat.canonical.error import GatewayError
 from tests.backends.local.bench import ask, call, smollm

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from backends.base import Local, Traits
 from backends.local import devices, planning
 from backends.local.engine import Engine, Name
 from backends.local.planning import Plan, engine_of, plan
 from backends.local.settings import Adapter, ModelSettings, Settings
 from backends.local.worker import StudioSpec, TextSpec
+from backends.ports import Local, Traits
 from compat.canonical.model import Model
 
 GIB = 2**30

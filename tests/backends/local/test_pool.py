@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from backends.base import Call, Local
+from backends.base import Call
 from backends.local.engine import Engine
 from backends.local.planning import Plan
 from backends.local.pool import Pool
 from backends.local.seat import Lease
 from backends.local.worker import Failed, Spec, TextSpec, Worker
+from backends.ports import Local
 from compat.canonical.error import (
     Conflict,
     InsufficientMemory,

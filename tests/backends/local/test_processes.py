@@ -14,10 +14,10 @@ import psutil
 import pytest
 from msgspec.structs import replace
 
-from backends.base import Ports
 from backends.local import LocalBackend, Settings, connect
 from backends.local.engine import Engine, choose
 from backends.local.worker import Failed, TextSpec, Worker, environment
+from backends.ports import Ports
 from compat.canonical.error import ModelLoading, WorkerCrashed
 from compat.canonical.model import Model
 from tests.backends.local.bench import answering, ask, call, data, model_path, smollm
@@ -26,7 +26,7 @@ from tests.backends.local.conftest import Start
 LLAMA_SERVER = Engine(name="llama_server", parallel=True, health_path="/health", pulse_path="/slots", counts_usage=True)
 PARENT = """
 import asyncio, sys
-from backends.base import Ports
+from backends.ports import Ports
 from backends.local import Settings, connect
 from tests.backends.local.bench import answering, call, data, smollm
 

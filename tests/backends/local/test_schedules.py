@@ -19,11 +19,12 @@ from contextlib import contextmanager
 import msgspec
 import pytest
 
-from backends.base import Call, Local
+from backends.base import Call
 from backends.local.planning import Plan
 from backends.local.pool import Pool
 from backends.local.seat import Lease
 from backends.local.worker import Failed, TextSpec, Worker
+from backends.ports import Local
 from compat.canonical.error import Conflict, GatewayError, WorkerCrashed
 from compat.canonical.model import Model
 from compat.canonical.principal import Principal

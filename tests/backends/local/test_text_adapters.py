@@ -8,10 +8,10 @@ import pytest
 import pytest_asyncio
 from gguf import GGUFWriter
 
-from backends.base import Ports
 from backends.local import LocalBackend, Settings, connect
 from backends.local.engine import Engine
 from backends.local.settings import Adapter, ModelSettings
+from backends.ports import Ports
 from compat.canonical.error import RequestError
 from tests.backends.local.asking import chat, choices_of
 from tests.backends.local.bench import smollm

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from backends.base import Local, Ports
 from backends.local import LocalBackend, Settings, connect
 from backends.local.engine import Engine
+from backends.ports import Local, Ports
 from compat.canonical.error import RequestError
 from tests.backends.local.asking import ADD, WEATHER, chat, choices_of, chunks_of
 from tests.backends.local.retemplated import HERMES, THINKING, retemplated

@@ -10,9 +10,9 @@ import pytest_asyncio
 from msgspec.structs import replace
 from PIL import Image
 
-from backends.base import Ports
 from backends.local import LocalBackend, Settings, connect
 from backends.local.engine import Engine
+from backends.ports import Ports
 from compat.canonical.error import RequestError
 from compat.canonical.event import TextDelta
 from tests.backends.local.asking import chat, choices_of, events_of

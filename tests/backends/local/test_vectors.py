@@ -11,9 +11,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from backends.base import Call, Local, Ports
+from backends.base import Call
 from backends.local import LocalBackend, Settings, connect
 from backends.local.engine import Engine
+from backends.ports import Local, Ports
 from compat.canonical.error import ContextTooLong, InvalidRequest
 from compat.canonical.event import Result, fold
 from compat.canonical.request import EmbeddingRequest, Request, RerankRequest

@@ -13,7 +13,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from backends.base import Local
+from backends.ports import Local
 from compat.canonical.model import Model
 from gateway.db.engine import connect, head, upgrade
 from gateway.db.models import ModelRows

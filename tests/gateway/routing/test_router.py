@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import pytest
 
 from backends import connect, settings_of
-from backends.base import Backend, Local, Ports
+from backends.base import Backend
 from backends.fake import FakeBackend, Settings
+from backends.ports import Local, Ports
 from compat.canonical.error import ModelNotFound
 from compat.canonical.model import Model
 from gateway.asking import ask
