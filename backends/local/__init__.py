@@ -21,8 +21,8 @@ from backends.local.making import Makings
 from backends.local.memory import available_bytes, machine_bytes
 from backends.local.planning import Plan, engine_of, plan
 from backends.local.pool import Pool
+from backends.local.pool.seat import headers
 from backends.local.ranking import Rankings
-from backends.local.seat import headers
 from backends.local.settings import Settings, memory_bytes
 from backends.local.text import Texts
 from backends.local.vectors import Vectors

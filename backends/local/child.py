@@ -357,10 +357,10 @@ ENGINES: dict[str, Callable[[Spec, Report], NoReturn]] = {
     "xllamacpp": serve_xllamacpp,
     "llama_server": serve_llama_server,
     "llama_cpp_python": serve_llama_cpp_python,
-    "diffusers": studio("backends.local.diffusion"),
-    "onnx": studio("backends.local.diffusion"),
-    "field": studio("backends.local.field"),
-    "shap_e": studio("backends.local.shap_e"),
+    "diffusers": studio("backends.local.studio.diffusion"),
+    "onnx": studio("backends.local.studio.diffusion"),
+    "field": studio("backends.local.studio.field"),
+    "shap_e": studio("backends.local.studio.shap_e"),
 }
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from yarl import URL
 
 from backends.base import Call
-from backends.local.seat import Lease, headers
+from backends.local.pool.seat import Lease, headers
 from backends.local.settings import LongInputs
 from backends.local.worker import TextSpec
 from backends.relay import Wire

@@ -18,7 +18,7 @@ from yarl import URL
 from backends.base import Call
 from backends.local.order import order
 from backends.local.pool import Pool
-from backends.local.seat import Lease, explained, headers
+from backends.local.pool.seat import Lease, explained, headers
 from backends.local.studio import FAILED, OUT_OF_MEMORY
 from backends.ports import Local
 from backends.relay import LARGE_BYTES, Wire

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from backends.local import devices
 from backends.local.engine import STUDIOS, Engine
 from backends.local.memory import RUNTIME_BYTES, TOKEN_BYTES, machine_bytes
-from backends.local.scheduler import fit
+from backends.local.pool.scheduler import fit
 from backends.local.settings import Settings
 from backends.local.worker import Spec, StudioSpec, TextSpec
 from backends.ports import Local, Reckoning

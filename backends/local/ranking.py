@@ -17,8 +17,8 @@ from backends.base import Call
 from backends.local.engine import Engine
 from backends.local.length import Lengths, Part
 from backends.local.pool import Pool
+from backends.local.pool.seat import Lease, explained, headers
 from backends.local.portion import portions
-from backends.local.seat import Lease, explained, headers
 from backends.local.settings import Settings
 from backends.local.vectors import Vector, Vectors
 from backends.ports import Local

@@ -14,7 +14,7 @@ from yarl import URL
 from backends.base import Call, Held, Relayed
 from backends.local.engine import Engine, Name
 from backends.local.pool import Pool
-from backends.local.seat import explained, explaining, headers
+from backends.local.pool.seat import explained, explaining, headers
 from backends.local.settings import Settings
 from backends.ports import Local
 from backends.relay import Wire

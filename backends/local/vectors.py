@@ -16,8 +16,8 @@ from backends.base import Call
 from backends.local.engine import Engine
 from backends.local.length import Input, Lengths, Part
 from backends.local.pool import Pool
+from backends.local.pool.seat import Lease, explained, headers
 from backends.local.portion import portions
-from backends.local.seat import Lease, explained, headers
 from backends.local.settings import Settings
 from backends.ports import Local
 from backends.relay import Wire

@@ -78,7 +78,7 @@ def layers(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def forward(network: dict[str, Any], config: dict[str, Any], said: Any, places: Any) -> Any:
-    """As `backends.local.implicit` does it."""
+    """As `backends.local.studio.implicit` does it."""
     waves = [places]
     for octave in range(config["frequencies"]):
         angle = places * (2**octave * math.pi / 2)

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 
 from backends.base import Call
-from backends.local.seat import Lease
+from backends.local.pool.seat import Lease
 from backends.ports import Local
 from compat.canonical.model import Model
 from compat.canonical.principal import Principal

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backends.local.denoising import Ddim
+from backends.local.studio.denoising import Ddim
 
 CONFIG: dict[str, Any] = {
     "beta_start": 0.00085,

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 import backends.local
 from backends.local import LocalBackend, Settings, connect
-from backends.local.field import Vocabulary
-from backends.local.implicit import Network
 from backends.local.studio import Refused
-from backends.local.surface import Surface
+from backends.local.studio.field import Vocabulary
+from backends.local.studio.implicit import Network
+from backends.local.studio.surface import Surface
 from backends.ports import Local, Ports
 from compat.canonical.error import GatewayError, InvalidRequest
 from compat.canonical.event import Finished, Produced, Progress, Started, fold

@@ -11,7 +11,7 @@ from backends.base import Call
 from backends.local.engine import Engine
 from backends.local.planning import Plan
 from backends.local.pool import Pool
-from backends.local.seat import Lease
+from backends.local.pool.seat import Lease
 from backends.local.worker import Failed, Spec, TextSpec, Worker
 from backends.ports import Local
 from compat.canonical.error import (

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.local.prompt import Prompts
+from backends.local.studio.prompt import Prompts
 from tests.backends.local.painting import FOLDER
 
 TEXTS = ["", "a red circle on a white background", "A  ZEBRA, 12 dogs's café", "a green star " * 20]

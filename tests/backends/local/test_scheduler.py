@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from backends.local.scheduler import (
+from backends.local.pool.scheduler import (
     NOTHING,
     Action,
     Grant,

@@ -22,7 +22,7 @@ import pytest
 from backends.base import Call
 from backends.local.planning import Plan
 from backends.local.pool import Pool
-from backends.local.seat import Lease
+from backends.local.pool.seat import Lease
 from backends.local.worker import Failed, TextSpec, Worker
 from backends.ports import Local
 from compat.canonical.error import Conflict, GatewayError, WorkerCrashed

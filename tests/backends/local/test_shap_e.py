@@ -96,7 +96,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pipeline(folder: Path) -> Any:
-    from backends.local.shap_e import load
+    from backends.local.studio.shap_e import load
 
     return load(folder, "cpu")
 
@@ -131,7 +131,7 @@ def with_a_ball(with_tables: Any) -> Any:
 
 
 def made(pipeline: Any, job: Job) -> bytes:
-    from backends.local import shap_e
+    from backends.local.studio import shap_e
 
     return shap_e.made(pipeline, job)  # type: ignore[arg-type]
 
@@ -216,7 +216,7 @@ def test_what_it_cannot_do_is_named(with_a_ball: Any, wrong: dict[str, Any], par
 
 
 def test_another_pipeline_is_not_loaded() -> None:
-    from backends.local.shap_e import load
+    from backends.local.studio.shap_e import load
 
     with pytest.raises(ValueError, match="StableDiffusionPipeline"):
         load(TOKENIZER.parent, "cpu")

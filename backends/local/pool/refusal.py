@@ -1,6 +1,6 @@
 """The words in which a pool sends callers away: what is the matter, and the cure."""
 
-from backends.local.scheduler import Room
+from backends.local.pool.scheduler import Room
 from compat.canonical.error import InsufficientMemory, InternalError, ModelLoading, Overloaded, QueueFull, WorkerCrashed
 
 RETRY_S = 5.0

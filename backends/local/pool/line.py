@@ -11,7 +11,7 @@ Invariant: passive and bounded.  The pool's owner task alone changes it.
 from collections import Counter
 from collections.abc import Iterator
 
-from backends.local.seat import Ticket
+from backends.local.pool.seat import Ticket
 
 
 class Line:

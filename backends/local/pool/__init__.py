@@ -1,7 +1,7 @@
 """The local models as those see them who want to use them: leases, loading, unloading, and how things stand.
 
-Invariant: nothing is decided or changed here.  What callers want is told to the owner (`backends.local.owner`), and
-they await its answer; a caller that is cancelled has left, wherever it was, when its `left` has been read.
+Invariant: nothing is decided or changed here.  What callers want is told to the owner (`backends.local.pool.owner`),
+and they await its answer; a caller that is cancelled has left, wherever it was, when its `left` has been read.
 """
 
 import asyncio
@@ -12,11 +12,11 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 from backends.base import Call
-from backends.local import outlook
-from backends.local.owner import Owner
 from backends.local.planning import Plan
-from backends.local.scheduler import Room
-from backends.local.seat import Lease, Order, Ticket
+from backends.local.pool import outlook
+from backends.local.pool.owner import Owner
+from backends.local.pool.scheduler import Room
+from backends.local.pool.seat import Lease, Order, Ticket
 from backends.local.worker import Worker
 from backends.ports import Local, Reckoning
 from compat.canonical.error import Conflict, ModelNotFound, TimedOut

@@ -12,9 +12,9 @@ from typing import Any
 
 from PIL import Image
 
-from backends.local.canvas import Size
-from backends.local.diffusion import Look, Tick, Wish
 from backends.local.studio import Refused
+from backends.local.studio.canvas import Size
+from backends.local.studio.diffusion import Look, Tick, Wish
 
 # Read when huggingface_hub is imported.
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", DIFFUSERS_VERBOSITY="error")

@@ -12,7 +12,7 @@ from typing import Literal
 
 from backends.base import Call
 from backends.local.planning import Plan
-from backends.local.scheduler import Standing, State
+from backends.local.pool.scheduler import Standing, State
 from backends.local.worker import Failed, Worker
 from backends.ports import Local
 from compat.canonical.error import BadResponse, GatewayError, Unreachable, WorkerCrashed

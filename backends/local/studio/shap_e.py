@@ -16,9 +16,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from backends.local.mesh import Mesh
 from backends.local.studio import Job, Refused, Report
 from backends.local.studio import serve as serve_jobs
+from backends.local.studio.mesh import Mesh
 
 GLB = "model/gltf-binary"
 STEPS, STEPS_MAX = 64, 250

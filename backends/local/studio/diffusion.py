@@ -17,8 +17,8 @@ from typing import Any, NoReturn, Protocol
 from PIL import Image
 
 from backends.local import studio
-from backends.local.canvas import Size, canvas, encoded, fitted, hole, is_toy, opaque, read_picture, spread
 from backends.local.studio import Job, Refused, Report
+from backends.local.studio.canvas import Size, canvas, encoded, fitted, hole, is_toy, opaque, read_picture, spread
 
 Look = Callable[[], Image.Image | None]
 """Shows the picture as it is by now; None where this engine cannot."""
@@ -63,7 +63,7 @@ def serve(spec: dict[str, Any], report: Report) -> NoReturn:
     studio.serve(spec, report, partial(make, painter))
 
 
-_MODULES = {"onnx": "backends.local.graphs", "diffusers": "backends.local.pipeline"}
+_MODULES = {"onnx": "backends.local.studio.graphs", "diffusers": "backends.local.studio.pipeline"}
 
 
 def check_folder(folder: Path) -> None:

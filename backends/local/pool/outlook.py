@@ -6,7 +6,7 @@ Invariant: nothing is changed here, and by the time it is read it may have chang
 import time
 from typing import Any, Literal
 
-from backends.local.seat import Seat, now
+from backends.local.pool.seat import Seat, now
 
 BEGUN = 0.05
 """Of a load: before that its progress says nothing of how long it takes."""

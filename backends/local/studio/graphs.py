@@ -13,11 +13,11 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-from backends.local.canvas import Size
-from backends.local.denoising import Array, Ddim
-from backends.local.diffusion import Tick, Wish
-from backends.local.prompt import Prompts
 from backends.local.studio import Refused
+from backends.local.studio.canvas import Size
+from backends.local.studio.denoising import Array, Ddim
+from backends.local.studio.diffusion import Tick, Wish
+from backends.local.studio.prompt import Prompts
 
 STEPS, GUIDANCE = 25, 5.0
 STRENGTH = 0.75

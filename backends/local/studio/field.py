@@ -97,9 +97,9 @@ def serve(spec: dict[str, Any], report: Report) -> NoReturn:
     """Load the folder at the spec's path and do jobs."""
     # Which numpy reads when it is imported, and never again.
     os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = str(spec["threads"])
-    from backends.local.implicit import Network
-    from backends.local.mesh import Mesh, srgb_to_linear
-    from backends.local.surface import Surface
+    from backends.local.studio.implicit import Network
+    from backends.local.studio.mesh import Mesh, srgb_to_linear
+    from backends.local.studio.surface import Surface
 
     folder = Path(spec["path"])
     config = json.loads((folder / "config.json").read_text())

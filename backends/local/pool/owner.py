@@ -14,12 +14,12 @@ from functools import partial
 from math import inf
 from typing import Any
 
-from backends.local import outlook, refusal
-from backends.local.keeper import Build, contained, keep, lives, outcome
-from backends.local.line import Line
 from backends.local.planning import Plan
-from backends.local.scheduler import Action, Grant, Load, Refuse, Room, Unload, backoff_s, decide, next_due
-from backends.local.seat import Lease, Order, Seat, Ticket, blended, now
+from backends.local.pool import outlook, refusal
+from backends.local.pool.keeper import Build, contained, keep, lives, outcome
+from backends.local.pool.line import Line
+from backends.local.pool.scheduler import Action, Grant, Load, Refuse, Room, Unload, backoff_s, decide, next_due
+from backends.local.pool.seat import Lease, Order, Seat, Ticket, blended, now
 from backends.local.worker import RESPONDS_S, Failed, Worker
 from backends.ports import Local, Reckoning
 from compat.canonical.error import GatewayError, WorkerCrashed
