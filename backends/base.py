@@ -273,6 +273,10 @@ class Loads(Protocol):
         """How it stands now, fit for JSON: status, requests running and waiting, memory, last failure, …"""
         ...
 
+    def lacks(self, model: str) -> str | None:
+        """What the model needs that is not installed here, and how it comes to be; None where nothing is missing."""
+        ...
+
     def counts(self) -> dict[str, float]:
         """Of its models together, for metrics: loaded, max_loaded, memory_bytes, memory_max_bytes and waiting; and
         since it was connected loads, evictions and crashes.
@@ -281,6 +285,17 @@ class Loads(Protocol):
 
     def warm(self) -> None:
         """Begin to load what is pinned.  Called once, when the house is open."""
+        ...
+
+
+@runtime_checkable
+class Succeeds(Protocol):
+    """A backend that goes on with what runs in the one whose place it takes."""
+
+    def succeed(self, old: Backend) -> None:
+        """Take over, if `old` is of its kind.  Called once, before it is asked anything; `old` still answers those
+        who have it, and is closed after them without ending what it gave away.
+        """
         ...
 
 

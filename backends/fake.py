@@ -26,7 +26,7 @@ from compat.canonical.event import (
     TextDelta,
     Usage,
 )
-from compat.canonical.message import Media
+from compat.canonical.message import GLB, Media
 from compat.canonical.model import Model
 from compat.canonical.plain import telling
 from compat.canonical.request import (
@@ -97,7 +97,7 @@ class FakeBackend:
                 tokens = sum(len(query.split()) + len(one.split()) for one in documents)
                 return ranked, Usage(input_tokens=tokens)
             case MeshRequest():
-                mesh = Produced(media=Media(mime="model/gltf-binary", data=tetrahedron(request.prompt)))
+                mesh = Produced(media=Media(mime=GLB, data=tetrahedron(request.prompt)))
                 return [Progress(step=1, of=2), Progress(step=2, of=2), mesh], Usage()
 
     async def models(self) -> Sequence[Model]:

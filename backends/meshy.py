@@ -21,7 +21,7 @@ from yarl import URL
 from backends.base import Call, Price, unfit
 from backends.download import Downloads
 from backends.ports import Account, Ports
-from backends.relay import Wire
+from backends.relay import LARGE_BYTES, Wire
 from compat.canonical.error import (
     AuthFailed,
     BackendError,
@@ -36,7 +36,7 @@ from compat.canonical.error import (
     UpstreamFailed,
 )
 from compat.canonical.event import Event, Finished, Produced, Progress, Started
-from compat.canonical.message import Media
+from compat.canonical.message import GLB, Media
 from compat.canonical.model import Model
 from compat.canonical.request import MeshRequest, Request
 from compat.meshy import (
@@ -59,7 +59,6 @@ BACKOFF = 1.5
 FETCHES = 3
 """Times that a mesh is fetched at most."""
 DELETE_S = 10.0
-GLB = "model/gltf-binary"
 
 _HOME = "https://api.meshy.ai"
 _TEXT, _IMAGE = "openapi/v2/text-to-3d", "openapi/v1/image-to-3d"
@@ -108,7 +107,7 @@ class MeshyBackend:
         steps = 200 if textured and request.image is None else 100
         yield Started(id=call.request_id, model=request.model, created=int(time.time()))
         if request.image is not None:
-            path, body = _IMAGE, depiction_of(request, request.image, textured=textured)
+            path, body = _IMAGE, await _depicted(request, request.image, textured)
         else:
             path, body = _TEXT, preview_of(request, textured=textured)
         made: list[str] = []
@@ -186,7 +185,6 @@ class MeshyBackend:
             raise
 
     async def _create(self, path: str, body: Mapping[str, Any], call: Call) -> str:
-        # A picture is encoded as well.
         encoded = await asyncio.to_thread(msgspec.json.encode, body)
         headers = {**self._headers, "content-type": "application/json"}
         if call.traceparent is not None:
@@ -292,6 +290,13 @@ class MeshyBackend:
 
     def _url(self, path: str, id_: str = "") -> URL:
         return URL(f"{self._base}/{path}{'/' if id_ else ''}{id_}", encoded=True)
+
+
+async def _depicted(request: MeshRequest, picture: Media, textured: bool) -> dict[str, Any]:
+    """The body of a task; a large picture takes its time to be written in base64."""
+    if len(picture.data or b"") < LARGE_BYTES:
+        return depiction_of(request, picture, textured=textured)
+    return await asyncio.to_thread(depiction_of, request, picture, textured=textured)
 
 
 class _Over(Exception):

@@ -71,9 +71,20 @@ class Wire:
         self._request = self._client.request if account is None else self._in_the_name_of(account)
 
     async def send(
-        self, url: URL, headers: Mapping[str, str], body: bytes, tap: Tap, call: Call, *, stream: bool
+        self,
+        url: URL,
+        headers: Mapping[str, str],
+        body: bytes,
+        tap: Tap,
+        call: Call,
+        *,
+        stream: bool,
+        tells_progress: bool = False,
     ) -> Relayed:
-        """POST a body; returns once the provider has accepted it.  Raises GatewayError."""
+        """POST a body; returns once the provider has accepted it.  Raises GatewayError.
+
+        tells_progress: what comes before the first content is a sign of work, after which as long is waited again.
+        """
         loop = asyncio.get_running_loop()
         began = loop.time()
         due = min(began + call.timeouts.first_token_s, call.deadline) if stream else call.deadline
@@ -114,7 +125,7 @@ class Wire:
                     raise
                 raise error from e
             raise
-        watch = _Watch(loop, response, due, call, self._provider)
+        watch = _Watch(loop, response, due, call, self._provider, tells_progress=tells_progress)
         frames = Held(self._frames(response, tap, watch), watch.release)
         return Relayed(headers=passed_headers(response), tally=tap, frames=frames)
 
@@ -261,10 +272,13 @@ class _Watch:
         first_due: float,
         call: Call,
         provider: str,
+        *,
+        tells_progress: bool,
     ) -> None:
         self._loop = loop
         self._response = response
         self._first_due = first_due
+        self._first_s = call.timeouts.first_token_s if tells_progress else None
         self._idle_s = call.timeouts.idle_s
         self._deadline = call.deadline
         self._provider = provider
@@ -276,6 +290,8 @@ class _Watch:
         if began:
             patience_s = min(self._idle_s, LAST_WORDS_S) if finished else self._idle_s
             self._due = min(self._loop.time() + patience_s, self._deadline)
+        elif self._first_s is not None:
+            self._due = min(self._loop.time() + self._first_s, self._deadline)
         else:
             self._due = self._first_due
         if self._due < self._timer.when():

@@ -6,23 +6,21 @@ of its own (`backends.solids`), which ends when it is done or nobody waits any m
 """
 
 import asyncio
-import os
-import sys
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
 
 from backends.base import Call, Price, unfit
+from backends.errand import Errands, Unfinished
 from backends.ports import Ask, Ports
 from compat import scene
 from compat.canonical.error import BackendError, ModelNotFound, TimedOut
 from compat.canonical.event import Event, Finished, Produced, Progress, Started, TextDelta
-from compat.canonical.message import Media, Message, Text
+from compat.canonical.message import GLB, Media, Message, Text
 from compat.canonical.model import Model
 from compat.canonical.plain import telling
 from compat.canonical.request import MeshRequest, Request, Sampling, Schema, TextRequest
@@ -30,16 +28,16 @@ from compat.canonical.request import MeshRequest, Request, Sampling, Schema, Tex
 TRIES = 2
 """The first, and one in which the model is told what was wrong."""
 BUILD_S = 30.0
+"""From when its turn has come."""
+AT_ONCE = 2
+"""Scenes that are built; others wait for their turn."""
+MESH_MAX_BYTES = 128 * 1024 * 1024
 TOLD_EVERY_S = 1.0
 """How often it is said that the description goes on."""
 STEPS = 2
 """A mesh is described, then built."""
 ANSWER_MAX = 256 * 1024
 """Characters of a description; one of as many solids as are possible has a tenth of it."""
-GLB = "model/gltf-binary"
-
-_PROGRAM = Path(__file__).with_name("solids.py")
-_PASSED = frozenset({"PATH", "LANG", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"})
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,6 +61,7 @@ class SceneBackend:
         self.name = name
         self._settings = settings
         self._ask = ask
+        self._errands = Errands("backends.solids", at_once=AT_ONCE, within_s=BUILD_S, answer_max_bytes=MESH_MAX_BYTES)
         self._schema: Schema | None = None
         if settings.json_schema:
             self._schema = Schema(name="scene", schema=scene.schema(settings.solids_max), strict=True)
@@ -151,11 +150,9 @@ class SceneBackend:
 
     async def _built(self, described: scene.Scene, call: Call) -> bytes:
         """The GLB.  Raises Unbuildable and TimedOut."""
-        due = min(asyncio.get_running_loop().time() + BUILD_S, call.deadline)
         try:
-            async with asyncio.timeout_at(due):
-                answer = await _child(msgspec.json.encode(described))
-        except TimeoutError as e:
+            answer, _ = await self._errands.done(msgspec.json.encode(described), deadline=call.deadline)
+        except (TimeoutError, Unfinished) as e:
             raise TimedOut(f"Backend '{self.name}' could not build the scene in time.") from e
         if answer[:1] == b"E":
             raise scene.Unbuildable(answer[1:].decode())
@@ -171,28 +168,6 @@ class SceneBackend:
         )
         error.worked = True
         return error
-
-
-async def _child(described: bytes) -> bytes:
-    """What the program makes of a scene.  However this is left, the process is gone."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-P",
-        str(_PROGRAM),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        # Never a provider's key; and one thread is enough for what numpy does here.
-        env={name: value for name, value in os.environ.items() if name in _PASSED} | {"OPENBLAS_NUM_THREADS": "1"},
-        start_new_session=True,
-    )
-    try:
-        answer, _ = await process.communicate(b"%d\n%s" % (os.getpid(), described))
-        return answer
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 def _at(step: int, stage: str, call: Call) -> Progress:

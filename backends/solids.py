@@ -1,19 +1,11 @@
 """The program of a child process that builds one scene of solids and ends: exact, in memory, within bounds.
 
-Standard input has a line with the parent's process id, and a scene that was checked (`compat.scene`) as JSON; standard
-output gets one byte and a body: `G` and the GLB, or `E` and why it cannot be built, in words fit for whoever described
-it.  Started by path with `python -P`, so that it imports no package of ours; what it may take is bounded here, its time
-by its parent.
+It is asked for a scene that was checked (`compat.scene`), as JSON, and answers with one byte and a body: `G` and the
+GLB, or `E` and why it cannot be built, in words fit for whoever described it.
 """
 
-import ctypes
 import json
-import os
-import resource
-import signal
-import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from typing import Any, cast
 
@@ -22,14 +14,17 @@ import numpy as np
 import trimesh
 from manifold3d import CrossSection, FillRule, Manifold, OpType
 
+from backends.bounds import serve
+from backends.srgb import to_linear
+
 ROUND = 64
 """Sides of what is round."""
 TUBE = 32
 """The same of a ring's tube."""
-TRIANGLES_MAX = 2_000_000
+TRIANGLES_MAX = 1_000_000
+"""As many as the gateway passes on (`gateway.gltf`)."""
 MEMORY_MAX_BYTES = 4 << 30
 CPU_MAX_S = 60
-_PR_SET_PDEATHSIG = 1
 
 Solid = dict[str, Any]
 
@@ -38,26 +33,12 @@ class Unbuildable(Exception):
     """Says why."""
 
 
-def main() -> None:
-    be_bounded(int(sys.stdin.buffer.readline()))
+def answered(asked: bytes) -> Iterator[bytes]:
+    """A scene built, as the parent reads it."""
     try:
-        answer = b"G" + build(json.load(sys.stdin.buffer))
+        yield b"G" + build(json.loads(asked))
     except Unbuildable as e:
-        answer = b"E" + str(e).encode()
-    sys.stdout.buffer.write(answer)
-    sys.stdout.buffer.flush()
-
-
-def be_bounded(parent: int) -> None:
-    """Take no more memory and time than that, leave no core file, and end with the parent."""
-    bounds = {resource.RLIMIT_AS: MEMORY_MAX_BYTES, resource.RLIMIT_CPU: CPU_MAX_S, resource.RLIMIT_CORE: 0}
-    for what, most in bounds.items():
-        with suppress(ValueError, OSError):  # macOS knows no bound of memory
-            resource.setrlimit(what, (most, most))
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)  # it ended before that was asked for
+        yield b"E" + str(e).encode()
 
 
 def build(scene: dict[str, Any]) -> bytes:
@@ -109,9 +90,9 @@ def placed(solid: Solid, name: str) -> Manifold:
 def material(colour: str) -> Any:
     """A dull one.  glTF counts in linear light, and colours are told as screens show them."""
     shown = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in shown]
+    linear = to_linear(np.array(shown))
     return trimesh.visual.material.PBRMaterial(  # type: ignore[no-untyped-call]
-        baseColorFactor=[round(c * 255) for c in linear] + [255], metallicFactor=0.0, roughnessFactor=0.8
+        baseColorFactor=[round(c * 255) for c in linear.tolist()] + [255], metallicFactor=0.0, roughnessFactor=0.8
     )
 
 
@@ -197,4 +178,4 @@ SHAPES: dict[str, Callable[[Solid], Manifold]] = {
 OPERATIONS = {"union": OpType.Add, "difference": OpType.Subtract, "intersection": OpType.Intersect}
 
 if __name__ == "__main__":
-    main()
+    serve(answered, memory_max_bytes=MEMORY_MAX_BYTES, cpu_max_s=CPU_MAX_S)

@@ -4,6 +4,7 @@ One invariant: whatever the bytes are, the outcome is a value or an InvalidReque
 """
 
 import re
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,8 +15,22 @@ from compat.canonical.error import InvalidRequest
 DEPTH_MAX = 64
 """How deep arrays and objects may nest.  Real requests stay below 20; decoders recurse."""
 
-CONTAINERS_MAX = 500_000
-"""How many arrays and objects a body may hold: what counting their depth may cost."""
+CONTAINERS_MAX, NAMES_MAX, VALUES_MAX = 200_000, 200_000, 500_000
+"""How many arrays and objects a body may hold, names in all objects, and further values beside the first in each: a
+decoder stops everybody else for as long as it takes, also in a thread of its own.
+"""
+
+FIELDS_MAX = 1000
+"""Of the body itself: each unknown one may be looked at on its own."""
+
+COUNTED_BYTES = 256 * 1024
+"""Less has no room for too many names and values."""
+
+LARGE_BYTES = 1024 * 1024
+"""From here on whoever serves others meanwhile reads a body in a thread."""
+
+STEP_BYTES = 256 * 1024
+"""Strings are left out in steps, so that in a thread of its own the walk lets other threads go on."""
 
 DIGITS_MAX = 20
 """Of a number that a client spells, leading zeros included."""
@@ -26,8 +41,6 @@ CREDENTIAL_FIELDS = frozenset({"api_base", "base_url", "api_key", "api_version",
 T = TypeVar("T")
 
 _fields = msgspec.json.Decoder(dict[str, Raw]).decode
-# Possessive, and content with a string that never ends: one pass over the body, whatever it holds.
-_string = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _brackets = bytes.maketrans(b"[]{}", b"()()")
 _no_brackets = bytes(set(range(256)) - set(b"[]{}"))
 _path = re.compile(r" - at `\$\.?([^`]*)`$")
@@ -52,6 +65,8 @@ def read_fields(body: bytes, *, credentials: bool = False) -> dict[str, Raw]:
         raise InvalidRequest("The request body must be a JSON object.") from e
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise InvalidRequest("We could not parse the JSON body of your request.") from e
+    if len(fields) > FIELDS_MAX:
+        raise InvalidRequest(f"The JSON body has more than {FIELDS_MAX} fields.")
     if not credentials and not CREDENTIAL_FIELDS.isdisjoint(fields):
         raise credential(next(name for name in fields if name in CREDENTIAL_FIELDS))
     return fields
@@ -96,6 +111,11 @@ def check_kinds(fields: dict[str, Raw], kinds: dict[str, tuple[str, ...]]) -> No
                 )
 
 
+def is_empty(array: Raw) -> bool:
+    """Whether there is nothing in it; megabytes are not decoded for this.  Raises InvalidRequest."""
+    return memoryview(array)[1:65].tobytes().strip(b" \t\r\n") in (b"", b"]") and not decode_raw(array)
+
+
 def kind_of(raw: Raw) -> str:
     """The JSON kind of a value: string, object, array, boolean, null or number."""
     return _KINDS[memoryview(raw)[0]]
@@ -120,12 +140,41 @@ def _check_text(body: bytes) -> None:
             body.decode()
         except UnicodeDecodeError as e:
             raise InvalidRequest("The request body is not valid UTF-8.") from e
-    if body.count(b"[") + body.count(b"{") > DEPTH_MAX:
-        rest = _string.sub(b"", body).translate(_brackets, _no_brackets)
-        if len(rest) > 2 * CONTAINERS_MAX:
+    if body.count(b"[") + body.count(b"{") > DEPTH_MAX or (
+        len(body) >= COUNTED_BYTES and (body.count(b":") > NAMES_MAX or body.count(b",") > VALUES_MAX)
+    ):
+        _check_shape(body)
+
+
+def _check_shape(body: bytes) -> None:
+    names = values = brackets = 0
+    rest: list[bytes] = []
+    for outside in _outside_strings(body):
+        rest.append(outside.translate(_brackets, _no_brackets))
+        brackets += len(rest[-1])
+        if brackets > 2 * CONTAINERS_MAX:
             raise InvalidRequest(f"The JSON body has more than {CONTAINERS_MAX} arrays and objects.")
-        if _too_deep(rest):
-            raise InvalidRequest(f"The JSON body nests deeper than {DEPTH_MAX} levels.")
+        names += outside.count(b":")
+        if names > NAMES_MAX:
+            raise InvalidRequest(f"The JSON body has more than {NAMES_MAX} names in its objects.")
+        values += outside.count(b",")
+        if values > VALUES_MAX:
+            raise InvalidRequest(f"The JSON body has more than {VALUES_MAX} values.")
+    if _too_deep(b"".join(rest)):
+        raise InvalidRequest(f"The JSON body nests deeper than {DEPTH_MAX} levels.")
+
+
+def _outside_strings(body: bytes) -> Iterator[bytes]:
+    """What is not in strings, as far as the body is JSON."""
+    at, inside = 0, False
+    while at < len(body):
+        piece = body[at : at + STEP_BYTES]
+        at += len(piece)
+        if at < len(body) and (len(piece) - len(piece.rstrip(b"\\"))) % 2:
+            piece, at = piece[:-1], at - 1  # an escape is not cut
+        parts = piece.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
+        yield b"".join(parts[inside::2])
+        inside ^= len(parts) % 2 == 0
 
 
 def _too_deep(rest: bytes) -> bool:

@@ -16,7 +16,7 @@ from msgspec import Struct
 from compat.body import check_kinds, decode_raw, kind_of, missing, read, read_fields
 from compat.canonical.error import BadResponse, GatewayError, InvalidRequest
 from compat.canonical.event import Event, Finished, Produced, Progress, Result, Started
-from compat.canonical.message import Media
+from compat.canonical.message import GLB, Media
 from compat.canonical.request import Envelope, MeshRequest
 from compat.magic import mime_of
 from compat.openai.envelope import envelope
@@ -25,9 +25,8 @@ from compat.openai.part import media_of_url, url_of_media
 from compat.sse import frame
 
 Format = Literal["glb", "obj", "ply", "stl"]
-MIMES: dict[Format, str] = {"glb": "model/gltf-binary", "obj": "model/obj", "ply": "model/ply", "stl": "model/stl"}
+MIMES: dict[Format, str] = {"glb": GLB, "obj": "model/obj", "ply": "model/ply", "stl": "model/stl"}
 """Of the formats there are; PLY's is not registered, but commonly used."""
-GLB = MIMES["glb"]
 SEED_MAX = 2**63 - 1
 
 _KINDS: dict[str, tuple[str, ...]] = {

@@ -12,8 +12,9 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from compat import mesh
 from compat.body import missing, read, read_fields
-from compat.canonical.error import InvalidRequest
+from compat.canonical.error import GatewayError, InvalidRequest
 from compat.canonical.event import (
     Event,
     Finished,
@@ -43,13 +44,27 @@ class Generate(Struct, forbid_unknown_fields=True):
     input: Input
     model: str | None = None
     provider: str | None = None
-    """The backend to use, by its name in the configuration."""
-    modality: Literal["text", "image", "3d", "embedding"] | None = None
-    parameters: Parameters = msgspec.field(default_factory=Parameters)
+    """The backend to use, by its name in the configuration; without a model, its only one."""
+    modality: Literal["text", "image", "3d", "3D", "embedding"] | None = None
+    parameters: Parameters | None = None
     stream: bool = False
     session_id: str | None = None
-    state: dict[str, Any] = {}
+    state: dict[str, Any] | None = None
     selection_mode: SelectionMode = "auto"
+
+
+_PLACES = dict.fromkeys(Parameters.__struct_fields__, "parameters") | dict.fromkeys(Input.__struct_fields__, "input")
+"""Where the fields stand that backends know by their bare names."""
+
+
+class Errors(mesh.Errors):
+    """How an error is written: with the whole path of what is wrong."""
+
+    def body(self, error: GatewayError) -> bytes:
+        return super().body(_placed(error))
+
+    def frame(self, error: GatewayError) -> bytes:
+        return super().frame(_placed(error))
 
 
 class Selection(Struct):
@@ -125,6 +140,7 @@ class Generation(Struct, kw_only=True):
 
 
 _read = msgspec.json.Decoder(Generate)
+_read_parameters = msgspec.json.Decoder(Parameters | None)
 _write = msgspec.json.Encoder().encode
 
 
@@ -136,7 +152,9 @@ def peek(body: bytes) -> Envelope:
         raise missing("input.prompt")
     if asked.input.prompt is not None and asked.input.messages:
         raise InvalidRequest("Give either 'input.prompt' or 'input.messages', not both.", param="input.messages")
-    if asked.modality is not None:
+    if asked.modality == "3D":
+        asked.modality, fields["modality"] = "3d", Raw(b'"3d"')
+    if asked.modality is not None and asked.parameters is not None:
         check_parameters(asked.modality, asked.parameters)
     if asked.session_id is not None:
         raise InvalidRequest(
@@ -144,8 +162,6 @@ def peek(body: bytes) -> Envelope:
         )
     model = asked.model or ""
     if asked.provider is not None:
-        if not model:
-            raise missing("model")
         model = f"{asked.provider}/{model}"
     return Envelope(dialect="native", model=model, stream=asked.stream, fields=fields, body=body)
 
@@ -154,10 +170,9 @@ def as_modality(envelope: Envelope, modality: Modality) -> Envelope:
     """The envelope of a request that did not say what it wants made.  Raises InvalidRequest where that cannot be asked
     for here.
     """
-    asked = read(envelope.body, _read)
     if modality == "rerank":
         raise InvalidRequest("This model ranks documents: ask it by /v1/rerank.", param="model", code="invalid_value")
-    check_parameters(modality, asked.parameters)
+    check_parameters(modality, _parameters(envelope))
     return msgspec.structs.replace(envelope, fields=envelope.fields | {"modality": Raw(_write(modality))})
 
 
@@ -170,13 +185,27 @@ def modality_of(envelope: Envelope) -> Modality | None:
 
 def formats(envelope: Envelope) -> tuple[Format, ...]:
     """Of the files that a mesh is wanted as.  Raises InvalidRequest."""
-    return formats_of(read(envelope.body, _read).parameters.output_formats, "parameters.output_formats")
+    return formats_of(_parameters(envelope).output_formats, "parameters.output_formats")
+
+
+def _parameters(envelope: Envelope) -> Parameters:
+    """Not from the whole body: pictures are megabytes."""
+    raw = envelope.fields.get("parameters", b"null")
+    return read(bytes(raw), _read_parameters, "parameters") or Parameters()
+
+
+def _placed(error: GatewayError) -> GatewayError:
+    name = error.param or ""
+    if place := _PLACES.get(name):
+        error.param = f"{place}.{name}"
+        error.message = error.message.replace(f"'{name}'", f"'{error.param}'")
+    return error
 
 
 def parse_request(envelope: Envelope) -> Request:
     """Read a request whole.  Raises InvalidRequest."""
     asked = read(envelope.body, _read)
-    return task(modality_of(envelope) or "text", envelope.model, asked.input, asked.parameters)
+    return task(modality_of(envelope) or "text", envelope.model, asked.input, asked.parameters or Parameters())
 
 
 def generation(
@@ -195,7 +224,7 @@ def generation(
         usage=_tokens(result.usage),
         selection=selection,
         timing=timing,
-        state=msgspec.json.decode(envelope.fields["state"]) if "state" in envelope.fields else {},
+        state=msgspec.json.decode(envelope.fields.get("state", b"null")) or {},
     )
 
 

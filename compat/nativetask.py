@@ -109,7 +109,8 @@ def _text(model: str, given: Input, p: Parameters) -> TextRequest:
     messages = [parse_message(m, f"input.messages[{n}]") for n, m in enumerate(given.messages)]
     images = _images(given)
     if given.prompt is not None:
-        messages.append(Message(role="user", parts=(Text(text=given.prompt), *images)))
+        text = Text(text=prompt(given.prompt, "input.prompt"))
+        messages.append(Message(role="user", parts=(text, *images)))
     elif not messages:
         raise missing("input.prompt")
     elif images:

@@ -2,7 +2,8 @@
 
 python examples/image.py "a yellow star on a black background" star.png
 
-The embedded model is a toy that knows coloured shapes; with another one, `auto` draws what that knows.
+The embedded model is a toy that knows coloured shapes and often draws the wrong one: a white moon on black and a brown
+ring on pink it can do.  With another model, `auto` draws what that knows.
 """
 
 import base64
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from openai import OpenAI
 
-prompt = sys.argv[1] if len(sys.argv) > 1 else "a red circle on a white background"
+prompt = sys.argv[1] if len(sys.argv) > 1 else "a white moon on a black background"
 path = Path(sys.argv[2] if len(sys.argv) > 2 else "picture.png")
 
 client = OpenAI(

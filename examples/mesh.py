@@ -19,7 +19,8 @@ answer = httpx2.post(
     json={"model": "auto", "prompt": prompt, "seed": 1, "response_format": "b64_json"},
     timeout=120,
 )
-answer.raise_for_status()
+if answer.is_error:
+    sys.exit(answer.json()["error"]["message"])
 [file] = answer.json()["data"]
 glb.write_bytes(base64.b64decode(file["b64_json"]))
 poster.write_bytes(base64.b64decode(file["poster_url"].partition(",")[2]))

@@ -2,9 +2,10 @@
 
 python examples/openai_tools.py
 
-Whether a model calls tools is up to the model.  The embedded one is too small to know how: it answers
-at once, in text, and the loop below ends after one round, as it must with any model that sees no need
-for a tool.  To watch calls happen, put a model that can in place of "auto", such as "openai/gpt-5".
+Whether a model calls tools is up to the model, and the loop below ends when it sees no need for one.  The
+embedded one was made without any: the gateway holds it to calls that fit, so its calls are sound, but it is too
+small to judge, and often asks again for what it has been told.  Put a larger model in place of "auto" for that,
+such as "openai/gpt-5".
 """
 
 import json

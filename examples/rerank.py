@@ -4,6 +4,7 @@ python examples/rerank.py
 """
 
 import os
+import sys
 
 import httpx2
 
@@ -24,7 +25,8 @@ answer = httpx2.post(
     },
     timeout=120,
 )
-answer.raise_for_status()
+if answer.is_error:
+    sys.exit(answer.json()["error"]["message"])
 
 for one in answer.json()["results"]:
     print(f"  {one['relevance_score']:.2f}  {one['document']['text']}")

@@ -14,7 +14,10 @@ URL = os.environ.get("PLUGGABLY_URL", "http://127.0.0.1:8080")
 HEADERS = {"authorization": f"Bearer {os.environ.get('PLUGGABLY_KEY', 'local')}"}
 
 prompt, file = sys.argv[1:] if len(sys.argv) == 3 else ("a small wooden stool", "stool.glb")
-models = httpx2.get(f"{URL}/v1/models", headers=HEADERS).raise_for_status().json()["data"]
+answer = httpx2.get(f"{URL}/v1/models", headers=HEADERS)
+if answer.is_error:
+    sys.exit(answer.json()["error"]["message"])
+models = answer.json()["data"]
 builders = [model["id"] for model in models if "constructed" in (model.get("capabilities") or ())]
 if not builders:
     print("No model here builds scenes. Add this to the configuration, with a model that writes JSON well:\n")
@@ -23,7 +26,8 @@ if not builders:
 
 asked = {"model": builders[0], "prompt": prompt, "response_format": "b64_json"}
 answer = httpx2.post(f"{URL}/v1/3d/generations", headers=HEADERS, json=asked, timeout=300)
-answer.raise_for_status()
+if answer.is_error:
+    sys.exit(answer.json()["error"]["message"])
 mesh = answer.json()["data"][0]
 Path(file).write_bytes(base64.b64decode(mesh["b64_json"]))
 

@@ -29,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status: int = asked.run(asked)
     except ConfigError as e:
-        print(f"pluggably: {e}", file=sys.stderr)
+        for line in str(e).splitlines():
+            print(f"pluggably: {line}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -62,11 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     below = commands.add_parser("models", help=about, description=about).add_subparsers(
         required=True, metavar="COMMAND"
     )
-    listing = below.add_parser("list", help="List models that clients can ask for.")
-    listing.add_argument("--config", type=Path, metavar="FILE")
-    listing.add_argument("--json", action="store_true", help="print JSON")
-    listing.set_defaults(run=_list_models)
-    models.add_commands(below)
+    models.add_commands(below, configured=_configured)
     giving = commands.add_parser("keys", help="Give out API keys.", description="Give out API keys.")
     keys.add_commands(giving)
     usage.add_options(command("usage", usage.run, "Show what requests took and cost."))
@@ -92,8 +89,11 @@ def _check(asked: argparse.Namespace) -> int:
         return 0
     config = load(asked.config)
     from gateway.estate import build
+    from gateway.findings import warnings
 
-    build(config)
+    estate = build(config)
+    for warning in warnings(config, estate.local):
+        print(f"{asked.config}: warning: {warning}", file=sys.stderr)
     backends, names = ", ".join(config.backends) or "none", ", ".join(config.models) or "none"
     print(f"{asked.config or 'built-in defaults'}: ok (backends: {backends}; models: {names})")
     return 0
@@ -140,24 +140,22 @@ def _explain(asked: argparse.Namespace) -> int:
     return 0
 
 
-def _list_models(asked: argparse.Namespace) -> int:
+def _configured(path: Path | None) -> list[dict[str, Any]]:
+    """The models of a configuration, of local ones whether what they run on is installed; as JSON."""
+    from backends.base import Loads
     from compat.openai.models import render_model
 
-    async def listed() -> "list[Model]":
-        async with _estate(asked.config) as estate:
-            return await estate.registry.all()
+    def status(model: "Model", estate: "Estate") -> str | None:
+        backend = estate.backends[model.backend]
+        if not isinstance(backend, Loads) or model.name not in estate.local.get(model.backend, {}):
+            return model.status
+        return "available" if (lack := backend.lacks(model.name)) is None else f"unavailable (needs {lack})"
 
-    found = asyncio.run(listed())
-    if asked.json:
-        print(json.dumps([render_model(model) for model in found]))
-        return 0
-    for model in found:
-        size = f"{model.size_bytes / 1e6:.0f} MB" if model.size_bytes else ""
-        facts = (model.modality, model.quantization, size, model.status)
-        print(f"{model.id:50} {'  '.join(fact for fact in facts if fact)}")
-    if not found:
-        print("No models.", file=sys.stderr)
-    return 0
+    async def listed() -> list[dict[str, Any]]:
+        async with _estate(path) as estate:
+            return [render_model(model) | {"status": status(model, estate)} for model in await estate.registry.all()]
+
+    return asyncio.run(listed())
 
 
 def _openapi(asked: argparse.Namespace) -> int:

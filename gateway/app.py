@@ -46,8 +46,9 @@ from gateway.checks import is_exposed
 from gateway.config import load
 from gateway.db import engine as database
 from gateway.db.audit import Act
-from gateway.estate import build, open_things, retired, secrets
-from gateway.house import House
+from gateway.estate import Found, build, changes, look, open_things, retired, secrets, succeed
+from gateway.findings import warnings
+from gateway.house import Estate, House
 from gateway.secrets import own_secrets
 from gateway.settings import Config, ConfigError
 from gateway.telemetry.logging import Redactor, configure, logger
@@ -104,6 +105,7 @@ class Application:
         self.redactor.learn(secrets(config))
         configure(config.telemetry.log_level, config.telemetry.log_format, self.redactor)
         self.house = House(build(config))
+        _warn(self.house.estate)
         self.house.redact = self.redactor
         self.failure: ConfigError | None = None
         """Why it could not start."""
@@ -112,6 +114,8 @@ class Application:
         self._announce = announce
         self._retiring: list[asyncio.Task[None]] = []
         self._following: set[asyncio.Task[None]] = set()
+        self._reloading: set[asyncio.Task[None]] = set()
+        self._swapping = asyncio.Lock()
         self.litestar = Litestar(
             route_handlers=[handler for resource in RESOURCES for handler in resource.routes(self.house)],
             guards=[guard],
@@ -128,18 +132,26 @@ class Application:
         self.asgi: ASGIApp = Door(Paths(self.endpoints, models.whole_ids(self.litestar)), self.house)
 
     def reload(self) -> None:
-        """Read the configuration again and swap it in whole; one that cannot be used is refused, and the old one stays.
+        """Begin to read the configuration and the folders of local models again, and swap them in whole.
 
-        Requests under way finish on the old one; its backends are closed after them.
+        A configuration that cannot be used is refused, and the old one stays.  Requests under way finish on the old
+        one; its backends are closed after them.
         """
+        task = asyncio.create_task(self._reload())
+        self._reloading.add(task)
+        task.add_done_callback(self._reloading.discard)
+
+    async def _reload(self) -> None:
         try:
-            self._swap(load(self._path, given=self._given))
+            async with self._swapping:
+                config = load(self._path, given=self._given)
+                self._swap(config, await asyncio.to_thread(look, config))
         except Exception as e:  # a watch that ended here would never be missed
             self.house.metrics.reloads.labels("refused").inc()
             reason = str(e) if isinstance(e, ConfigError) else f"{type(e).__name__}: {e}"
             logger().error("config_refused", reason=reason)
 
-    def _swap(self, wanted: Config) -> None:
+    def _swap(self, wanted: Config, found: Found) -> None:
         house = self.house
         old = house.estate
         self.redactor.learn(secrets(wanted) + secrets(old.config))
@@ -152,7 +164,8 @@ class Application:
                 f"auth.mode: 'local' needs no key, but other machines reach this gateway on {bound.host} until it is "
                 "started again. Restart it, or set auth.mode to api_key."
             )
-        new = build(config, old)
+        new = build(config, old, found)
+        _warn(new)
         house.metrics.reloads.labels("accepted").inc()
         if wanted.server != bound or wanted.database_url != old.config.database_url:
             logger().warning("config_needs_restart", sections="server, database")
@@ -160,25 +173,27 @@ class Application:
             logger().warning("config_needs_restart", sections="secrets")
         if wanted.telemetry.otlp_endpoint != old.config.telemetry.otlp_endpoint:
             logger().warning("config_needs_restart", sections="telemetry.otlp_endpoint")
+        succeed(old, new)
         house.move(new)
         house.warm(old)
         if new.entry.tokens is not None:
             new.entry.tokens.warm()
         logger().info("config_reloaded")
+        if told := changes(old.local, new.local):
+            logger().info("models_changed", **told)
         if sections := _differing(old.config, new.config):
             self._follow(self._note_reload(sections))
             self._follow(self._introduce_late())
         if leaving := retired(old, new):
-            self._retiring.append(asyncio.create_task(self._retire(leaving, house.guests, old.config)))
+            self._retiring.append(asyncio.create_task(self._retire(leaving, house.guests)))
 
     def _follow(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._following.add(task)
         task.add_done_callback(self._following.discard)
 
-    async def _retire(self, leaving: Sequence[Backend | Tokens], guests: list[Visit], config: Config) -> None:
-        longest_s = max((entry.timeouts.total_s for entry in config.models.values()), default=600.0)
-        await self.house.outlive(guests, longest_s)
+    async def _retire(self, leaving: Sequence[Backend | Tokens], guests: list[Visit]) -> None:
+        await self.house.outlive(guests)
         for one in leaving:
             await one.aclose()
 
@@ -250,9 +265,10 @@ class Application:
             logging.getLogger("uvicorn.error").disabled = True
             raise
         finally:
-            for task in (*tasks, *self._retiring):
+            for task in (*tasks, *self._reloading, *self._retiring):
                 task.cancel()
-            await asyncio.gather(*tasks, *self._retiring, *self._following, return_exceptions=True)
+            ending = (*tasks, *self._reloading, *self._retiring, *self._following)
+            await asyncio.gather(*ending, return_exceptions=True)
             await asyncio.gather(*(one.aclose() for one in open_things(house.estate)), return_exceptions=True)
             if archive is not None:
                 await _within(CLOSE_S, archive.aclose(), "archive_unsettled")
@@ -270,7 +286,7 @@ class Application:
             if stamp in (seen, None):
                 continue
             seen = stamp
-            self.reload()
+            await self._reload()
 
 
 async def _within(seconds: float, work: Awaitable[None], else_: str) -> None:
@@ -280,6 +296,12 @@ async def _within(seconds: float, work: Awaitable[None], else_: str) -> None:
             await work
     except TimeoutError:
         logger().error(else_, after_s=seconds)
+
+
+def _warn(estate: Estate) -> None:
+    """Log what the configuration names and is not here."""
+    for reason in warnings(estate.config, estate.local):
+        logger().warning("config_warning", reason=reason)
 
 
 def _differing(old: Config, new: Config) -> list[str]:

@@ -101,7 +101,7 @@ async def _planned(origin: Origin, request: TextRequest, visit: Visit) -> Plan:
     """The routes that may answer it; not back through the backend that asks."""
     estate, accounts, grant = origin.estate, origin.house.archive.accounts, origin.grant
     own = None if accounts.idle else await accounts.of(visit, estate)
-    plan = await estate.router.plan(request.model, "text", own)
+    plan = await estate.router.plan(request.model, "text", own, grant)
     if estate.prices.waits:
         await estate.prices.load()
     if grant.restricted:

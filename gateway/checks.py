@@ -1,8 +1,8 @@
-"""What a configuration must hold to besides its types: one ConfigError names the first fault and its cure."""
+"""What a configuration must hold to besides its types: each fault is named with its cure."""
 
 import difflib
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from urllib.parse import urlsplit
 
 from gateway.auth.credential import is_token
@@ -22,57 +22,58 @@ _is_database = re.compile(
 
 
 def check(config: Config) -> None:
-    """Raises ConfigError."""
+    """Raises ConfigError, which names every fault, one a line."""
+    if found := "\n".join(_faults(config)):
+        raise ConfigError(found)
+
+
+def _faults(config: Config) -> Iterator[str]:
     server = config.server
     if is_exposed(config):
-        raise ConfigError(
+        yield (
             f"server.host: {server.host} can be reached from other machines, but auth.mode is 'local' (no key "
             "needed). Set auth.mode to api_key, or server.host to 127.0.0.1."
         )
     if not _is_database(config.database_url):
-        raise ConfigError(
-            "database.url: must be sqlite+aiosqlite:///FILE or postgresql+asyncpg://USER:PASSWORD@HOST:PORT/NAME"
-        )
-    _check_auth(config.auth, config.backends)
+        yield "database.url: must be sqlite+aiosqlite:///FILE or postgresql+asyncpg://USER:PASSWORD@HOST:PORT/NAME"
+    yield from _check_auth(config.auth, config.backends)
     for name, secret in config.secrets.named():
         if secret is not None and len(secret) < OWN_SECRET_MIN:
-            raise ConfigError(f"secrets.{name}: too short to be a secret; use at least {OWN_SECRET_MIN} characters")
+            yield f"secrets.{name}: too short to be a secret; use at least {OWN_SECRET_MIN} characters"
     for pattern, rate in config.prices.items():
         if "/" not in pattern and "*" not in pattern:
-            raise ConfigError(f"prices.{pattern}: is not BACKEND/MODEL, so it would be nobody's price")
+            yield f"prices.{pattern}: is not BACKEND/MODEL, so it would be nobody's price"
         if rate.input is None and rate.output is None and rate.request is None:
-            raise ConfigError(f"prices.{pattern}: names no price; set input and output, or request")
+            yield f"prices.{pattern}: names no price; set input and output, or request"
     if config.limits.store != "memory" and not config.limits.store.startswith(("valkey://", "valkeys://")):
-        raise ConfigError("limits.store: must be 'memory' or valkey://HOST:PORT/NUMBER (valkeys:// with TLS)")
+        yield "limits.store: must be 'memory' or valkey://HOST:PORT/NUMBER (valkeys:// with TLS)"
     endpoint = config.telemetry.otlp_endpoint
     if endpoint is not None and not endpoint.startswith(("http://", "https://")):
-        raise ConfigError("telemetry.otlp_endpoint: must begin with http:// or https://, like http://127.0.0.1:4318")
+        yield "telemetry.otlp_endpoint: must begin with http:// or https://, like http://127.0.0.1:4318"
     if bool(server.tls.cert) != bool(server.tls.key):
-        raise ConfigError("server.tls: cert and key are needed together")
+        yield "server.tls: cert and key are needed together"
     if config.breaker.cooldown_max_s < config.breaker.cooldown_s:
-        raise ConfigError("breaker.cooldown_max_s: less than cooldown_s, with which it begins")
+        yield "breaker.cooldown_max_s: less than cooldown_s, with which it begins"
     for name, backend in config.backends.items():
         if backend.terms.own_keys == "required" and not hasattr(backend.settings, "api_key"):
-            raise ConfigError(f"backends.{name}.own_keys: a backend of kind '{backend.kind}' takes no keys at all")
+            yield f"backends.{name}.own_keys: a backend of kind '{backend.kind}' takes no keys at all"
         url = getattr(backend.settings, "base_url", None)
         if url is not None and not _is_url(url):
-            raise ConfigError(
-                f"backends.{name}.base_url: is no URL; it must be like https://HOST/PATH or http://HOST:PORT"
-            )
+            yield f"backends.{name}.base_url: is no URL; it must be like https://HOST/PATH or http://HOST:PORT"
         for n, prefix in enumerate(backend.terms.user_endpoints):
             if not is_prefix(prefix):
-                raise ConfigError(
+                yield (
                     f"backends.{name}.user_endpoints[{n}]: '{prefix}' must be like https://HOST/PATH, without user, "
                     "query or fragment"
                 )
     for name, entry in config.models.items():
         if isinstance(entry.routes, tuple):
-            _check_routes(f"models.{name}.routes", entry.routes, config)
+            yield from _check_routes(f"models.{name}.routes", entry.routes, config)
         elif not entry.routes:
-            raise ConfigError(f"models.{name}.routes: empty; name at least one BACKEND/MODEL")
+            yield f"models.{name}.routes: empty; name at least one BACKEND/MODEL"
         else:
             for modality, routes in entry.routes.items():
-                _check_routes(f"models.{name}.routes.{modality}", routes, config)
+                yield from _check_routes(f"models.{name}.routes.{modality}", routes, config)
 
 
 def is_exposed(config: Config) -> bool:
@@ -87,57 +88,63 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else (f"; valid are {', '.join(known)}" if known else "")
 
 
-def _check_auth(auth: Auth, backends: Collection[str]) -> None:
+def unknown_word(word: str, known: Iterable[str]) -> str:
+    """What is said of a word that is none of those there may be."""
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    meant = f"did you mean '{close[0]}'? " if close else ""
+    return f"'{word}' is unknown; {meant}valid are {', '.join(known)}"
+
+
+def _check_auth(auth: Auth, backends: Collection[str]) -> Iterator[str]:
     names: set[str] = set()
     holders: dict[str, str] = {}
     for n, key in enumerate(auth.keys):
         if not key.name.strip() or len(key.name) > NAME_MAX or not key.name.isprintable():
-            raise ConfigError(f"auth.keys[{n}].name: must have 1 to {NAME_MAX} printable characters")
+            yield f"auth.keys[{n}].name: must have 1 to {NAME_MAX} printable characters"
         if not key.key.isascii() or not key.key.isprintable() or key.key != key.key.strip():
-            raise ConfigError(
+            yield (
                 f"auth.keys[{n}].key: must be printable ASCII without blanks at its ends, or no client could send it"
             )
         if auth.takes_tokens and is_token(key.key):
-            raise ConfigError(f"auth.keys[{n}].key: has the shape of a token and would be taken for one; use another")
+            yield f"auth.keys[{n}].key: has the shape of a token and would be taken for one; use another"
         if len(key.key) < SECRET_MIN:
-            raise ConfigError(f"auth.keys[{n}].key: too short to be a secret; use at least {SECRET_MIN} characters")
+            yield f"auth.keys[{n}].key: too short to be a secret; use at least {SECRET_MIN} characters"
         if key.name in names:
-            raise ConfigError(f"auth.keys[{n}].name: '{key.name}' is used twice")
+            yield f"auth.keys[{n}].name: '{key.name}' is used twice"
         names.add(key.name)
         if (other := holders.setdefault(key.key, key.name)) != key.name:
-            raise ConfigError(f"auth.keys[{n}].key: '{other}' has the same one; each needs its own")
-        _check_scopes(f"auth.keys[{n}].scopes", key.scopes)
-        _check_tenant(f"auth.keys[{n}].tenant", key.tenant)
+            yield f"auth.keys[{n}].key: '{other}' has the same one; each needs its own"
+        yield from _check_scopes(f"auth.keys[{n}].scopes", key.scopes)
+        yield from _check_tenant(f"auth.keys[{n}].tenant", key.tenant)
         for m, backend in enumerate(key.backends or ()):
             if backend not in backends:
-                raise ConfigError(f"auth.keys[{n}].backends[{m}]: '{backend}' is unknown{nearest(backend, backends)}")
+                yield f"auth.keys[{n}].backends[{m}]: '{backend}' is unknown{nearest(backend, backends)}"
     if auth.takes_tokens and auth.jwt is None:
-        raise ConfigError(
-            f"auth.jwt: auth.mode is '{auth.mode}', but no issuer is named; add {{issuer: https://…, audience: …}}"
-        )
+        yield f"auth.jwt: auth.mode is '{auth.mode}', but no issuer is named; add {{issuer: https://…, audience: …}}"
     if auth.jwt is not None:
-        _check_jwt(auth.jwt)
+        yield from _check_jwt(auth.jwt)
 
 
-def _check_jwt(jwt: Jwt) -> None:
+def _check_jwt(jwt: Jwt) -> Iterator[str]:
     name, url = ("issuer", jwt.issuer) if jwt.jwks_url is None else ("jwks_url", jwt.jwks_url)
     if not is_guarded(url):
-        raise ConfigError(
+        yield (
             f"auth.jwt.{name}: '{url}' must be an https URL, or an http one on loopback: whoever can change the "
             "issuer's keys on their way can make tokens"
         )
     if not jwt.issuer:
-        raise ConfigError("auth.jwt.issuer: empty; name what its tokens have in 'iss'")
+        yield "auth.jwt.issuer: empty; name what its tokens have in 'iss'"
     if not jwt.audiences or "" in jwt.audiences:
-        raise ConfigError("auth.jwt.audience: empty; name what must be in 'aud', or tokens for others would be taken")
+        yield "auth.jwt.audience: empty; name what must be in 'aud', or tokens for others would be taken"
     if not jwt.algorithms:
-        raise ConfigError("auth.jwt.algorithms: empty; leave it out, or name at least one")
+        yield "auth.jwt.algorithms: empty; leave it out, or name at least one"
     if jwt.keys_stale_s < jwt.keys_max_age_s:
-        raise ConfigError("auth.jwt.keys_stale_s: less than keys_max_age_s, so that keys would never be current")
-    _check_scopes("auth.jwt.scopes", jwt.scopes)
-    _check_tenant("auth.jwt.tenant", jwt.tenant)
+        yield "auth.jwt.keys_stale_s: less than keys_max_age_s, so that keys would never be current"
+    yield from _check_scopes("auth.jwt.scopes", jwt.scopes)
+    yield from _check_tenant("auth.jwt.tenant", jwt.tenant)
     for role, scopes in jwt.roles.items():
-        _check_scopes(f"auth.jwt.roles.{role}", scopes)
+        yield from _check_scopes(f"auth.jwt.roles.{role}", scopes)
 
 
 def is_guarded(url: str, *, loopback: bool = True) -> bool:
@@ -161,24 +168,24 @@ def _is_url(url: str) -> bool:
     return parts.scheme in ("http", "https") and bool(host) and url.isprintable() and " " not in url
 
 
-def _check_scopes(at: str, scopes: Iterable[str]) -> None:
+def _check_scopes(at: str, scopes: Iterable[str]) -> Iterator[str]:
     for scope in scopes:
         if scope not in SCOPES:
-            raise ConfigError(f"{at}: '{scope}' is unknown{nearest(scope, sorted(SCOPES))}")
+            yield f"{at}: '{scope}' is unknown{nearest(scope, sorted(SCOPES))}"
 
 
-def _check_tenant(at: str, tenant: str) -> None:
+def _check_tenant(at: str, tenant: str) -> Iterator[str]:
     if not is_tenant(tenant):
-        raise ConfigError(f"{at}: '{tenant}' is no tenant's name; use up to 64 letters, digits, '.', '_', '@' and '-'")
+        yield f"{at}: '{tenant}' is no tenant's name; use up to 64 letters, digits, '.', '_', '@' and '-'"
 
 
-def _check_routes(at: str, routes: tuple[str | Target, ...], config: Config) -> None:
+def _check_routes(at: str, routes: tuple[str | Target, ...], config: Config) -> Iterator[str]:
     if not routes:
-        raise ConfigError(f"{at}: empty; name at least one BACKEND/MODEL")
+        yield f"{at}: empty; name at least one BACKEND/MODEL"
     for n, route in enumerate(routes):
         to = route if isinstance(route, str) else route.to
         backend, slash, model = to.partition("/")
         if not slash or not model:
-            raise ConfigError(f"{at}[{n}]: '{to}' is not BACKEND/MODEL")
-        if backend not in config.backends:
-            raise ConfigError(f"{at}[{n}]: backend '{backend}' is unknown{nearest(backend, config.backends)}")
+            yield f"{at}[{n}]: '{to}' is not BACKEND/MODEL"
+        elif backend not in config.backends:
+            yield f"{at}[{n}]: backend '{backend}' is unknown{nearest(backend, config.backends)}"

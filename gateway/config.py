@@ -7,40 +7,18 @@ one ConfigError that names the path and the cure.  Nothing here opens a socket, 
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Union
 
 import msgspec
-from msgspec import Struct
 
 from backends import KINDS, settings_of
-from backends.base import Timeouts
-from compat.canonical.model import Modality
+from compat import inside
 from gateway import embedded
-from gateway.checks import check, nearest
+from gateway.checks import check, nearest, unknown_word
 from gateway.interpolation import expanded, interpolated, shielded
-from gateway.routing.breaker import Rule
-from gateway.settings import (
-    Auth,
-    BackendEntry,
-    Config,
-    ConfigError,
-    Database,
-    File,
-    Jwt,
-    Key,
-    Limit,
-    Limits,
-    ModelEntry,
-    Rate,
-    Secrets,
-    Server,
-    Target,
-    Telemetry,
-    Terms,
-    Tls,
-)
+from gateway.settings import BackendEntry, Config, ConfigError, File, ModelEntry, Terms
 
 PREFIX = "PLUGGABLY__"
 
@@ -81,7 +59,7 @@ def decode(tree: dict[str, Any], environ: Mapping[str, str]) -> Config:
     try:
         file = msgspec.convert(tree, File, strict=False)
     except msgspec.ValidationError as e:
-        raise ConfigError(_explained(str(e), tree)) from e
+        raise ConfigError(_explained(str(e), tree, File)) from e
     data_dir = expanded(file.data_dir, "data_dir") if file.data_dir else default_data_dir(environ)
     config = Config(
         server=file.server,
@@ -136,19 +114,18 @@ def _backend(name: str, fields: dict[str, Any]) -> BackendEntry:
     if kind is None:
         raise ConfigError(f"{at}.kind: missing; known are {', '.join(KINDS)}")
     if kind not in KINDS:
-        raise ConfigError(f"{at}.kind: '{kind}' is unknown{nearest(str(kind), KINDS)}; known are {', '.join(KINDS)}")
-    own = set(settings_of(kind, {}).__struct_fields__)
+        raise ConfigError(f"{at}.kind: {unknown_word(str(kind), KINDS)}")
+    settings = type(settings_of(kind, {}))
+    own = settings.__struct_fields__
     common = {name: fields.pop(name) for name in Terms.__struct_fields__ if name in fields and name not in own}
     try:
         terms = msgspec.convert(common, Terms, strict=False)
+    except msgspec.ValidationError as e:
+        raise ConfigError(_explained(str(e), common, Terms, at)) from e
+    try:
         return BackendEntry(kind=kind, settings=settings_of(kind, fields), terms=terms)
     except msgspec.ValidationError as e:
-        text = str(e)
-        unknown = re.match(r"Object contains unknown field `([^`]+)`", text)
-        if unknown:
-            known = (*own, *Terms.__struct_fields__)
-            raise ConfigError(f"{at}.{unknown[1]}: unknown key{nearest(unknown[1], known)}") from e
-        raise ConfigError(f"{at}{_tail(text)}") from e
+        raise ConfigError(_explained(str(e), fields, settings, at, Terms.__struct_fields__)) from e
 
 
 def _overlay(tree: dict[str, Any], environ: Mapping[str, str]) -> None:
@@ -176,86 +153,48 @@ def _yaml(text: str, at: str) -> Any:
         raise ConfigError(f"{at}: not YAML: a value cannot be read ({type(e).__name__}); put it in quotes") from e
 
 
-_SECTIONS: dict[str, type[Struct]] = {
-    "server": Server,
-    "server.tls": Tls,
-    "database": Database,
-    "auth": Auth,
-    "auth.jwt": Jwt,
-    "limits": Limits,
-    "limits.default": Limit,
-    "breaker": Rule,
-    "secrets": Secrets,
-    "telemetry": Telemetry,
-}
-
-
-_MAPPINGS: dict[str, Any] = {
-    "models": ModelEntry,
-    ".routes": tuple[str | Target, ...],
-    "backends": dict[str, Any],
-    "prices": Rate,
-    "auth.jwt.roles": tuple[str, ...],
-    **dict.fromkeys(("limits.keys", "limits.users", "limits.tenants", "limits.models"), Limit),
-}
-"""What the values of a mapping are."""
 _place = re.compile(r" - at (`key` in )?`\$\.?([^`]*)`$")
 
 
-def _explained(message: str, tree: Any) -> str:
+def _explained(message: str, tree: Any, root: Any, at: str = "", known: Collection[str] = ()) -> str:
+    """What msgspec says of a tree that is no `root`, with the path and what may stand there.
+
+    at: the tree's own path.  known: keys of the root besides its own.
+    """
     place = _place.search(message)
-    if place is None:
-        what, at = message, ""
-    else:
-        what, at = message[: place.start()], _unmasked(place[2], tree)
+    what, masked = (message, "") if place is None else (message[: place.start()], place[2])
+    path, kinds = _joined(at, _unmasked(masked, tree, root)), inside.at(root, masked)
     if unknown := re.match(r"Object contains unknown field `([^`]+)`", what):
-        path = f"{at}.{unknown[1]}" if at else unknown[1]
-        return f"{path}: unknown key{nearest(unknown[1], _section(at).__struct_fields__)}"
+        names = [*inside.fields(kinds), *(() if masked else known)]
+        return f"{_joined(path, unknown[1])}: unknown key{nearest(unknown[1], names)}"
     if wrong := re.match(r"Invalid enum value '([^']*)'", what):
         if place is not None and place[1]:
-            return f"{at}.{wrong[1]}: unknown key{nearest(wrong[1], get_args(Modality))}"
-        section, _, name = at.rpartition(".")
-        kind = get_type_hints(_section(section)).get(name)
-        return f"{at}: '{wrong[1]}' is unknown{nearest(wrong[1], get_args(kind))}"
-    return f"{at}: {what}" if at else what
+            return f"{_joined(path, wrong[1])}: unknown key{nearest(wrong[1], inside.keys(kinds))}"
+        return f"{path}: {unknown_word(wrong[1], inside.words(kinds))}"
+    return f"{path}: {what}" if path else what
 
 
-def _section(at: str) -> type[Struct]:
-    if at.startswith("models"):
-        return Timeouts if at.endswith(".timeouts") else Target if at.endswith("]") else ModelEntry
-    if at.startswith("auth.keys"):
-        return Key
-    if at.startswith("prices."):
-        return Rate
-    if at.startswith(("limits.keys.", "limits.users.", "limits.tenants.", "limits.models.")):
-        return Limit
-    return _SECTIONS.get(at, File)
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path and name else path or name
 
 
-def _unmasked(at: str, tree: Any) -> str:
+def _unmasked(masked: str, tree: Any, root: Any) -> str:
     """msgspec masks the keys of mappings: put in the first whose value it refuses."""
-    *heads, rest = at.split("[...]")
-    path = ""
-    for head in heads:
-        for part in head.lstrip(".").split("."):
-            tree = tree[part]
-        name = next(name for name, value in tree.items() if not _converts(value, _MAPPINGS[head]))
-        path += f"{head}.{name}"
-        tree = tree[name]
-    return path + rest
+    path, walked = "", ""
+    for step in inside.steps(masked):
+        walked += step if step.startswith("[") else f".{step}"
+        if step == "[...]":
+            step = next(name for name, value in tree.items() if not _converts(value, inside.at(root, walked)))
+            tree = tree[step]
+        else:
+            tree = tree[int(step[1:-1])] if step.startswith("[") else tree[step]
+        path = f"{path}{step}" if str(step).startswith("[") else _joined(path, str(step))
+    return path
 
 
-def _converts(value: Any, kind: Any) -> bool:
+def _converts(value: Any, kinds: Sequence[Any]) -> bool:
     try:
-        msgspec.convert(value, kind, strict=False)
+        msgspec.convert(value, Union[tuple(kinds)], strict=False)  # noqa: UP007  made of what was found
     except msgspec.ValidationError:
         return False
     return True
-
-
-def _tail(message: str) -> str:
-    found = re.search(r"^(.*) - at `\$\.?(.*)`$", message)
-    if not found:
-        return f": {message}"
-    what, at = found[1], found[2].replace("[...]", ".*")
-    return f".{at}: {what}" if at else f": {what}"

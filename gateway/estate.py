@@ -3,18 +3,19 @@
 import os
 import re
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from urllib.parse import unquote
 
 from msgspec import json
 
 import backends
-from backends.base import Backend, Priced
+from backends.base import Backend, Priced, Succeeds
 from backends.ports import Local, Ports
 from gateway.asking import ask
 from gateway.auth.authenticator import Authenticator, Tokens
 from gateway.discovery import discover
+from gateway.findings import errors
 from gateway.house import Estate
 from gateway.reckoning import MemoryBook
 from gateway.registry import Registry
@@ -22,35 +23,48 @@ from gateway.routing.router import Router
 from gateway.settings import Auth, Config, ConfigError
 from gateway.telemetry.prices import Prices, payees
 
+Found = Mapping[str, Mapping[str, Local]]
+"""Per local backend, the models there are for it, by name."""
 
-def build(config: Config, old: Estate | None = None) -> Estate:
+
+def look(config: Config) -> Found:
+    """What local models there are now.  Reads their folders, which may take long.  Raises ConfigError."""
+    found = {}
+    for name, entry in config.backends.items():
+        if entry.kind == "local":
+            models = discover(name, entry.settings.model_dirs, config.data_dir, entry.settings.models)
+            found[name] = {one.name: entry.settings.bounded(one) for one in models.values()}
+    return found
+
+
+def build(config: Config, old: Estate | None = None, found: Found | None = None) -> Estate:
     """Connect the backends and draw the routes.  Raises ConfigError; opens no connection yet.
 
-    A backend whose entry is the same as in `old` is taken over with its connections and processes.
+    A backend whose entry and models are the same as in `old` is taken over with its connections and processes.
+    found: what `look` has found; None: it is looked for now.
     """
+    found = look(config) if found is None else found
+    if wrong := errors(config, found):
+        raise ConfigError("\n".join(wrong))
     demanding = frozenset(name for name, entry in config.backends.items() if entry.terms.own_keys == "required")
     connected: dict[str, Backend] = {}
-    local: dict[str, dict[str, Local]] = {}
     reckoning = MemoryBook() if old is None else old.reckoning
     for name, entry in config.backends.items():
         before = old.config.backends.get(name) if old is not None else None
         same = before is not None and (before.kind, before.settings) == (entry.kind, entry.settings)
-        if old is not None and same and (name in demanding) == (name in old.demanding):
+        same = same and old is not None and (name in demanding) == (name in old.demanding)
+        if old is not None and same and found.get(name) == old.local.get(name):
             connected[name] = old.backends[name]
-            if name in old.local:
-                local[name] = dict(old.local[name])
             continue
-        if entry.kind == "local":
-            local[name] = discover(name, entry.settings.model_dirs, config.data_dir, entry.settings.models)
         ports = Ports(
-            catalogue=partial(dict, local.get(name, {})), reckoning=reckoning, ask=ask, keyless=name in demanding
+            catalogue=partial(dict, found.get(name, {})), reckoning=reckoning, ask=ask, keyless=name in demanding
         )
         try:
             connected[name] = backends.connect(name, entry.kind, entry.settings, ports)
         except ValueError as e:
             raise ConfigError(f"backends.{name}.{e}") from e
     # Without a key there is nothing to be listed: users' own lists stand in.
-    registry = Registry({name: one for name, one in connected.items() if name not in demanding}, local)
+    registry = Registry({name: one for name, one in connected.items() if name not in demanding}, found)
     classes = {
         name: config.backends[name].terms.price or (backend.price if isinstance(backend, Priced) else None)
         for name, backend in connected.items()
@@ -62,7 +76,7 @@ def build(config: Config, old: Estate | None = None) -> Estate:
         router=Router(config.models, connected, registry, classes),
         prices=Prices(config.prices, payees(config.backends, classes)),
         entry=Authenticator(config.auth, _tokens(config.auth, old)),
-        local=local,
+        local=found,
         demanding=demanding,
         reckoning=reckoning,
     )
@@ -80,6 +94,26 @@ def _tokens(auth: Auth, old: Estate | None) -> Tokens | None:
 
 _SECRETIVE = ("_KEY", "_TOKEN", "_SECRET", "PASSWORD")
 _userinfo = re.compile(r"(\w+)://([^/?#@\s\"':]*)(?::([^/?#\s\"']*))?@").findall
+
+
+def succeed(old: Estate, new: Estate) -> None:
+    """Have new backends go on with what those run whose places they take."""
+    for name, backend in new.backends.items():
+        before = old.backends.get(name)
+        if before is not None and before is not backend and isinstance(backend, Succeeds):
+            backend.succeed(before)
+
+
+def changes(old: Found, new: Found) -> dict[str, list[str]]:
+    """The local models that came, went and became others, in those words; empty where none did."""
+    before = {one.model.id: one for models in old.values() for one in models.values()}
+    after = {one.model.id: one for models in new.values() for one in models.values()}
+    told = {
+        "came": sorted(after.keys() - before.keys()),
+        "went": sorted(before.keys() - after.keys()),
+        "changed": sorted(id_ for id_ in after.keys() & before.keys() if after[id_] != before[id_]),
+    }
+    return {word: ids for word, ids in told.items() if ids}
 
 
 def retired(old: Estate, new: Estate) -> list[Backend | Tokens]:

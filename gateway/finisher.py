@@ -1,20 +1,17 @@
 """The program of a child process that finishes one mesh: checks, measures and converts it, and draws its poster.
 
-The parent (`meshes`) writes a line of JSON to stdin, {"parent", "size", "formats", "poster_px"}, then the GLB, and
-reads a line of JSON from stdout, {"facts", "sizes"} or {"refused": why}, then the files.  Meshes come from
-strangers, so it may use so much memory and time and no more.  It never outlives its parent: stdin's end means exit.
+The parent (`meshes`) asks by a line of JSON, {"formats", "poster_px"}, and the GLB; the answer is a line of JSON,
+{"facts", "sizes"} or {"refused": why}, then the files.  Meshes come from strangers, so it may use so much memory and
+time and no more.
 """
 
-import ctypes
 import io
 import json
-import os
-import resource
-import signal
 import sys
-import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from backends.bounds import serve
 from gateway.gltf import Unreadable, check
 
 if TYPE_CHECKING:
@@ -24,12 +21,10 @@ if TYPE_CHECKING:
     Floats = NDArray[np.floating[Any]]
 
 MEMORY_MAX_BYTES = 3 * 1024**3
-"""Of address space: numpy alone takes a good part of the first."""
 CPU_MAX_S = 60
 TEXTURE_MAX_PIXELS = 8192 * 8192
 GREY = 0.6
 """What has no colour, linear."""
-_PR_SET_PDEATHSIG = 1
 
 
 class Part(NamedTuple):
@@ -41,39 +36,21 @@ class Part(NamedTuple):
     """Of the vertices, in sRGB, 0 to 1."""
 
 
-def main() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # libraries print to stdout; only the answer may go there
-    line = sys.stdin.buffer.readline()
-    if not line:
-        os._exit(0)
-    asked = json.loads(line)
-    if os.getppid() != asked["parent"]:
-        os._exit(0)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_MAX_S, CPU_MAX_S))
-    if sys.platform == "linux":
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_MAX_BYTES, MEMORY_MAX_BYTES))
-    data = sys.stdin.buffer.read(asked["size"])
-    if len(data) < asked["size"]:
-        os._exit(0)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+def answered(asked: bytes) -> Iterator[bytes]:
+    """A mesh finished, as the parent reads it."""
+    line, _, data = asked.partition(b"\n")
+    said = json.loads(line)
+    files: dict[str, bytes] = {}
     try:
-        facts, files = finish(data, asked["formats"], asked["poster_px"])
+        facts, files = finish(data, said["formats"], said["poster_px"])
     except Unreadable as e:
         head: dict[str, Any] = {"refused": str(e)}
-        files = {}
     except MemoryError:
-        head, files = {"refused": "it takes too much memory"}, {}
+        head = {"refused": "it takes too much memory"}
     else:
         head = {"facts": facts, "sizes": {name: len(file) for name, file in files.items()}}
-    out.write(json.dumps(head).encode() + b"\n")
-    for file in files.values():
-        out.write(file)
-    out.flush()
-    os._exit(0)
+    yield json.dumps(head).encode() + b"\n"
+    yield from files.values()
 
 
 def finish(data: bytes, formats: list[str], poster_px: int | None) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -128,12 +105,14 @@ def _colours(mesh: Any) -> "Floats":
     """Of each vertex: glTF multiplies the material's colour, its texture and the vertex's own, all linear."""
     import numpy as np
 
+    from backends import srgb
+
     count = len(mesh.vertices)
     visual, colour = mesh.visual, np.full((count, 3), 1.0)
     if visual.kind == "vertex":
-        return _to_srgb(np.asarray(visual.vertex_colors)[:, :3] / 255)
+        return srgb.from_linear(np.asarray(visual.vertex_colors)[:, :3] / 255)
     if visual.kind != "texture":
-        return _to_srgb(np.full((count, 3), GREY))
+        return srgb.from_linear(np.full((count, 3), GREY))
     factor = getattr(visual.material, "baseColorFactor", None)
     if factor is not None:
         colour *= np.asarray(factor)[:3] / (255 if np.asarray(factor).dtype == np.uint8 else 1)
@@ -143,26 +122,12 @@ def _colours(mesh: Any) -> "Floats":
         height, width, _ = texture.shape
         column = (visual.uv[:, 0] % 1 * (width - 1)).astype(np.intp)
         row = ((1 - visual.uv[:, 1] % 1) * (height - 1)).astype(np.intp)
-        colour *= _to_linear(texture[row, column] / 255)
+        colour *= srgb.to_linear(texture[row, column] / 255)
     own = visual.vertex_attributes.get("color")
     if own is not None:
         own = np.asarray(own)
         colour *= own[:, :3] / (np.iinfo(own.dtype).max if own.dtype.kind == "u" else 1)
-    return _to_srgb(colour)
-
-
-def _to_linear(colours: "Floats") -> "Floats":
-    """Source: https://www.w3.org/Graphics/Color/srgb"""
-    import numpy as np
-
-    return np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
-
-
-def _to_srgb(colours: "Floats") -> "Floats":
-    import numpy as np
-
-    bounded = colours.clip(0, 1)
-    return np.where(bounded <= 0.0031308, bounded * 12.92, 1.055 * bounded ** (1 / 2.4) - 0.055)
+    return srgb.from_linear(colour)
 
 
 def _is_watertight(part: Part) -> bool:
@@ -192,11 +157,5 @@ def _converted(vertices: "Floats", faces: "NDArray[np.intp]", colours: "Floats",
     return data
 
 
-def _leave_with_parent() -> None:
-    while os.read(0, 4096):
-        pass
-    os._exit(0)
-
-
 if __name__ == "__main__":
-    main()
+    serve(answered, memory_max_bytes=MEMORY_MAX_BYTES, cpu_max_s=CPU_MAX_S)

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from gateway.archive import Archive
     from gateway.telemetry.tracing import Tracer
 
+UNTOLD_S = 600.0
+"""How long a visit is waited for that has no deadline."""
+
 
 class Estate(Struct, frozen=True, kw_only=True):
     """Everything that a configuration determines."""
@@ -142,11 +145,11 @@ class House:
                 task.cancel()
         await self._empty(2.0)
 
-    async def outlive(self, visits: list[Visit], within_s: float) -> None:
-        """Return when all of these visits are over, or the time is."""
+    async def outlive(self, visits: list[Visit]) -> None:
+        """Return when each of these visits is over, or its time is."""
         loop = asyncio.get_running_loop()
-        end = loop.time() + within_s
-        while any(id(visit) in self._guests for visit in visits) and loop.time() < end:
+        end = loop.time() + UNTOLD_S
+        while any(id(visit) in self._guests and loop.time() < (visit.deadline or end) for visit in visits):
             await asyncio.sleep(0.2)
 
     async def _empty(self, within_s: float) -> None:

@@ -47,6 +47,8 @@ class Visit(Struct, kw_only=True):
     at: float = 0.0
     born: float | None = None
     """When it came in, on the clock; worked out when somebody first wants to know."""
+    deadline: float | None = None
+    """On the event loop's clock: when its answer has to be there; None: it has no models to wait for, or not yet."""
     route: str = ""
     """Path template of the endpoint; empty for unknown paths."""
     anthropic: bool = False

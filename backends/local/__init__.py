@@ -12,11 +12,11 @@ from typing import Any
 from msgspec.structs import replace
 from yarl import URL
 
-from backends.base import Call, Price, Relayed
+from backends.base import Backend, Call, Price, Relayed
 from backends.local import devices
 from backends.local.conversion import made
 from backends.local.engine import Engine, choose, lacking
-from backends.local.inspection import inspect
+from backends.local.inspection import glance, inspect
 from backends.local.making import Makings
 from backends.local.memory import available_bytes, machine_bytes
 from backends.local.planning import Plan, engine_of, plan
@@ -26,7 +26,7 @@ from backends.local.ranking import Rankings
 from backends.local.settings import Settings, memory_bytes
 from backends.local.text import Texts
 from backends.local.vectors import Vectors
-from backends.local.worker import Failed, Worker
+from backends.local.worker import Worker
 from backends.ports import Local, Ports
 from backends.relay import Wire
 from compat.canonical.error import GatewayError, InvalidRequest, ModelNotFound
@@ -43,8 +43,6 @@ from compat.canonical.request import (
     TextRequest,
 )
 from compat.openai.llamafault import parse_fault
-
-PROBE_TIMEOUT_S = 2.0
 
 _MADE: dict[Dialect, Modality] = {
     "embeddings": "embedding",
@@ -78,23 +76,35 @@ class LocalBackend:
         self._catalogue = ports.catalogue
         self._engine = engine
         self._wire = Wire(name, parse_error=parse_fault)
+        self._given = False
+        """Another backend goes on with its workers, and with the wire to them."""
         self.pool = Pool(
             ports.catalogue,
             lambda local, rung: plan(local, settings, engine, ports.reckoning, rung),
             self._build,
+            glance=lambda local, planned: glance(local, planned.spec, engine_of(local, engine)),
             max_loaded=settings.max_loaded,
             memory_max=memory_bytes(settings.memory_max, self._memory_bytes()),
             queue_max=settings.queue_max,
-            idle_unload_s=lambda model: settings.of(model).idle_unload_s or settings.idle_unload_s,
+            idle_unload_s=settings.idle_s,
             pinned=frozenset(settings.pin),
             hang_s=settings.hang_s,
             reckoning=ports.reckoning,
             available=available_bytes,
         )
-        self._texts = Texts(self.pool, self._wire, engine, settings)
-        self._vectors = Vectors(self.pool, self._wire, engine, settings)
-        self._rankings = Rankings(self.pool, self._wire, engine, settings, self._vectors)
+        self._connect()
+
+    def _connect(self) -> None:
+        self._texts = Texts(self.pool, self._wire, self._engine, self._settings)
+        self._vectors = Vectors(self.pool, self._wire, self._engine, self._settings)
+        self._rankings = Rankings(self.pool, self._wire, self._engine, self._settings, self._vectors)
         self._makings = Makings(self.pool, self._wire)
+
+    def succeed(self, old: Backend) -> None:
+        if isinstance(old, LocalBackend):
+            self.pool.succeed(old.pool)
+            self._wire, old._given = old._wire, True
+            self._connect()
 
     def translates(self, envelope: Envelope, model: str) -> bool:
         local = self._catalogue().get(model)
@@ -138,6 +148,10 @@ class LocalBackend:
     def standing(self, model: str) -> dict[str, Any]:
         return self.pool.standing(model)
 
+    def lacks(self, model: str) -> str | None:
+        engine = engine_of(self._find(model), self._engine).name
+        return None if (cure := lacking(engine)) is None else f"{engine}: {cure}"
+
     def counts(self) -> dict[str, float]:
         return self.pool.counts()
 
@@ -152,11 +166,12 @@ class LocalBackend:
         return Counter(self.pool.status(model) for model in self._catalogue())
 
     async def ready(self) -> str | None:
-        return None if self._catalogue() else "there are no local models"
+        return self.pool.trouble() or (None if self._catalogue() else "there are no local models")
 
     async def aclose(self) -> None:
         await self.pool.aclose()
-        await self._wire.aclose()
+        if not self._given:
+            await self._wire.aclose()
 
     def _memory_bytes(self) -> int:
         """What a share of the memory is a share of: the GPUs' where models go there, else the machine's."""
@@ -176,14 +191,10 @@ class LocalBackend:
             raise InvalidRequest(f"Model '{local.name}' makes {_WORDS[made]}, not {_WORDS[wanted]}.", param="model")
 
     def _as_it_stands(self, local: Local) -> Model:
-        limit = self._settings.context_max
-        context = min(local.model.context_length or limit, limit)
-        return replace(local.model, status=self.pool.status(local.name), context_length=context)
+        return replace(self._settings.bounded(local).model, status=self.pool.status(local.name))
 
     async def _build(self, local: Local, planned: Plan) -> Worker:
         engine = engine_of(local, self._engine)
-        if (cure := lacking(engine.name)) is not None:
-            raise Failed(f"Model '{local.name}' needs {engine.name}, which is not installed here: {cure}.")
         await made(local)
         await inspect(local, planned.spec, engine)
         return Worker(
@@ -194,9 +205,9 @@ class LocalBackend:
             stall_s=self._settings.stall_s,
         )
 
-    async def _healthy(self, url: str, key: str) -> bool:
+    async def _healthy(self, url: str, key: str, within_s: float) -> bool:
         try:
-            await self._wire.get(URL(url), headers(key), PROBE_TIMEOUT_S)
+            await self._wire.get(URL(url), headers(key), within_s)
         except GatewayError:
             return False
         return True

@@ -17,6 +17,7 @@ import os
 import re
 import sys
 import threading
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from gguf.quants import quantize
 from safetensors import safe_open
 
 WEIGHTS = "model.safetensors"
+PASSING = 3
+"""The status it leaves with where the same files may do another time: the disk is full, say."""
 _CONTROL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _is_unused = re.compile(r"\[unused\d+\]").fullmatch
 
@@ -65,7 +68,8 @@ def main() -> None:
     except OSError as e:
         full = e.errno in (errno.ENOSPC, errno.EDQUOT)
         sys.stdout.write("the disk is full" if full else f"its files cannot be read or written ({e.strerror})")
-        raise
+        traceback.print_exc()
+        sys.exit(PASSING)
 
 
 class Unfit(Exception):

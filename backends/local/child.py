@@ -316,7 +316,7 @@ def stopping_early(app: Any) -> Any:
     async def pulse(send: Any) -> None:
         step = steps["begun"]
         while steps["done"] < step:
-            await pause(0.02)
+            await pause(0.1)
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
         await send({"type": "http.response.body"})
 

@@ -10,6 +10,8 @@ from backends.ports import Local
 
 TIMEOUT_S = 300.0
 """The model that comes with the house takes two seconds."""
+_PASSING = 3
+"""The program's status for what is not the files' fault; see there."""
 _PROGRAM = Path(__file__).with_name("bert.py")
 
 
@@ -45,5 +47,8 @@ async def made(local: Local) -> None:
             await process.wait()
     if process.returncode != 0:
         reason = said.decode("utf-8", "replace").strip() or "its files are not what they should be"
+        lasting = process.returncode not in (_PASSING, None) and process.returncode > 0
         lines = log.decode("utf-8", "replace").splitlines()
-        raise Failed(f"The file of model '{local.name}' could not be made: {reason}.", tuple(lines[-40:]))
+        raise Failed(
+            f"The file of model '{local.name}' could not be made: {reason}.", tuple(lines[-40:]), lasting=lasting
+        )

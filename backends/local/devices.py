@@ -48,5 +48,5 @@ def memory_bytes() -> int:
         )
         return sum(json.loads(asked.stdout))
     except (subprocess.SubprocessError, ValueError, TypeError) as e:
-        _log.warning("gpu_unknown error=%s", type(e).__name__)
+        _log.warning("gpu_unknown", extra={"error": type(e).__name__})
         return 0

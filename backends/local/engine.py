@@ -31,7 +31,8 @@ class Engine(Value, frozen=True):
     health_path: str
     """Answers 200 once the model is loaded."""
     pulse_path: str
-    """Answered by the loop that computes, not only by the thread that listens."""
+    """Answered by the loop that computes, not only by the thread that listens: llama.cpp's queues the question as it
+    does requests (its /slots and /health are answered beside the loop).  Studios have no such address."""
     counts_usage: bool
     """It heeds `stream_options.include_usage`; otherwise streams carry no usage."""
     counts_prompts: bool = True
@@ -58,9 +59,11 @@ class Engine(Value, frozen=True):
 
 
 _ENGINES: dict[Llama, Engine] = {
-    "xllamacpp": Engine(name="xllamacpp", parallel=True, health_path="/health", pulse_path="/slots", counts_usage=True),
+    "xllamacpp": Engine(
+        name="xllamacpp", parallel=True, health_path="/health", pulse_path="/lora-adapters", counts_usage=True
+    ),
     "llama_server": Engine(
-        name="llama_server", parallel=True, health_path="/health", pulse_path="/slots", counts_usage=True
+        name="llama_server", parallel=True, health_path="/health", pulse_path="/lora-adapters", counts_usage=True
     ),
     # Its server has one lock around the model and no health endpoint.
     "llama_cpp_python": Engine(

@@ -1,10 +1,12 @@
 """Pictures and meshes from a local model: a request on its way to a studio and its news on their way back.
 
-Invariant: a request's slot is held from its grant until its events are closed, and never longer.  The studio
-notices a closed connection at its engine's next step; the worker of an engine that cannot stop is ended.
+Invariant: a request's slot is held from its grant until the studio has done its work or the events are closed,
+however slowly they are read.  The studio notices a closed connection at its engine's next step; the worker of an
+engine that cannot stop is ended.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -16,20 +18,26 @@ from msgspec.structs import replace
 from yarl import URL
 
 from backends.base import Call
+from backends.local.backlog import ahead
 from backends.local.order import order
 from backends.local.pool import Pool
 from backends.local.pool.seat import Lease, explained, headers
 from backends.local.studio import FAILED, OUT_OF_MEMORY
 from backends.ports import Local
 from backends.relay import LARGE_BYTES, Wire
-from compat.canonical.error import BadResponse, GatewayError, InvalidRequest, Unreachable, UpstreamFailed
+from compat.canonical.error import BadResponse, EngineFailed, GatewayError, InvalidRequest, Unreachable
 from compat.canonical.event import Event, Finished, Produced, Progress, Started, Usage
 from compat.canonical.message import Media
 from compat.canonical.request import ImageRequest, MeshRequest
 from compat.openai.error import Verdict
 from compat.sse import DONE, data_of, split
 
+LOG_NOTICE_S = 0.1
+"""How long after its word of a failure an engine's last lines may come, by another pipe."""
 _PATH = "/v1/make"
+_TRACE = "Traceback (most recent call last):"
+
+_log = logging.getLogger(__name__)
 
 
 class Makings:
@@ -45,12 +53,20 @@ class Makings:
         # A step takes what it takes: the pool sees to workers that hang, and the deadline to all.
         unhurried = replace(call.timeouts, first_token_s=call.timeouts.total_s, idle_s=call.timeouts.total_s)
         call = replace(call, timeouts=unhurried)
+        async with aclosing(ahead(self._leased(request, body, local, call))) as events:
+            async for event in events:
+                yield event
+
+    async def _leased(
+        self, request: ImageRequest | MeshRequest, body: dict[str, Any], local: Local, call: Call
+    ) -> AsyncGenerator[Event, None]:
+        """The events of a job, from the grant of its slot on."""
         async with self._pool.lease(local.name, call) as lease:
             watch = _Watch()
             try:
                 async with (
                     aclosing(self._news(await _written(body), watch, lease, call)) as news,
-                    aclosing(_told(news, request, local, call)) as events,
+                    aclosing(_told(news, request, local, lease, call)) as events,
                 ):
                     async for event in events:
                         yield event
@@ -72,7 +88,7 @@ class Makings:
 
 
 async def _told(
-    news: AsyncGenerator["_News", None], request: ImageRequest | MeshRequest, local: Local, call: Call
+    news: AsyncGenerator["_News", None], request: ImageRequest | MeshRequest, local: Local, lease: Lease, call: Call
 ) -> AsyncGenerator[Event, None]:
     """What a studio says, in events.  Raises GatewayError; before the first event if it never began."""
     started, due = False, request.count if isinstance(request, ImageRequest) else 1
@@ -93,6 +109,7 @@ async def _told(
             call.wait.step, call.wait.steps = one.step, one.of
             yield Progress(step=one.step, of=one.of, stage=one.stage)
     if error is not None:
+        await _note(error, lease, local)
         raise _failure(error, local)
     if due > 0:
         raise BadResponse(f"Model '{local.name}' made less than was asked for.")
@@ -134,13 +151,27 @@ async def _written(body: dict[str, Any]) -> bytes:
     return await asyncio.to_thread(msgspec.json.encode, body) if large else msgspec.json.encode(body)
 
 
+async def _note(error: _Error, lease: Lease, local: Local) -> None:
+    """Write down for operators how an engine failed at a request.
+
+    Its last traceback only: before that, engines quote prompts in their warnings.
+    """
+    if error.code not in (FAILED, OUT_OF_MEMORY):
+        return
+    await asyncio.sleep(LOG_NOTICE_S)
+    lines = lease.log
+    starts = [at for at, line in enumerate(lines) if line.startswith(_TRACE)]
+    told = {"backend": local.model.backend, "model": local.name, "code": error.code}
+    _log.warning("engine_failed", extra=told | {"log": "\n".join(lines[starts[-1] :] if starts else ())})
+
+
 def _failure(error: _Error, local: Local) -> GatewayError:
     if error.code == OUT_OF_MEMORY:
-        return UpstreamFailed(
+        return EngineFailed(
             f"Model '{local.name}' ran out of memory; ask for a smaller size or fewer steps.", code=OUT_OF_MEMORY
         )
     if error.code == FAILED:
-        return UpstreamFailed(f"Model '{local.name}' failed at this request.")
+        return EngineFailed(f"Model '{local.name}' failed at this request.")
     return InvalidRequest(error.message, param=error.param, code=error.code)
 
 

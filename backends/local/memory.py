@@ -98,6 +98,11 @@ def tree_bytes(pid: int) -> int | None:
     return sum(_resident(one) for one in family(pid)) or None
 
 
+def tree_s(pid: int) -> float:
+    """The seconds that a process and all it started have taken of processors so far."""
+    return sum(map(_computed_s, family(pid)))
+
+
 def family(pid: int) -> list[int]:
     """A process and all it started.  Where the kernel lists children, that is a hundred times quicker than to go
     through all the processes there are."""
@@ -118,6 +123,14 @@ def _resident(pid: int) -> int:
         size: int = psutil.Process(pid).memory_info().rss
         return size
     return 0  # it has ended meanwhile
+
+
+def _computed_s(pid: int) -> float:
+    with suppress(psutil.Error):
+        times = psutil.Process(pid).cpu_times()
+        seconds: float = times.user + times.system
+        return seconds
+    return 0.0  # it has ended meanwhile
 
 
 def _counters(path: str) -> dict[str, int]:

@@ -9,14 +9,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from backends.local.studio import PIXELS_MAX, SIDE_MAX
+from backends.local.studio.field import RESOLUTION_MAX, RESOLUTION_MIN
 from backends.ports import Local
 from compat.canonical.error import InvalidRequest
 from compat.canonical.message import Media, Value
 from compat.canonical.plain import telling
 from compat.canonical.request import ImageRequest, MeshRequest
 
-SIDE_MAX, PIXELS_MAX = 4096, 2048 * 2048
-"""Of one picture."""
 SIDE_STEP = 8
 """A picture's sides are multiples of it: models work on squares of so many pixels."""
 PROMPT_MAX = 8000
@@ -24,7 +24,8 @@ PROMPT_MAX = 8000
 
 Json = dict[str, Any]
 
-_size = re.compile(r"(\d{1,5})x(\d{1,5})").fullmatch
+_size = re.compile(r"([0-9]{1,5})x([0-9]{1,5})").fullmatch
+_numeral = re.compile(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)").fullmatch
 
 
 class _Number(Value, frozen=True):
@@ -35,8 +36,9 @@ class _Number(Value, frozen=True):
     def read(self, name: str, given: Any) -> int | float:
         """Raises InvalidRequest."""
         kind = int if self.whole else float
+        spelled = isinstance(given, int) or (isinstance(given, str) and _numeral(given))
         try:
-            value = kind(given) if isinstance(given, (str, int)) else given
+            value = kind(given) if spelled else given
         except (ValueError, OverflowError):
             value = None
         if isinstance(given, bool) or not isinstance(value, (kind, int)) or not self.least <= value <= self.most:
@@ -76,10 +78,18 @@ _MESH: Mapping[str, _Number | _Word] = {
     "seed": _SEED,
     "steps": _STEPS,
     "guidance": _GUIDANCE,
-    "resolution": _Number(least=8, most=512),
+    "resolution": _Number(least=16, most=256),
 }
-_FIELD = {name: _MESH[name] for name in ("seed", "resolution")}
-"""Of models that work in no steps."""
+"""Of Shap-E."""
+_FIELD = {"seed": _SEED, "resolution": _Number(least=RESOLUTION_MIN, most=RESOLUTION_MAX)}
+"""Of our own, which work in no steps."""
+
+
+def parameters(local: Local) -> Mapping[str, _Number | _Word]:
+    """What a model of pictures or meshes may be told besides what is wanted."""
+    if local.model.modality == "image":
+        return _PICTURE
+    return _FIELD if local.format == "field" else _MESH
 
 
 def order(request: ImageRequest | MeshRequest, local: Local) -> tuple[Json, tuple[str, ...]]:
@@ -88,29 +98,30 @@ def order(request: ImageRequest | MeshRequest, local: Local) -> tuple[Json, tupl
         raise _invalid("prompt", f"expected at most {PROMPT_MAX} characters")
     if isinstance(request, MeshRequest):
         given = request.extra if request.seed is None else {**request.extra, "seed": request.seed}
-        parameters, lost = _parameters(_FIELD if local.format == "field" else _MESH, given, local)
+        more, lost = _parameters(given, local)
         picture = _encoded(request.image, "image") if request.image is not None else None
-        return {"prompt": request.prompt, "image": picture, **parameters}, lost
-    parameters, lost = _parameters(_PICTURE, request.extra, local)
+        return {"prompt": request.prompt, "image": picture, **more}, lost
+    more, lost = _parameters(request.extra, local)
     usual = None if request.images else local.defaults.get("size")
     lost += ("user",) if request.user else ()
     body = {
         "prompt": request.prompt,
         "n": request.count,
-        "size": _sides(request.size or usual),
+        "size": _sides(usual if request.size is None else request.size),
         "previews": request.previews,
         "images": [_encoded(one, "image") for one in request.images],
         "mask": _encoded(request.mask, "mask") if request.mask is not None else None,
     }
-    return body | parameters, lost
+    return body | more, lost
 
 
-def _parameters(known: Mapping[str, _Number | _Word], extra: Json, local: Local) -> tuple[Json, tuple[str, ...]]:
+def _parameters(extra: Json, local: Local) -> tuple[Json, tuple[str, ...]]:
+    known = parameters(local)
     defaults = {name: value for name, value in local.defaults.items() if name in known}
     told = telling(extra)
     read = {name: _ALIKE.get(name, name) for name in told}
-    parameters = {to: known[to].read(name, extra[name]) for name, to in read.items() if to in known}
-    return defaults | parameters, tuple(name for name, to in read.items() if to not in known)
+    given = {to: known[to].read(name, extra[name]) for name, to in read.items() if to in known}
+    return defaults | given, tuple(name for name, to in read.items() if to not in known)
 
 
 def _sides(size: str | None) -> tuple[int, int] | None:

@@ -86,7 +86,7 @@ def _text_spec(local: Local, settings: Settings, engine: Engine) -> TextSpec:
     context, slots = fit(
         context_length=local.model.context_length,
         kv_bytes_per_token=local.traits.kv_bytes_per_token,
-        context_max=own.context_max or settings.context_max,
+        context_max=settings.context(local),
         slots=(own.slots or settings.slots) if engine.parallel else 1,
         memory_bytes=machine_bytes(),
     )

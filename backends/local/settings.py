@@ -1,14 +1,19 @@
 """What a configuration may say of the models on this machine."""
 
 import re
+from math import inf
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, ValidationError
+from msgspec.structs import replace
 
 from backends.local.engine import Setting
+from backends.ports import Local
 
 Count = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
+Idle = Seconds | Literal["never"]
+"""How long a model may be idle before it is unloaded."""
 KvType = Literal["f16", "q8_0", "q4_0"]
 """How the keys and values of a context are kept: 16 bits each, or about half or a quarter of that."""
 Layers = Annotated[int, Meta(ge=0)] | Literal["auto"]
@@ -41,7 +46,7 @@ class ModelSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     threads: Count | None = None
     gpu_layers: Layers | None = None
     kv_type: KvType | None = None
-    idle_unload_s: Seconds | None = None
+    idle_unload_s: Idle | None = None
     long_inputs: LongInputs = "refuse"
     matryoshka: bool = False
     """It was trained so that the first numbers of a vector say most: `dimensions` may cut the others off."""
@@ -62,7 +67,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What all models in memory may take together: bytes, `6GiB`, or a share of the machine's memory."""
     slots: Count = 4
     """Requests a model serves at once, where the engine can; the others queue."""
-    idle_unload_s: Seconds = 600.0
+    idle_unload_s: Idle | None = 600.0
+    """None is never."""
     pin: tuple[str, ...] = ()
     """Models that are loaded at the start and never have to go."""
     queue_max: Count = 64
@@ -84,6 +90,23 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def of(self, model: str) -> ModelSettings:
         return self.models.get(model, _NOTHING)
+
+    def idle_s(self, model: str) -> float:
+        """How long a model may be idle before it is unloaded."""
+        own = self.of(model).idle_unload_s
+        given = self.idle_unload_s if own is None else own
+        return inf if given is None or given == "never" else given
+
+    def context(self, local: Local) -> int:
+        """Tokens of context that a model has here: its own, unless fewer are allowed."""
+        most = self.of(local.name).context_max or self.context_max
+        return min(local.model.context_length or most, most)
+
+    def bounded(self, local: Local) -> Local:
+        """The model as clients and routes are to know it: with the context that it has here."""
+        if local.format != "gguf":
+            return local
+        return replace(local, model=replace(local.model, context_length=self.context(local)))
 
 
 _NOTHING = ModelSettings()

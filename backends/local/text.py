@@ -7,6 +7,7 @@ gone; for that client the stream is folded here.
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing
+from math import inf
 
 from msgspec.structs import replace
 from yarl import URL
@@ -32,13 +33,14 @@ from compat.openai.chat import envelope_of, render_request
 from compat.openai.envelope import upstream_body
 from compat.openai.fitting import chooses, fitted, mentions_tools
 from compat.openai.fold import fold_chat, fold_completions
-from compat.openai.llama import LlamaTap, departs
-from compat.taps import tap
+from compat.openai.llama import LlamaTap, ProgressTap, departs
 
 _PATHS: dict[Dialect, str] = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
 _COUNT_PATH = "/v1/chat/completions/input_tokens"
 _TELL_MORE = {"return_progress": True, "verbose": True, "response_fields": ["stopping_word"]}
 """llama.cpp's fields that have it tell a prompt's length before it is read, and which stop sequence was met."""
+_TELL_PROGRESS = {"return_progress": True}
+"""The same for how much of a prompt has been read."""
 _FOLDS = {"chat": fold_chat, "completions": fold_completions}
 _FITTINGS: dict[Name, Callable[[Envelope], tuple[Envelope, tuple[str, ...]]]] = {"llama_cpp_python": llamapy.fitted}
 """For engines that need more than others."""
@@ -62,8 +64,7 @@ class Texts:
     async def relay(self, envelope: Envelope, local: Local, call: Call) -> Relayed:
         own = self._settings.of(local.name)
         envelope, lost = fitted(envelope, self._abilities(local))
-        limit = own.context_max or self._settings.context_max
-        llamafield.check(envelope, context=min(local.model.context_length or limit, limit), adapters=len(own.adapters))
+        llamafield.check(envelope, context=self._settings.context(local), adapters=len(own.adapters))
         if fit := _FITTINGS.get(self._engine.name):
             envelope, more = fit(envelope)
             lost += more
@@ -71,13 +72,18 @@ class Texts:
         defaults = local.defaults | own.defaults
         if "max_completion_tokens" in envelope.fields:
             defaults.pop("max_tokens", None)
+        if self._engine.tells_more:
+            defaults = _TELL_PROGRESS | defaults
         body = upstream_body(envelope, local.name, streams=True, defaults=defaults)
-        watch = LlamaTap(envelope) if departs(envelope) else tap(envelope)
+        watch = LlamaTap(envelope) if departs(envelope) else ProgressTap(envelope)
+        timed = call if envelope.stream and call.streamed else _unhurried(call)
         async with AsyncExitStack() as stack:
             lease = await stack.enter_async_context(self._pool.lease(local.name, call))
             url = URL(lease.url + _PATHS[envelope.dialect])
             try:
-                relayed = await self._wire.send(url, headers(lease.key), body, watch, call, stream=True)
+                relayed = await self._wire.send(
+                    url, headers(lease.key), body, watch, timed, stream=True, tells_progress=True
+                )
             except (Unreachable, BadResponse) as e:
                 raise await explained(e, lease) from e
             except RequestError as e:
@@ -145,6 +151,11 @@ class Texts:
     def _abilities(self, local: Local) -> set[str]:
         abilities = {"vision"} & set(local.model.capabilities)
         return abilities | {"tools"} if self._knows_tools(local) else abilities
+
+
+def _unhurried(call: Call) -> Call:
+    """The call for a client that gets its answer whole: only the deadline says how long it waits."""
+    return replace(call, timeouts=replace(call.timeouts, first_token_s=inf, idle_s=inf))
 
 
 def _blame_tools(error: RequestError) -> None:

@@ -87,8 +87,9 @@ class Vectors:
         width = len(vectors[0])
         if dimensions == width:
             return vectors
-        if dimensions > width or not self._settings.of(local.name).matryoshka:
-            some = f"at most {width}" if dimensions <= width or self._settings.of(local.name).matryoshka else str(width)
+        shortens = self._settings.of(local.name).matryoshka
+        if dimensions > width or not shortens:
+            some = f"at most {width}" if shortens else f"{width}"
             raise InvalidRequest(
                 f"Model '{local.name}' makes vectors of {some} dimensions, not of {dimensions}.",
                 param="dimensions",

@@ -23,15 +23,20 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from backends.local.engine import Engine, Name
-from backends.local.memory import RUNTIME_BYTES, Said, died_of_memory, family, kills, tree_bytes
+from backends.local.memory import RUNTIME_BYTES, Said, died_of_memory, family, kills, tree_bytes, tree_s
 from backends.local.settings import Adapter, KvType
+from backends.local.verdict import verdict
 from compat.canonical.message import Value
 
 STALL_S = 120.0
 """How long a child that is loading may print nothing and still be waited for."""
 GRACE_S = 5.0
 """Between SIGTERM and SIGKILL."""
+PROBE_S = 2.0
+"""How long a worker that is loading may take to say whether it has."""
 RESPONDS_S = 5.0
+STUCK_SHARE = 0.02
+"""Of the time: what is stuck takes no more of a processor, whose server still listens."""
 ALMOST = 0.99
 """As far as loading gets until it is ready."""
 LOG_LINES = 40
@@ -89,12 +94,16 @@ class StudioSpec(Spec, frozen=True, omit_defaults=False):
 class Failed(Exception):
     """A worker did not start, or died.  `reason` is fit for clients, `log` is not."""
 
-    def __init__(self, reason: str, log: tuple[str, ...] = (), *, out_of_memory: bool = False) -> None:
+    def __init__(
+        self, reason: str, log: tuple[str, ...] = (), *, out_of_memory: bool = False, lasting: bool = False
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.log = log
         self.out_of_memory = out_of_memory
         """There was not enough for it: run more modestly it may do."""
+        self.lasting = lasting
+        """It would fail again, until somebody changes its files or what is installed."""
 
 
 class _Report(msgspec.Struct):
@@ -103,8 +112,8 @@ class _Report(msgspec.Struct):
     failed: str | None = None
 
 
-Probe = Callable[[str, str], Awaitable[bool]]
-"""Asks a URL with a key whether it is healthy."""
+Probe = Callable[[str, str, float], Awaitable[bool]]
+"""Asks a URL with a key whether it is healthy, for so many seconds."""
 
 
 class Worker:
@@ -169,11 +178,18 @@ class Worker:
         return None if taken is None else taken + self._said.device_bytes
 
     async def responds(self, within_s: float = RESPONDS_S) -> bool:
-        """Whether the engine's working loop answers, which it does between two batches, however busy it is."""
+        """Whether it lives: its working loop answers, which it does between two batches, or it computes meanwhile.
+
+        A batch of a large model on a slow machine may take any time; what is stuck takes none of a processor.
+        """
+        assert self.pid is not None
+        before = await asyncio.to_thread(tree_s, self.pid)
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
-                return await self._probe(self.url + self.engine.pulse_path, self.key)
-        return False
+                while not await self._probe(self.url + self.engine.pulse_path, self.key, within_s):
+                    await asyncio.sleep(PROBE_EVERY_S)
+                return True
+        return await asyncio.to_thread(tree_s, self.pid) - before > within_s * STUCK_SHARE
 
     async def start(self) -> None:
         """Return once the child serves.  Raises Failed; the child may then still have to be stopped."""
@@ -221,7 +237,7 @@ class Worker:
         if self.alive:
             self._signal(signal.SIGTERM)
             if not (await asyncio.wait({self._gone}, timeout=self._grace_s))[0]:
-                _log.warning("worker_killed model=%s after_s=%g", self.spec.alias, self._grace_s)
+                _log.warning("worker_killed", extra={"model": self.spec.alias, "after_s": self._grace_s})
                 self._kill_family()
             await asyncio.shield(self._gone)
         self.state = "unloaded"
@@ -243,11 +259,11 @@ class Worker:
             self.log.append(report.failed)
             if died_of_memory(self.log):
                 raise self._starved()
-            raise Failed(f"Model '{self.spec.alias}' could not be loaded.", tuple(self.log))
+            raise self._unloaded(f"Model '{self.spec.alias}' could not be loaded.")
         return report.url
 
     async def _healthy(self) -> None:
-        while not await self._probe(self.url + self.engine.health_path, self.key):
+        while not await self._probe(self.url + self.engine.health_path, self.key, PROBE_S):
             await asyncio.sleep(PROBE_EVERY_S)
 
     async def _unless_stalled(self, step: Coroutine[Any, Any, T] | asyncio.Future[T]) -> T:
@@ -327,7 +343,8 @@ class Worker:
         if status < 0:
             with suppress(ValueError):
                 how = signal.Signals(-status).name
-        return Failed(f"The process of model '{self.spec.alias}' ended unexpectedly ({how}).", tuple(self.log))
+        reason = f"The process of model '{self.spec.alias}' ended unexpectedly ({how})."
+        return self._unloaded(reason) if loading else Failed(reason, tuple(self.log))
 
     def _kill_family(self) -> None:
         """Kill the process group, and what has left it: the child is told of those whose parents have ended."""
@@ -341,6 +358,12 @@ class Worker:
         """Whether it was the kernel who killed it, for want of memory."""
         now = kills()
         return loading if now is None or self._kills is None else now > self._kills
+
+    def _unloaded(self, otherwise: str) -> Failed:
+        """Why it was not loaded, where the engine said so."""
+        why = verdict(self.log)
+        reason = otherwise if why is None else f"Model '{self.spec.alias}' could not be loaded: {why}."
+        return Failed(reason, tuple(self.log), lasting=why is not None)
 
     def _starved(self) -> Failed:
         reason = f"There was not enough memory for model '{self.spec.alias}'."

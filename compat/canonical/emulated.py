@@ -22,6 +22,11 @@ _OWN = ("grammar", "json_schema")
 """Fields that hold the answer to another form than ours."""
 _UNSAYABLE = ("logprobs", "top_logprobs", "tools.format")
 """Of tokens that spell JSON, nobody wants to know; nor can a grammar be nested in a schema."""
+_NAMING = frozenset(
+    {"$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "not", "if", "enum", "const", "required", "minProperties"}
+    | {"patternProperties", "propertyNames", "dependentSchemas", "dependentRequired", "unevaluatedProperties"}
+)
+"""Keywords of a schema that may ask for arguments without `properties`."""
 _write = msgspec.json.Encoder().encode
 
 
@@ -100,7 +105,8 @@ def _object(**properties: Any) -> dict[str, Any]:
 
 def _arguments(tool: Tool, definitions: dict[str, Any]) -> dict[str, Any]:
     # What a tool does not name it does not expect; a small model would go on inventing it.
-    closed = {"additionalProperties": False} if "properties" in tool.parameters else {}
+    said = tool.parameters.keys()
+    closed = {"additionalProperties": False} if "properties" in said or not said & _NAMING else {}
     return _moved({"type": "object"} | closed | tool.parameters, f"tool_{len(definitions)}", definitions)
 
 
@@ -145,14 +151,19 @@ def _instruction(tools: Sequence[Tool], spelling: Spelling, *, several: bool) ->
         ).decode()
         for tool in tools
     )
-    call = '{"name": "<function>", "arguments": {<its arguments>}}'
-    form = f'{{"calls": [{call}, …]}}' if several else call
     words = f"You can call these functions, given with the JSON Schema of their arguments:\n{listed}\n\n"
-    words += f"To call {'some' if several else 'one'}, answer with JSON and nothing else: {form}"
+    # How answers begin, and no more: a small model copies what stands for something else.
+    words += f"Answer with JSON and nothing else. To call {'some' if several else 'one'}, begin with "
+    words += '{"calls": [{"name": ' if several else '{"name": '
+    words += 'and the name of the function, and go on with "arguments": and its arguments.'
     if spelling.reply == "none":
         return words
-    reply = '{"reply": "<your answer>"}' if spelling.reply == "text" else '{"reply": {<your answer>}}'
-    return f"{words}\nIf no function helps, or you have its result already, answer the user: {reply}"
+    reply = "what you say to the user" if spelling.reply == "text" else "your answer to the user, in JSON"
+    return (
+        f"{words} If no function helps, or you have its result already, begin with "
+        + '{"reply": '
+        + (f"and go on with {reply}.")
+    )
 
 
 def _instructed(messages: Sequence[Message], words: str) -> tuple[Message, ...]:

@@ -27,8 +27,10 @@ Our errors:
     - UpstreamFailed          502   its 5xx
     - AuthFailed              502   it rejects our key
     - WorkerCrashed           502   a local model's process died
+    - EngineFailed            502   a local model's engine could not do this one request, and lives on
     - QuotaExhausted          503   our account there is empty
     - InsufficientMemory      503   a local model does not fit into memory, whatever else goes
+    - ModelUnavailable        503   a local model cannot be run here until somebody mends it
     - Overloaded              503
       + QueueFull             503
       + ModelLoading          503
@@ -225,6 +227,11 @@ class WorkerCrashed(BackendError):
     retryable = True
 
 
+class EngineFailed(BackendError):
+    code = "engine_failed"
+    final = True
+
+
 class QuotaExhausted(BackendError):
     status, code = 503, "upstream_quota_exhausted"
     final = True
@@ -232,6 +239,11 @@ class QuotaExhausted(BackendError):
 
 class InsufficientMemory(BackendError):
     status, code = 503, "insufficient_memory"
+
+
+class ModelUnavailable(BackendError):
+    status, code = 503, "model_unavailable"
+    final = True
 
 
 class Overloaded(BackendError):

@@ -24,6 +24,10 @@ class Text(Tagged, frozen=True):
     """Fields of the part that the model does not name (`cache_control`, …), decoded, order kept."""
 
 
+GLB = "model/gltf-binary"
+"""What backends make meshes as."""
+
+
 class Media(Tagged, frozen=True):
     """A picture, sound, document or mesh.  Exactly one of `data` and `url` is set."""
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from compat.body import check_kinds, decode_raw, kind_of, missing, read, read_fields
+from compat.body import check_kinds, decode_raw, is_empty, kind_of, missing, read, read_fields
 from compat.canonical.error import BadResponse, InvalidRequest
 from compat.canonical.event import Result
 from compat.canonical.request import EmbeddingRequest, Envelope
@@ -78,7 +78,7 @@ def peek(body: bytes) -> Envelope:
     if given is None or kind_of(given) == "null":
         raise missing("input")
     # What stands in it is for the provider to judge: some take pictures here.
-    if kind_of(given) == "array" and not _has_something(given):
+    if kind_of(given) == "array" and is_empty(given):
         raise InvalidRequest("Invalid 'input': the array is empty.", param="input", code="empty_array")
     return msgspec.structs.replace(envelope("embeddings", fields, body), stream=False, wants_usage=True)
 
@@ -99,12 +99,12 @@ def parse_request(asked: Envelope) -> EmbeddingRequest:
         inputs = (_input(given, "input"),)
     elif all(isinstance(one, int) for one in given):
         inputs = (_input([one for one in given if isinstance(one, int)], "input"),)
-    else:
-        inputs = tuple(_input(one, f"input[{n}]") for n, one in enumerate(given))
-    if len(inputs) > INPUTS_MAX:
+    elif len(given) > INPUTS_MAX:
         raise InvalidRequest(
             f"Invalid 'input': at most {INPUTS_MAX} inputs.", param="input", code="array_above_max_length"
         )
+    else:
+        inputs = tuple(_input(one, f"input[{n}]") for n, one in enumerate(given))
     return EmbeddingRequest(
         model=asked.model,
         inputs=inputs,
@@ -190,11 +190,6 @@ class EmbeddingsTap(WholeTap):
 def _wants_base64(asked: Envelope) -> bool:
     format_ = asked.fields.get("encoding_format")
     return format_ is not None and bytes(format_) == b'"base64"'
-
-
-def _has_something(array_: Raw) -> bool:
-    # Megabytes of tokens are not to be decoded for this.
-    return bool(memoryview(array_)[1:65].tobytes().strip(b" \t\r\n]") or msgspec.json.decode(array_))
 
 
 def _input(one: str | int | list[int], at: str) -> str | tuple[int, ...]:

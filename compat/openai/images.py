@@ -228,6 +228,9 @@ def _request(
     images: tuple[Media, ...] = (),
     mask: Media | None = None,
 ) -> ImageRequest:
+    for name, said in (("prompt", prompt), ("size", size)):
+        if said is not None and not said.strip():
+            raise InvalidRequest(f"Invalid value for '{name}': it is empty.", param=name, code="invalid_value")
     if n is not None and not 1 <= n <= COUNT_MAX:
         raise InvalidRequest(
             f"Invalid value for 'n': expected a number from 1 to {COUNT_MAX}.", param="n", code="invalid_value"
@@ -275,6 +278,13 @@ def _media(ref: ImageRef, at: str) -> Media:
 
 
 def _file(form: Form, field: Field) -> Media:
+    """Raises InvalidRequest for what is plainly no file."""
     data = form.value(field)
+    if field.filename is None and mime_of(data) is None:
+        raise InvalidRequest(
+            f"Invalid value for '{field.name}': expected a file, not a text field (with curl: -F {field.name}=@FILE).",
+            param=field.name,
+            code="invalid_value",
+        )
     said = field.mime if field.mime and field.mime.startswith("image/") else None
     return Media(mime=mime_of(data) or said or "application/octet-stream", data=data, name=field.filename)

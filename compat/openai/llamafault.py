@@ -18,6 +18,8 @@ _WORDS = re.compile(
     r"|(?P<messages>(?:image|audio|video) input is not supported|[Ff]ailed to (?:load|decode) image"
     r"|[Ii]nvalid (?:url|image|content)|[Uu]nsupported content|[Cc]onversation roles|[Jj]inja|while rendering"
     r"|Cannot have 2 or more assistant messages|Failed to parse tool call arguments)"
+    r"|(?P<prompt>Prompt contains invalid tokens|\"prompt\" elements must be)"
+    r"|(?P<chat_template_kwargs>invalid type for \"\w+\" \(expected)"
     r"|(?P<tools>Cannot use custom grammar constraints with tools)"
     r"|(?P<reasoning_format>Unknown reasoning format)"
 ).search
@@ -27,6 +29,8 @@ _too_large = re.compile(
 _SAID: dict[str, Callable[[str], str]] = {
     "grammar": lambda _: "Invalid 'grammar': it is no GBNF that the engine can read.",
     "messages": lambda message: f"Invalid 'messages': {_before_details(message)}.",
+    "prompt": lambda _: "Invalid 'prompt': a prompt is a text, or a list of tokens that this model knows.",
+    "chat_template_kwargs": lambda message: f"Invalid 'chat_template_kwargs': {message}.",
     "tools": lambda _: "'grammar' cannot go with 'tools': it would forbid the calls.",
     "reasoning_format": lambda message: f"Invalid 'reasoning_format': {message}.",
 }

@@ -26,6 +26,20 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "samplers": ("array", "string"),
     "logit_bias": ("object", "array"),
 }
+_SAMPLERS = frozenset(
+    {"dry", "top_k", "typ_p", "typical_p", "typical", "typ", "top_p", "nucleus", "top_n_sigma", "min_p"}
+    | {"temperature", "temp", "xtc", "infill", "penalties", "adaptive_p"}
+)
+"""What a list of samplers may name, with hyphens too."""
+_SAMPLER_LETTERS = frozenset("dkypsmtxiea")
+"""What a text may name them by."""
+NAMES = (
+    *_KINDS, "cache_prompt", "dry_allowed_length", "dry_base", "dry_multiplier", "dry_penalty_last_n",
+    "dry_sequence_breakers", "dynatemp_exponent", "dynatemp_range", "id_slot", "ignore_eos", "json_schema", "lora",
+    "min_keep", "n_discard", "n_indent", "n_keep", "n_predict", "n_probs", "post_sampling_probs", "t_max_predict_ms",
+    "top_n_sigma", "typ_p", "xtc_probability", "xtc_threshold",
+)  # fmt: skip
+"""Those that llama.cpp's servers are known to have."""
 _LIMITS: Limits = {"max_tokens": (0, 2**31 - 1), "max_completion_tokens": (1, 2**31 - 1)}
 
 
@@ -40,6 +54,8 @@ def check(asked: Envelope, *, context: int, adapters: int) -> None:
     _check_length(fields, context)
     if "lora" in fields:
         _check_adapters(decode_raw(fields["lora"]), adapters)
+    if "samplers" in fields:
+        _check_samplers(decode_raw(fields["samplers"]))
     if "logit_bias" in fields:
         _check_bias(decode_raw(fields["logit_bias"]))
     if _says(fields, "top_logprobs", "0") and not _says(fields, "logprobs", "false"):
@@ -73,6 +89,18 @@ def _check_adapters(given: Any, adapters: int) -> None:
         if not 0 <= id_ < adapters:
             has = f"adapters 0 to {adapters - 1}" if adapters else "no adapters"
             raise InvalidRequest(f"The model has {has}, not {id_}.", param=f"lora[{n}].id", code="invalid_value")
+
+
+def _check_samplers(given: Any) -> None:
+    known = _SAMPLER_LETTERS if isinstance(given, str) else _SAMPLERS
+    for n, name in enumerate(given or ()):
+        if not isinstance(name, str) or name.lower().replace("-", "_") not in known:
+            there = ", ".join(sorted(known))
+            raise InvalidRequest(
+                f"Invalid value for 'samplers': {str(name)[:100]!r} is no sampler. There are {there}.",
+                param=f"samplers[{n}]",
+                code="invalid_value",
+            )
 
 
 def _check_bias(given: Any) -> None:

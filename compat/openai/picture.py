@@ -43,9 +43,12 @@ def render_result(result: Result, *, urls: bool = False) -> bytes:
 
 
 async def render_events(events: AsyncGenerator[Event, None], asked: Envelope) -> AsyncGenerator[bytes, None]:
-    """Write pictures as SSE frames, one a picture or a preview of it; usage stands in the last of them."""
+    """Write pictures as SSE frames, one a picture or a preview of it; usage stands in the last of them.
+
+    So the last waits for the end of the answer, and no other does.
+    """
     name = "image_edit" if asked.dialect == "image_edits" else "image_generation"
-    created, usage = 0, Usage()
+    created, usage, due = 0, Usage(), count_of(asked)
     held: Produced | None = None
 
     def written(one: Produced, **more: Any) -> bytes:
@@ -68,9 +71,15 @@ async def render_events(events: AsyncGenerator[Event, None], asked: Envelope) ->
                 case Produced(partial=partial):
                     if held is not None:
                         yield written(held, usage=_render_usage(Usage()))
-                    held = event if partial is None else None
+                        held = None
                     if partial is not None:
                         yield written(event, partial_image_index=partial)
+                        continue
+                    due -= 1
+                    if due > 0:
+                        yield written(event, usage=_render_usage(Usage()))
+                    else:
+                        held = event
     if held is not None:
         yield written(held, usage=_render_usage(usage))
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from compat.body import check_kinds, decode_raw, kind_of, missing, read, read_fields
+from compat.body import check_kinds, decode_raw, is_empty, kind_of, missing, read, read_fields
 from compat.canonical.error import InvalidRequest
 from compat.canonical.event import Result, Usage
 from compat.canonical.request import Envelope, RerankRequest
@@ -84,7 +84,7 @@ def peek(body: bytes) -> Envelope:
     for name in ("query", "documents"):
         if name not in fields or kind_of(fields[name]) == "null":
             raise missing(name)
-    if not memoryview(fields["documents"])[1:65].tobytes().strip(b" \t\r\n]"):
+    if is_empty(fields["documents"]):
         raise InvalidRequest("Invalid 'documents': the array is empty.", param="documents", code="empty_array")
     return msgspec.structs.replace(envelope("rerank", fields, body), stream=False, wants_usage=True)
 

@@ -36,7 +36,7 @@ class _Choice(Struct):
     text: Raw = Raw()
 
 
-class _Chunk(Struct):
+class Chunk(Struct):
     choices: list[_Choice] | None = None
     usage: Raw = Raw()
     error: Raw = Raw()
@@ -48,7 +48,7 @@ class _Anything(Struct):
 
 
 _check = msgspec.json.Decoder(_Anything).decode
-_read_chunk = msgspec.json.Decoder(_Chunk).decode
+_read_chunk = msgspec.json.Decoder(Chunk).decode
 _read_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _write = msgspec.json.Encoder().encode
 
@@ -151,7 +151,7 @@ class Tap:
             return self._without_usage(data, chunk)
         return event + b"\n\n"
 
-    def _note(self, chunk: _Chunk) -> None:
+    def _note(self, chunk: Chunk) -> None:
         self.model = self.model or chunk.model
         for choice in chunk.choices or ():
             index = choice.index or 0
@@ -166,7 +166,7 @@ class Tap:
             # Before there is an answer it tells of the prompt; its 0 would pass for all when no other comes.
             self.usage = usage if self.began else msgspec.structs.replace(usage, output_tokens=None)
 
-    def _without_usage(self, data: bytes, chunk: _Chunk) -> bytes:
+    def _without_usage(self, data: bytes, chunk: Chunk) -> bytes:
         if not chunk.choices and bytes(chunk.usage) != b"null":
             return b""
         fields = _read_fields(data)
@@ -208,7 +208,7 @@ class SummingTap(Tap):
             return self._without_usage(data, _read_chunk(data))
         return self._sum() + out if self.done else out
 
-    def _note(self, chunk: _Chunk) -> None:
+    def _note(self, chunk: Chunk) -> None:
         before = self.usage
         super()._note(chunk)
         if before is not None and self.usage is not None and self.usage is not before:

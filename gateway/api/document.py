@@ -49,6 +49,8 @@ _TAGS: dict[str, tuple[str, ...]] = {
     "Operating": ("/v1/audit", "/health", "/ready", "/metrics"),
 }
 """The groups of paths, by how these begin, as the docs show them."""
+_WHOLE = ("EmbeddingsRequest", "RerankBody")
+"""What is never answered as a stream."""
 _REFS = "#/components/schemas/{name}"
 
 _ERROR = {
@@ -292,8 +294,10 @@ def _generating(
     bodies: dict[str, Any] = {"application/json": {"schema": {"$ref": _REFS.format(name=request)}}}
     if form is not None:
         bodies["multipart/form-data"] = {"schema": form}
-    ok = _response("The answer; a stream of server-sent events when `stream` is true.", answer)
-    ok["content"]["text/event-stream"] = {}
+    ok = _response("The answer.", answer)
+    if request not in _WHOLE:
+        ok = _response("The answer; a stream of server-sent events when `stream` is true.", answer)
+        ok["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     return {
         "post": {
             "summary": summary,

@@ -33,7 +33,7 @@ async def _prepare(house: House, visit: Visit, envelope: Envelope, plan: Plan) -
 
 
 def _refine(house: House, events: AsyncGenerator[Event, None], context: Context) -> AsyncGenerator[Event, None]:
-    return house.meshes.finished(events, native.formats(context.envelope))
+    return house.meshes.finished(events, native.formats(context.envelope), context.deadline)
 
 
 def _whole(result: Result, context: Context) -> bytes:
@@ -94,7 +94,7 @@ LANGUAGE = Language(
     parse=native.parse_request,
     whole=_whole,
     stream=_stream,
-    errors=mesh.Errors(),
+    errors=native.Errors(),
     prepare=_prepare,
     hears=frozenset({b"accept"}),
 )

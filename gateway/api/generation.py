@@ -13,6 +13,7 @@ from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 from msgspec import Struct
 
 from backends.base import Call
+from compat.body import LARGE_BYTES
 from compat.canonical.error import Forbidden, GatewayError, InvalidRequest
 from compat.canonical.event import Event, Result, fold
 from compat.canonical.request import Envelope, Request
@@ -37,6 +38,8 @@ class Context(Struct, kw_only=True):
     visit: Visit
     plan: Plan
     envelope: Envelope
+    deadline: float
+    """When the answer has to be there, by the loop's clock."""
 
 
 class Language(Struct, frozen=True, kw_only=True):
@@ -86,8 +89,6 @@ _CHOICES: dict[bytes, tuple[str, ...]] = {_MODE: get_args(SelectionMode), _WHILE
 WAITED_S = 0.001
 """What is less was no waiting."""
 _UNPRICED = "its price is unknown, and there is a budget"
-LARGE_BYTES = 4 * 1024 * 1024
-"""From here on a form is read in a thread, not to hold up the loop."""
 SCOPE = "inference"
 """What every generating endpoint requires."""
 
@@ -148,12 +149,9 @@ def endpoint(house: House, path: str, language: Language, work: Work | None = No
                 visit.mode = cast(SelectionMode, _chosen(said, _MODE))
             while_loading = cast(WhileLoading, _chosen(said, _WHILE_LOADING)) if _WHILE_LOADING in said else None
             if language.peek_form is not None and (form := form_type(http)):
-                if len(body) < LARGE_BYTES:
-                    envelope = language.peek_form(body, form)
-                else:
-                    envelope = await asyncio.to_thread(language.peek_form, body, form)
+                envelope = await _peeked(language.peek_form, body, form)
             else:
-                envelope = language.peek(body)
+                envelope = await _peeked(language.peek, body)
             heard = _DIALECT_HEADERS | language.hears
             if spoken := {n.decode(): v.decode("latin-1") for n, v in said.items() if n in heard}:
                 envelope = msgspec.structs.replace(envelope, headers=spoken)
@@ -183,6 +181,11 @@ def endpoint(house: House, path: str, language: Language, work: Work | None = No
         await reply.attend(_done(job, do))
 
     return generate
+
+
+async def _peeked(peek: Callable[..., Envelope], body: bytes, *form: str) -> Envelope:
+    """Read a body, a large one in a thread, not to hold up the loop.  Raises InvalidRequest."""
+    return peek(body, *form) if len(body) < LARGE_BYTES else await asyncio.to_thread(peek, body, *form)
 
 
 async def _done(job: Job, work: Work) -> None:
@@ -218,7 +221,7 @@ async def _answer(job: Job, plan: Plan, call: Call) -> None:
         reply.errors = language.errors
     if envelope.stream:
         reply.ping_while_waiting()
-    context = Context(visit=visit, plan=plan, envelope=envelope)
+    context = Context(visit=visit, plan=plan, envelope=envelope, deadline=call.deadline)
     asked = Asked(
         plan=plan,
         envelope=envelope,
@@ -266,7 +269,10 @@ async def planned(job: Job) -> tuple[Plan, Call]:
     envelope, visit, grant = job.envelope, job.visit, job.grant
     estate, accounts = job.estate, job.house.archive.accounts
     own = None if accounts.idle else await accounts.of(visit, estate)
-    plan = await estate.router.plan(envelope.model, modality_of(envelope), own)
+    name, modality = envelope.model, modality_of(envelope)
+    if envelope.dialect == "native" and name.endswith("/"):
+        name = await estate.router.only(name[:-1], modality, grant)
+    plan = await estate.router.plan(name, modality, own, grant)
     if estate.prices.waits:
         await estate.prices.load()
     if grant.restricted:
@@ -286,6 +292,7 @@ async def planned(job: Job) -> tuple[Plan, Call]:
         strict=job.strict,
         origin=job,
     )
+    visit.deadline = call.deadline
     return plan, call
 
 

@@ -45,7 +45,7 @@ def routes(house: House) -> list[Any]:
     async def list_limits(request: Request[Any, Any, Any], model: FromQuery[str | None] = None) -> dict[str, Any]:
         grant, plan, limiter = grant_of(request), None, house.limiter
         if model is not None:
-            plan = permitted(await estate_of(request).router.plan(model), grant)
+            plan = permitted(await estate_of(request).router.plan(model, grant=grant), grant)
         accounts, now = limiter.accounts(grant, plan), time.time()
         data: list[dict[str, Any]] = []
         counted = [account for account in accounts if account.counted]

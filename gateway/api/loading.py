@@ -216,7 +216,7 @@ async def _local(request: Asked, model_id: str) -> Route:
     """The local model that an id means.  Raises ModelNotFound, Forbidden, or InvalidRequest for one that is not."""
     id_, grant = unquote(model_id), grant_of(request)
     modality = word(request, "modality", get_args(Modality)) or "text"
-    plan = await estate_of(request).router.plan(id_, cast(Modality, modality))
+    plan = await estate_of(request).router.plan(id_, cast(Modality, modality), grant=grant)
     if grant.restricted:
         plan = permitted(plan, grant)
     for route in plan.routes:

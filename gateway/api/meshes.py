@@ -24,7 +24,7 @@ async def _prepare(house: House, visit: Visit, envelope: Envelope, plan: Plan) -
 
 
 def _refine(house: House, events: AsyncGenerator[Event, None], context: Context) -> AsyncGenerator[Event, None]:
-    return house.meshes.finished(events, formats(context.envelope))
+    return house.meshes.finished(events, formats(context.envelope), context.deadline)
 
 
 def _whole(result: Result, context: Context) -> bytes:

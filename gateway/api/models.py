@@ -15,7 +15,6 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from backends.base import Loads
 from compat.anthropic import models as anthropic
-from compat.canonical.error import ModelNotFound
 from compat.canonical.model import Model
 from compat.openai import models as openai
 from gateway.api.resource import estate_of, visit_of
@@ -167,7 +166,8 @@ def routes(house: House) -> list[Any]:
         found = listed.get(id_) or next((one for one in listed.values() if one.id.partition("/")[2] == id_), None)
         model = None if found is None else found.of(None, None)
         if found is None or model is None:
-            raise ModelNotFound(f"The model '{id_[:200]}' does not exist. GET /v1/models lists what there is.")
+            assert visit.grant is not None, "the guard lets nobody in without one"
+            raise estate_of(request).router.unknown(id_, visit.grant)
         return Response(found.rendered(model, visit))
 
     return [list_models, get_model]

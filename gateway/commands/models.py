@@ -1,4 +1,7 @@
-"""`pluggably models load|unload|status|ps`: what a running gateway has in memory, asked of it over HTTP."""
+"""`pluggably models list|load|unload|status|ps`: what a running gateway has, and has in memory, asked of it over HTTP.
+
+`list` does without one, by the configuration.
+"""
 
 import argparse
 import json
@@ -9,6 +12,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -30,8 +34,12 @@ class Refused(Exception):
     """The gateway said no; the message is its own."""
 
 
-def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add those that speak to a running gateway to the commands below `models`."""
+Configured = Callable[[Path | None], list[dict[str, Any]]]
+"""The models that a configuration file describes, where no gateway runs on it."""
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", configured: Configured) -> None:
+    """Add the commands below `models`."""
 
     def command(name: str, run: Callable[[argparse.Namespace], None], help_: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help_, description=help_)
@@ -46,6 +54,10 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         sub.set_defaults(run=_command(run))
         return sub
 
+    command(
+        "list", partial(_list, configured), "List models that clients can ask for; by the configuration where no "
+        "gateway runs on it."
+    )  # fmt: skip
     loading = command("load", _load, "Bring a local model into memory, and wait until it is ready.")
     unloading = command("unload", _unload, "Take a local model out of memory, once what runs on it is finished.")
     unloading.add_argument("--force", action="store_true", help="a pinned one as well")
@@ -123,6 +135,44 @@ def _command(run: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Na
         return 0
 
     return command
+
+
+def _list(configured: Configured, asked: argparse.Namespace) -> None:
+    found = _live(asked)
+    if found is None:
+        found = configured(asked.config)
+    if asked.json:
+        _say(json.dumps(found))
+        return
+    if not found:
+        sys.stderr.write("No models.\n")
+        return
+    head = ("MODEL", "MODALITY", "SIZE", "QUANTIZATION", "CONTEXT", "STATUS")
+    _table([head, *(_listed(model) for model in found)])
+
+
+def _live(asked: argparse.Namespace) -> list[dict[str, Any]] | None:
+    """What the gateway lists; None where none is named and none can be asked at the configured address."""
+    try:
+        listed: list[dict[str, Any]] = Gateway(asked).ask("GET", "/v1/models")["data"]
+    except (Refused, ConfigError, LookupError, TypeError) as e:  # the last two: it is something else that answers there
+        if asked.url is not None:
+            raise
+        if isinstance(e, Refused):
+            sys.stderr.write(f"pluggably: {e} Listed as the configuration has it.\n")
+        return None
+    return listed
+
+
+def _listed(model: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        model["id"],
+        model.get("modality") or "-",
+        _size(model.get("size_bytes")),
+        model.get("quantization") or "-",
+        str(model.get("context_length") or "-"),
+        model.get("status") or "-",
+    )
 
 
 def _load(asked: argparse.Namespace) -> None:
@@ -215,7 +265,9 @@ def _path(model: str, verb: str) -> str:
 
 
 def _size(count: int | None) -> str:
-    return "-" if count is None else f"{count / 1e6:.0f} MB"
+    if count is None:
+        return "-"
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{max(1, round(count / 2**20))} MiB"
 
 
 def _table(lines: Sequence[Sequence[str]]) -> None:

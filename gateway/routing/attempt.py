@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from backends.base import Backend, Call, Tally
+from compat.body import LARGE_BYTES
 from compat.canonical.error import BackendError, BadResponse, GatewayError, RateLimited, TimedOut
 from compat.canonical.event import Event, Finished, Metered, Started, Usage
 from compat.canonical.request import Envelope, Request
@@ -40,6 +41,12 @@ class Asked(Struct, frozen=True, kw_only=True):
     """The client set a shorter time limit than the model has."""
     patient: bool = True
     """Wait for a local model to load; else another route answers meanwhile, where there is one."""
+
+    async def read(self) -> Request:
+        """The envelope in full, a large one read in a thread, not to hold up the loop.  Raises InvalidRequest."""
+        if len(self.envelope.body) < LARGE_BYTES:
+            return self.parse(self.envelope)
+        return await asyncio.to_thread(self.parse, self.envelope)
 
 
 class Answer(Struct, kw_only=True):

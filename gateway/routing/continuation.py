@@ -101,7 +101,7 @@ class Continuation:
     async def _carried_on(self, sofar: Broken | None, failure: BackendError) -> AsyncGenerator[Event, None]:
         """The rest of the answer, from whichever route can give it.  Raises the failure if none can."""
         answer, asked, course = self._answer, self._asked, self._course
-        request = _request_of(asked) if sofar is not None else None
+        request = await _request_of(asked) if sofar is not None else None
         if sofar is None or request is None or bytes(asked.envelope.fields.get("logprobs", b"")) == b"true":
             raise failure
         course.failed(answer.route, failure)
@@ -156,9 +156,9 @@ class Continuation:
                     raise failure from None
 
 
-def _request_of(asked: Asked) -> TextRequest | None:
+async def _request_of(asked: Asked) -> TextRequest | None:
     try:
-        request = asked.parse(asked.envelope)
+        request = await asked.read()
     except GatewayError:
         return None
     return request if isinstance(request, TextRequest) and request.choices == 1 else None

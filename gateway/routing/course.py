@@ -9,7 +9,15 @@ import asyncio
 import random
 from collections.abc import Sequence
 
-from compat.canonical.error import BackendError, ContextTooLong, GatewayError, Rejected, TimedOut, Unreachable
+from compat.canonical.error import (
+    BackendError,
+    ContextTooLong,
+    GatewayError,
+    Rejected,
+    TimedOut,
+    Unreachable,
+    WorkerCrashed,
+)
 from gateway.routing.health import HealthBook
 from gateway.routing.router import Route
 from gateway.visit import Visit
@@ -29,6 +37,8 @@ class Course:
         self._visit = visit
         self._failed: list[tuple[Route, GatewayError]] = []
         """Those that may be asked again, the longest ago first."""
+        self._crashed: set[str] = set()
+        """Where a worker died already: what crashes twice is not loaded a third time for one request."""
         self._loading: list[Route] = []
         """Those whose model was begun to load, to be waited for when no other answers."""
         self._waits = False
@@ -64,7 +74,7 @@ class Course:
             self._failed = [(r, e) for r, e in self._failed if r.model != route.model and self._is_wider(r)]
         elif not isinstance(error, BackendError) and not (isinstance(error, Rejected) and error.status == 404):
             raise error
-        elif isinstance(error, BackendError) and error.retryable and not isinstance(error, TimedOut):
+        elif self._may_pass(route, error):
             self._failed.append((route, error))
         if not isinstance(self._verdict, ContextTooLong):
             self._verdict = error
@@ -127,6 +137,14 @@ class Course:
             await asyncio.sleep(pause_s)
             return route
         raise verdict
+
+    def _may_pass(self, route: Route, error: GatewayError) -> bool:
+        """Whether the route may be asked once more after this."""
+        if isinstance(error, WorkerCrashed):
+            again = route.name in self._crashed
+            self._crashed.add(route.name)
+            return not again
+        return isinstance(error, BackendError) and error.retryable and not isinstance(error, TimedOut)
 
     def _is_wider(self, route: Route) -> bool:
         return self._window is None or route.context_length is None or route.context_length > self._window

@@ -111,7 +111,7 @@ class Dispatcher:
         if relays(route.backend, envelope, route.model):
             relayed = await route.backend.relay(envelope, route.model, call)
             return await _held(relayed, attempt, holds)
-        request = msgspec.structs.replace(asked.parse(envelope), model=route.model)
+        request = msgspec.structs.replace(await asked.read(), model=route.model)
         tally = Counted()
         events = run(route.backend, request, call, streamed=envelope.stream)
         head: list[Event] = []

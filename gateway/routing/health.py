@@ -5,9 +5,11 @@ import math
 
 from compat.canonical.error import (
     BackendError,
+    EngineFailed,
     GatewayError,
     InsufficientMemory,
     ModelLoading,
+    ModelUnavailable,
     QueueFull,
     Rejected,
 )
@@ -19,6 +21,13 @@ WEIGHT = 0.3
 """Of the newest time to first token, in their moving average."""
 FORGET_S = 60.0
 """A route that was not asked counts as faster and faster, so that it is tried again."""
+
+
+_NO_FAULT = (QueueFull, ModelLoading, InsufficientMemory, ModelUnavailable, EngineFailed)
+"""Errors that say nothing of how the next request will fare there.  A local backend knows itself what is loaded, full
+or broken, and says so at no cost; and whatever a request was that an engine could not do, the engine has told in
+words that it lives: one tenant's odd picture must not close the route for the others.  An engine that dies of it is
+another matter, and is counted."""
 
 
 class Health:
@@ -66,7 +75,7 @@ class Health:
             self.breaker.abandoned(who)  # we refused, before it was asked
             return
         self.trouble = error.word
-        if hurried or isinstance(error, (QueueFull, ModelLoading, InsufficientMemory)):
+        if hurried or isinstance(error, _NO_FAULT):
             self.breaker.abandoned(who)
         elif error.rest_s is not None:
             # It is there, and says itself when it can be asked again.

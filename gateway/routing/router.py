@@ -4,17 +4,20 @@
 their globs, then local models, then what the providers list.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from itertools import chain
 from typing import Protocol
 
 import msgspec
 from msgspec import Struct
 
 from backends.base import Backend, Price, Timeouts
-from compat.canonical.error import ModelNotFound
+from compat.canonical.error import InvalidRequest, ModelNotFound
 from compat.canonical.model import Modality, Model
+from gateway.auth.principal import LOCAL, Grant
 from gateway.registry import Registry
+from gateway.routing.suggestion import meant
 from gateway.settings import Guard, ModelEntry, Strategy, Target, WhileLoading
 
 NAME_MAX = 300
@@ -84,10 +87,13 @@ class Router:
         self._globs = [(name, entry) for name, entry in entries.items() if "*" in name]
         self._plan()
 
-    async def plan(self, requested: str, modality: Modality = "text", lists: Lists | None = None) -> Plan:
+    async def plan(
+        self, requested: str, modality: Modality = "text", lists: Lists | None = None, grant: Grant = LOCAL
+    ) -> Plan:
         """The routes for a name; an empty one means `auto`.  Raises ModelNotFound.
 
         lists: what whoever asks can have; None is what the house can.
+        grant: what whoever asks may use, and thus may be told of where there is no such name.
         """
         name = requested or "auto"
         if self._edition != self._registry.edition:
@@ -96,7 +102,7 @@ class Router:
         if plan is not None:
             return plan if isinstance(plan, Plan) else self._of_modality(plan, name, modality)
         if len(name) > NAME_MAX:
-            raise self._unknown(requested)
+            raise self.unknown(requested, grant)
         for pattern, entry in self._globs:
             if fnmatchcase(name, pattern):
                 plan = self._by_modality(name, entry, f"configured as '{pattern}'")
@@ -105,18 +111,33 @@ class Router:
         backend = self._backends.get(backend_name)
         if slash and model and backend is not None:
             if self._registry.is_closed(backend_name) and not self._registry.has_local(backend_name, model):
-                raise self._unknown(requested)
+                raise self.unknown(requested, grant)
             route = self._route(backend_name, model)
             return Plan(requested=name, routes=(route,), reason="addressed as BACKEND/MODEL", retries=2)
         found = await (lists or self._registry).find(name, modality)
         if found is None:
-            raise self._unknown(requested)
+            raise self.unknown(requested, grant)
         return Plan(
             requested=name,
             routes=(self._route(found.backend, found.name),),
             reason="a local model" if found.status == "ready" else f"listed by backend '{found.backend}'",
             retries=2,
         )
+
+    async def only(self, backend: str, modality: Modality, grant: Grant) -> str:
+        """The name of the one model that a backend has for this, and a caller may use.  Raises InvalidRequest."""
+        names = [
+            model.id
+            for model in await self._registry.all()
+            if model.backend == backend and model.modality == modality and grant.may_ask(model.id)
+        ]
+        if len(names) != 1 or not grant.may_use(backend):
+            raise InvalidRequest(
+                f"The provider '{backend[:100]}' has not exactly one model for {modality}: name one in 'model'.",
+                param="model",
+                code="missing_required_parameter",
+            )
+        return names[0]
 
     def _plan(self) -> None:
         """Draw the plans of exact names, with what is known by now of their models."""
@@ -174,8 +195,21 @@ class Router:
             context_length=facts.context_length if facts else None,
         )
 
-    def _unknown(self, requested: str) -> ModelNotFound:
+    def unknown(self, requested: str, grant: Grant) -> ModelNotFound:
+        """What is said of a name that there is none of; with the nearest of those the caller may use."""
         if not requested:
             return ModelNotFound("No model is named, and the configuration has no 'auto'.")
         shown = requested if len(requested) <= 200 else requested[:200] + "…"
-        return ModelNotFound(f"The model '{shown}' does not exist. GET /v1/models lists what there is.")
+        near = meant(requested, self._names(grant))
+        hint = f"Did you mean '{near}'? " if near else ""
+        return ModelNotFound(f"The model '{shown}' does not exist. {hint}GET /v1/models lists what there is.")
+
+    def _names(self, grant: Grant) -> Iterator[str]:
+        """Names of which a caller may use something, as far as that is known without asking anybody."""
+        for model in self._registry.local():
+            if grant.may_ask(model.id) and grant.may_use(model.backend):
+                yield model.id
+        for name, plan in self._exact.items():
+            routes = plan.routes if isinstance(plan, Plan) else chain.from_iterable(p.routes for p in plan.values())
+            if any((grant.may_ask(name) or grant.may_ask(r.name)) and grant.may_use(r.backend.name) for r in routes):
+                yield name

@@ -54,6 +54,8 @@ _uncommon = re.compile(r"(?=.*[A-Za-z])(?=.*[0-9])(?!/)[A-Za-z0-9._~+/=-]{20,}|-
 """What no ordinary word is: a key, a token, or a private key's file."""
 _OURS = frozenset({"timestamp", "level", "method", "route", "principal", "backend", "trace_id"})
 """Fields whose values are the house's own: what users call their secrets does not change them."""
+_OUR_LOGGERS = ("backends.", "compat.")
+_extra = structlog.stdlib.ExtraAdder()
 DEPTH_MAX = 16
 
 
@@ -217,7 +219,7 @@ def configure(level: str, format_: str, redactor: Redactor, stream: TextIO | Non
     handler = logging.StreamHandler(sink)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, _lift, *shared],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
@@ -255,6 +257,17 @@ def _json_line(logger: WrappedLogger, method: str, event: EventDict) -> str:  # 
     # What a reader looks for first stands first.
     head = {name: event.pop(name, None) for name in ("timestamp", "level", "event")}
     return _encode({**head, **event}).decode()
+
+
+def _lift(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """The fields that our own packages, which know nothing of this chain, gave a record as `extra`.
+
+    Third parties' extras are meant for handlers of their own.
+    """
+    record = event.get("_record")
+    if isinstance(record, logging.LogRecord) and record.name.startswith(_OUR_LOGGERS):
+        return _extra(logger, method, event)
+    return event
 
 
 def _mask_names(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:  # noqa: ARG001

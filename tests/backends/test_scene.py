@@ -16,7 +16,7 @@ from backends import connect, settings_of
 from backends.base import Call
 from backends.openai import OpenAIBackend
 from backends.ports import Ports
-from backends.scene import SceneBackend
+from backends.scene import AT_ONCE, SceneBackend
 from compat.canonical.error import (
     AuthFailed,
     BackendError,
@@ -146,8 +146,10 @@ async def test_what_cannot_be_built_is_told_to_the_model_once(house: House, wron
     *_, answer, complaint = house.upstream.asked(count=2).json["messages"]
     assert answer == {"role": "assistant", "content": wrong if isinstance(wrong, str) else json.dumps(wrong)}
     assert told in complaint["content"]
-    house.upstream.forget()
-    house.upstream.scripts["artist"] = describing(wrong)
+
+
+async def test_what_cannot_be_built_twice_is_given_up(house: House) -> None:
+    house.upstream.scripts["artist"] = describing("I cannot draw.")
     with pytest.raises(BackendError, match="described no scene that can be built") as given_up:
         await made(house.scene())
     assert len(house.upstream.seen) == 2
@@ -196,6 +198,18 @@ def children() -> list[str]:
         except OSError:
             continue
     return found
+
+
+@pytest.mark.skipif(not SHOWN, reason="looks at processes as Linux shows them")
+async def test_two_scenes_are_built_at_once_and_others_wait(house: House) -> None:
+    scene = house.scene()
+    waiting = [asyncio.create_task(fold(scene.run(mesh("artist"), call()))) for _ in range(4)]
+    most = 0
+    while not all(one.done() for one in waiting):
+        most = max(most, len(children()))
+        await asyncio.sleep(0.005)
+    assert most == AT_ONCE
+    assert all(one.result().produced for one in waiting)
 
 
 @pytest.mark.skipif(not SHOWN, reason="looks at processes as Linux shows them")

@@ -78,10 +78,17 @@ def test_batch_answers_every_prompt(local_gateway: Gateway) -> None:
     assert len({answer.text for answer in answers}) == 3
 
 
-def test_a_model_that_cannot_call_tools_answers_in_text(local_gateway: Gateway) -> None:
-    answer = chat(local_gateway).bind_tools([add]).invoke("What is 2 plus 3?")
-    assert answer.text
-    assert answer.tool_calls == []
+def test_a_model_whose_template_has_no_tools_calls_them_all_the_same(local_gateway: Gateway) -> None:
+    model = chat(local_gateway, max_completion_tokens=100).bind_tools([add], tool_choice="required")
+    answer = model.invoke("What is 2 plus 3?")
+    (call,) = answer.tool_calls
+    assert call["name"] == "add"
+    assert set(call["args"]) == {"a", "b"}
+
+
+def test_a_model_that_is_left_to_choose_answers_with_a_call_or_in_text(local_gateway: Gateway) -> None:
+    answer = chat(local_gateway, max_completion_tokens=100).bind_tools([add]).invoke("What is 2 plus 3?")
+    assert bool(answer.text) != bool(answer.tool_calls)
 
 
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning")

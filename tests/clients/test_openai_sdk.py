@@ -19,6 +19,7 @@ from tests.clients.asking import SHORT, ask, stream
 from tests.process import ROOT, Gateway
 
 MODEL = "smollm2-135m-instruct"
+SHIPPED = [f"local/{name}" for name in (MODEL, "all-minilm-l6-v2", "tiny-shapes", "tiny-3d")]
 SLOTS = 4
 """How many requests the embedded model answers at once."""
 NEVER_ENDING: dict[str, Any] = {"max_tokens": 4000, "extra_body": {"ignore_eos": True}}
@@ -333,7 +334,7 @@ def test_tool_calls_parse_into_their_classes(tool_client: OpenAI) -> None:
 
 def test_models_are_listed_and_described(client: OpenAI) -> None:
     ids = [model.id for model in client.models.list()]
-    assert ids == ["auto", f"local/{MODEL}"]
+    assert ids == ["auto", *SHIPPED]
     for id_ in ids:
         model = client.models.retrieve(id_)
         assert (model.id, model.object) == (id_, "model")

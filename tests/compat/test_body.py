@@ -16,6 +16,10 @@ from compat.body import (
     CONTAINERS_MAX,
     CREDENTIAL_FIELDS,
     DEPTH_MAX,
+    FIELDS_MAX,
+    NAMES_MAX,
+    STEP_BYTES,
+    VALUES_MAX,
     check_kinds,
     decode_raw,
     kind_of,
@@ -109,6 +113,30 @@ def test_there_is_an_end_to_arrays_and_objects() -> None:
     flat = b'{"a":[' + b"[]," * CONTAINERS_MAX
     assert "more than" in refused(flat + b"0]}").message
     read_fields(b'{"a":[' + b"[]," * (CONTAINERS_MAX - 2) + b"0]}")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{" + b",".join(b'"k%d":1' % n for n in range(FIELDS_MAX + 1)) + b"}",
+        b'{"a":[' + b'"x",' * VALUES_MAX + b'"x","x"]}',
+        b'{"a":{' + b'"x":1,' * (NAMES_MAX + 1) + b'"x":1}}',
+    ],
+    ids=["fields", "values", "names"],
+)
+def test_there_is_an_end_to_values_and_names(body: bytes) -> None:
+    assert "has more than" in refused(body).message
+
+
+def test_what_strings_hold_is_not_counted() -> None:
+    for text in ("," * (VALUES_MAX + 9), '\\",' * (VALUES_MAX + 9), '{":' * NAMES_MAX):
+        assert decode_raw(read_fields(json.dumps({"a": text}).encode())["a"]) == text
+
+
+@pytest.mark.parametrize("before", range(4))
+def test_a_string_may_lie_across_steps(before: int) -> None:
+    text = "x" * (STEP_BYTES - 10 + before) + '\\"[' * 200_000
+    assert decode_raw(read_fields(json.dumps({"a": text}).encode())["a"]) == text
 
 
 def test_brackets_in_strings_are_no_nesting() -> None:

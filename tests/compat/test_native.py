@@ -46,8 +46,28 @@ def test_parameters_are_the_samplers() -> None:
 def test_a_provider_and_a_model_are_backend_slash_model() -> None:
     peeked = native.peek(b'{"input":{"prompt":"x"},"provider":"up","model":"m","stream":true}')
     assert (peeked.model, peeked.stream) == ("up/m", True)
-    with pytest.raises(InvalidRequest):
-        native.peek(b'{"input":{"prompt":"x"},"provider":"up"}')
+    assert native.peek(b'{"input":{"prompt":"x"},"provider":"up"}').model == "up/"
+
+
+def test_what_is_null_is_as_if_left_out() -> None:
+    assert read(input={"prompt": "x"}, parameters=None, state=None, modality=None) == read(input={"prompt": "x"})
+
+
+def test_3d_may_be_written_large() -> None:
+    asked = native.peek(b'{"input":{"prompt":"x"},"modality":"3D"}')
+    assert (native.modality_of(asked), bytes(asked.fields["modality"])) == ("3d", b'"3d"')
+
+
+def test_an_error_of_a_backend_names_the_whole_path() -> None:
+    error = json.loads(native.Errors().body(InvalidRequest("Invalid value for 'temperature'.", param="temperature")))
+    assert error["error"]["param"] == "parameters.temperature"
+    assert "'parameters.temperature'" in error["error"]["message"]
+
+
+def test_an_empty_prompt_is_refused() -> None:
+    with pytest.raises(InvalidRequest) as wrong:
+        read(input={"prompt": " "})
+    assert (wrong.value.param, wrong.value.code) == ("input.prompt", "invalid_value")
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"input":7}', b'{"input":{"prompt":7}}', b'{"input":{"prompt":"x"},"x":1}'])

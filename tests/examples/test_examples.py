@@ -115,6 +115,20 @@ def test_an_example_runs_against_the_embedded_model(
         said = said[found.end() :]
 
 
+def test_an_example_that_is_refused_says_why(local_gateway: Gateway, tmp_path: Path) -> None:
+    refused = subprocess.run(
+        [sys.executable, str(EXAMPLES / "mesh.py"), "a dragon", "dragon.glb"],
+        env={**os.environ, "PLUGGABLY_URL": local_gateway.url},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        cwd=tmp_path,
+    )
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("This model cannot make that.")
+    assert "Traceback" not in refused.stderr
+
+
 def test_the_openai_tools_example_calls_a_tool_when_the_model_does(tool_gateway: Gateway) -> None:
     said = run("openai_tools.py", tool_gateway.url)
     assert 'called get_weather({"city": "Lisbon"}) -> It is 21 degrees and sunny in Lisbon.' in said

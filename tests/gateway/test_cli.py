@@ -46,6 +46,54 @@ def test_check_config_takes_the_example() -> None:
     assert run("check-config", "--config", "config.example.yaml").returncode == 0
 
 
+LOCAL_FAULTS = """
+backends:
+  local:
+    kind: local
+    models:
+      smollm2-135m-instruct: {defaults: {temprature: 2, top_p: hot, dry_multiplier: 0.5}}
+      tiny-shapes: {defaults: {sise: 512x512, size: 7x7, steps: 3}}
+"""
+LOCAL_ABSENCES = """
+backends:
+  local:
+    kind: local
+    model_dirs: [/nonexistent]
+    pin: [smollm]
+    models:
+      smollm2-135m-instruct: {projector: nope.gguf, adapters: [{path: nope.gguf}], defaults: {temperature: 0}}
+models: {quick: {routes: [local/nope]}}
+"""
+
+
+def test_check_config_tells_all_defaults_that_no_request_could_have(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(LOCAL_FAULTS)
+    done = run("check-config", "--config", str(tmp_path / "config.yaml"))
+    assert (done.returncode, done.stdout) == (1, "")
+    at = "pluggably: backends.local.models."
+    said = [line.removeprefix(at).partition(": ") for line in done.stderr.splitlines()]
+    assert [(where, what.partition("'")[2]) for where, _, what in said] == [
+        ("smollm2-135m-instruct.defaults.temprature", "temperature'?"),
+        ("smollm2-135m-instruct.defaults.top_p", "top_p': expected number, but got string instead."),
+        ("tiny-shapes.defaults.sise", "size'?"),
+        ("tiny-shapes.defaults.size", "size': width and height must be multiples of 8."),
+    ]
+
+
+def test_check_config_warns_of_what_is_named_and_not_here(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(LOCAL_ABSENCES)
+    done = run("check-config", "--config", str(tmp_path / "config.yaml"))
+    assert done.returncode == 0
+    said = [line.partition(": warning: ")[2].partition(": ") for line in done.stderr.splitlines()]
+    assert [where for where, _, _ in said] == [
+        "backends.local.model_dirs[0]",
+        "backends.local.pin[0]",
+        "backends.local.models.smollm2-135m-instruct.projector",
+        "backends.local.models.smollm2-135m-instruct.adapters[0].path",
+        "models.quick.routes[0]",
+    ]
+
+
 @pytest.mark.parametrize("command", ["check-config", "serve"])
 def test_a_wrong_file_is_one_line_and_status_1(tmp_path: Path, command: str) -> None:
     path = tmp_path / "bad.yaml"
@@ -163,8 +211,9 @@ def test_explain_says_when_there_is_no_such_model(file: str) -> None:
 
 
 def test_models_are_listed_as_text_and_json(file: str) -> None:
-    assert "up/answer" in run("models", "list", "--config", file).stdout
-    listed = json.loads(run("models", "list", "--json", "--config", file).stdout)
+    nobody = {"PLUGGABLY__SERVER__PORT": "0"}
+    assert "up/answer" in run("models", "list", "--config", file, **nobody).stdout
+    listed = json.loads(run("models", "list", "--json", "--config", file, **nobody).stdout)
     assert {"up/answer", "fake/fake"} <= {model["id"] for model in listed}
 
 

@@ -1,11 +1,13 @@
-"""`pluggably models load|unload|status|ps`, as processes before a gateway that runs."""
+"""`pluggably models list|load|unload|status|ps`, as processes before a gateway that runs."""
 
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +36,36 @@ def test_a_model_is_loaded_shown_and_unloaded(url: str) -> None:
     assert (told["object"], told["status"]) == ("model.status", "ready")
     assert {one["id"] for one in json.loads(run("models", "ps", "--json", "--url", url).stdout)["data"]} >= {MODEL}
     assert run("models", "unload", MODEL, "--url", url).stdout == f"{MODEL}: unloaded\n"
+
+
+def test_a_list_shows_how_models_stand_in_the_gateway_that_is_asked(url: str) -> None:
+    run("models", "load", MODEL, "--url", url)
+    head, *lines = run("models", "list", "--url", url).stdout.splitlines()
+    assert head.split() == ["MODEL", "MODALITY", "SIZE", "QUANTIZATION", "CONTEXT", "STATUS"]
+    of_model = next(line for line in lines if line.startswith(MODEL))
+    assert of_model[head.index("SIZE") : head.index("QUANTIZATION")].strip() == "94 MiB"
+    assert of_model[head.index("STATUS") :] == "ready"
+    port = url.rpartition(":")[2]
+    listed = json.loads(run("models", "list", "--json", PLUGGABLY__SERVER__PORT=port).stdout)
+    assert {"auto", MODEL} <= {one["id"] for one in listed}, "the one at the configured address is asked"
+
+
+def test_without_a_gateway_a_list_shows_what_can_run(tmp_path: Path) -> None:
+    shapes = tmp_path / "models" / "shapes"
+    shutil.copytree(ROOT / "backends/local/models/tiny-shapes", shapes, ignore=shutil.ignore_patterns("*.onnx"))
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"backends: {{local: {{kind: local, model_dirs: [{tmp_path / 'models'}]}}}}\nserver: {{port: 0}}\n"
+    )
+    without = "import sys, importlib.util as u; f = u.find_spec; "
+    without += "u.find_spec = lambda name, *rest: None if name == 'diffusers' else f(name, *rest); "
+    without += f"from gateway.__main__ import main; sys.exit(main(['models', 'list', '--config', {str(config)!r}]))"
+    done = subprocess.run(
+        [sys.executable, "-c", without], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    lines = {line.split()[0]: line for line in done.stdout.splitlines()}
+    assert lines["local/tiny-3d"].split()[-1] == "available"
+    assert "unavailable (needs diffusers: pip install 'pluggably[image]')" in lines["local/shapes"]
 
 
 def test_a_terminal_is_shown_how_far_it_is(url: str) -> None:

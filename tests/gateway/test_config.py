@@ -1,6 +1,7 @@
 """The configuration: what it takes, and what it says when it cannot."""
 
 import json
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import jsonschema
 import msgspec
 import pytest
 
+from backends.local.settings import Settings
 from gateway.config import load, schema
 from gateway.estate import build
 from gateway.settings import Config, ConfigError
@@ -27,6 +29,11 @@ def loaded(folder: Path, tree: Any, environ: dict[str, str] | None = None) -> Co
 def entry(**fields: Any) -> dict[str, Any]:
     """A configuration with one entry under `models`."""
     return {"models": {"smart": {"routes": ["local/x"], **fields}}}
+
+
+def local(**fields: Any) -> dict[str, Any]:
+    """A configuration with one backend, of local models."""
+    return {"backends": {"local": {"kind": "local", **fields}}}
 
 
 def test_the_defaults_need_no_file_and_no_environment() -> None:
@@ -84,6 +91,16 @@ def test_the_schema_takes_the_example() -> None:
         ({"backends": {"up": {"kind": "openai", "preset": "groq"}}}, ["backends.up.api_key", "GROQ_API_KEY"]),
         ({"backends": {"up": {"kind": "openai", "preset": "azure", "api_key": "x"}}}, ["backends.up.base_url"]),
         ({"backends": {"up": {"kind": "openai", "base_url": "ftp://x"}}}, ["backends.up.base_url", "http"]),
+        (local(models={"x": {"contextmax": 2}}), ["backends.local.models.x.contextmax", "did you mean 'context_max'"]),
+        (local(models={"a": {}, "b": {"adapters": [{"pth": 1}]}}), ["backends.local.models.b.adapters[0].pth", "path"]),
+        (local(models={"x": {"kv_type": "q5"}}), ["backends.local.models.x.kv_type: 'q5'", "f16, q8_0, q4_0"]),
+        (local(engine="ollama"), ["backends.local.engine: 'ollama'", "xllamacpp, llama_server, llama_cpp_python"]),
+        (local(idle_unload_s="nver"), ["backends.local.idle_unload_s", "did you mean 'never'", "a number"]),
+        ({"backends": {"up": {"kind": "fake", "price": "fre"}}}, ["backends.up.price", "'free'", "free, paid, local"]),
+        (
+            {"models": {"m": {"routes": []}}, "server": {"tls": {"cert": "x"}}},
+            ["server.tls: cert", "\nmodels.m.routes: empty"],
+        ),
         ({"models": {"m": {"routes": ["nowhere/x"]}}}, ["models.m.routes[0]", "nowhere"]),
         ({"models": {"m": {"routes": ["loacl/x"]}}}, ["did you mean 'local'"]),
         ({"models": {"m": {"routes": ["local"]}}}, ["models.m.routes[0]", "BACKEND/MODEL"]),
@@ -221,6 +238,23 @@ def test_numbers_have_bounds(tmp_path: Path, path: str, wrong: tuple[Any, ...], 
         assert str(refused.value).startswith(f"{path}: Expected"), refused.value
     for value in right:
         loaded(tmp_path, tree(value))
+
+
+@pytest.mark.parametrize(
+    ("fields", "seconds"),
+    [
+        ({}, 600.0),
+        ({"idle_unload_s": "never"}, inf),
+        ({"idle_unload_s": None}, inf),
+        ({"models": {"x": {"idle_unload_s": "never"}}}, inf),
+        ({"idle_unload_s": "never", "models": {"x": {"idle_unload_s": 5}}}, 5.0),
+        ({"idle_unload_s": 7, "models": {"x": {"idle_unload_s": None}}}, 7.0),
+    ],
+)
+def test_a_model_may_be_idle_for_ever(tmp_path: Path, fields: dict[str, Any], seconds: float) -> None:
+    settings = loaded(tmp_path, local(**fields)).backends["local"].settings
+    assert isinstance(settings, Settings)
+    assert settings.idle_s("x") == seconds
 
 
 def test_a_cool_down_does_not_begin_beyond_its_end(tmp_path: Path) -> None:

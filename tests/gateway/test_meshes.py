@@ -13,7 +13,7 @@ import trimesh
 from PIL import Image
 
 from backends.fake import tetrahedron
-from compat.canonical.error import BadResponse
+from compat.canonical.error import BadResponse, TimedOut
 from gateway import gltf, meshes
 from gateway.meshes import Mesh, Meshes
 from gateway.poster import draw
@@ -194,6 +194,12 @@ async def test_one_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(meshes, "WITHIN_S", 0.05)
     with pytest.raises(BadResponse, match=r"not finished in 0\.05 s"):
         await Meshes().finish(tetrahedron("x"), ("glb",))
+    assert finishers() == []
+
+
+async def test_it_is_held_to_the_deadline_of_its_request() -> None:
+    with pytest.raises(TimedOut):
+        await Meshes().finish(tetrahedron("x"), ("glb",), deadline=asyncio.get_running_loop().time() + 0.05)
     assert finishers() == []
 
 

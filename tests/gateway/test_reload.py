@@ -18,7 +18,7 @@ from tests.provider import Provider
 QUICK = "import gateway.app as app; app.RELOAD_S = 0.05"
 CRASHING = """
 build = app.build
-app.build = lambda config, old=None: 1 / 0 if "crash" in config.models else build(config, old)
+app.build = lambda config, *rest: 1 / 0 if "crash" in config.models else build(config, *rest)
 """
 FAKE: dict[str, Any] = {"backends": {"fake": {"kind": "fake"}}, "models": {"auto": {"routes": ["fake/fake"]}}}
 
@@ -124,6 +124,17 @@ def test_a_stream_finishes_on_the_configuration_it_began_with(running: Reloading
     assert running.status("up/answer") == 404
     assert text_of(reading.end()).endswith("word29 ")
     assert events_of(reading.body)[-1] == b"[DONE]"
+
+
+def test_a_stream_finishes_though_all_named_models_have_less_time(running: Reloading) -> None:
+    quick = {"auto": {"routes": ["fake/fake"], "timeouts": {"total_s": 0.1}}}
+    running.write(models=quick)
+    running.outcome("config_reloaded")
+    reading = Reading(running.gateway, "up/events:30:0.05")
+    reading.has(b"word0")
+    running.write(backends={"fake": {"kind": "fake"}}, models=quick)
+    running.outcome("config_reloaded")
+    assert text_of(reading.end()).endswith("word29 ")
 
 
 def test_a_long_stream_does_not_hold_up_the_next_change(running: Reloading) -> None:

@@ -1,10 +1,12 @@
 """The short forms of the scenes: nothing is lost, nothing is left behind.  In full: `make load`, `make soak`."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.load.plan import QUICK
+from tests.load.pool import pool
 from tests.load.result import Figure, Progress, Result, markdown, slope, text
 from tests.load.scenes import play, scenes
 from tests.load.stage import Stage, provider, stage
@@ -22,6 +24,11 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 @pytest.mark.parametrize("name", SCENES)
 def test_every_target_is_kept(here: Stage, name: str) -> None:
     result = play(SCENES[name], here, Progress(), QUICK)
+    assert not result.missed
+
+
+def test_more_local_models_than_memory_holds_serve_a_crowd(tmp_path: Path) -> None:
+    result = pool(tmp_path, 60, Progress())
     assert not result.missed
 
 

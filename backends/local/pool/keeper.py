@@ -11,7 +11,7 @@ from typing import Any
 
 from backends.local.planning import Plan
 from backends.local.worker import Failed, Worker
-from backends.ports import Local
+from backends.ports import Local, Reckoning
 
 MEASURE_S = 60.0
 """Between two looks at how much memory a worker takes."""
@@ -71,10 +71,18 @@ def contained(plan: Planned) -> Planned:
         try:
             return plan(local, rung)
         except Exception:
-            _log.exception("model_unplanned model=%s rung=%d", local.name, rung)
+            _log.exception("model_unplanned", extra={"backend": local.model.backend, "model": local.name, "rung": rung})
             return None
 
     return planned
+
+
+def noted(reckoning: Reckoning, key: str, size_bytes: int) -> None:
+    """Have it remembered what a worker took; where that fails, nothing else has to."""
+    try:
+        reckoning.measured(key, size_bytes)
+    except Exception:
+        _log.exception("memory_not_noted key=%s", key)
 
 
 async def _attend(worker: Worker, measured: Measured) -> Failed:

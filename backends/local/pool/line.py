@@ -47,6 +47,10 @@ class Line:
         """Those who wait for a model, in order of service."""
         return list(self._of.get(model, ()))
 
+    def resize(self, most: int) -> None:
+        """Those who wait already stay."""
+        self._most = most
+
     def enter(self, ticket: Ticket) -> Ticket | None:
         """Take a ticket in; returns the one that has no place: none, it, or the last of whoever has most waiting."""
         model = ticket.local.name

@@ -4,6 +4,8 @@ Invariant: nothing is changed here, and by the time it is read it may have chang
 """
 
 import time
+from collections.abc import Iterable
+from math import isfinite
 from typing import Any, Literal
 
 from backends.local.pool.seat import Seat, now
@@ -49,6 +51,12 @@ def loading_s(seat: Seat) -> float | None:
     return None
 
 
+def room_s(seats: Iterable[Seat]) -> float | None:
+    """How long it may take until one of those that are busy could go; None where too little is known."""
+    busy = [seat.request_s for seat in seats if seat.leases]
+    return None if None in busy else max((s for s in busy if s is not None), default=0.0)
+
+
 def added(one: float | None, other: float | None) -> float | None:
     return None if one is None or other is None else one + other
 
@@ -61,7 +69,7 @@ def standing(seat: Seat, waiting: int) -> dict[str, Any]:
     if seat.failure is not None:
         failure = {
             "reason": seat.failure.reason,
-            "retry_at": _date(seat.retry_at),
+            "retry_at": None if seat.failure.lasting else _date(seat.retry_at),
             "failures": seat.failures,
             "log_tail": list(seat.failure.log),
         }
@@ -79,7 +87,7 @@ def standing(seat: Seat, waiting: int) -> dict[str, Any]:
         "load_s": seat.load_s,
         "request_s": seat.request_s,
         "pinned": seat.pinned,
-        "idle_unload_at": _date(seat.used_at + seat.idle_unload_s) if idle else None,
+        "idle_unload_at": _date(seat.used_at + seat.idle_unload_s) if idle and isfinite(seat.idle_unload_s) else None,
         "failure": failure,
         "steps": list(seat.steps),
         "pid": worker.pid if worker is not None else None,

@@ -11,18 +11,18 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
-from math import inf
 from typing import Any
 
-from backends.local.planning import Plan
 from backends.local.pool import outlook, refusal
-from backends.local.pool.keeper import Build, contained, keep, lives, outcome
+from backends.local.pool.keeper import keep, lives, noted, outcome
 from backends.local.pool.line import Line
-from backends.local.pool.scheduler import Action, Grant, Load, Refuse, Room, Unload, backoff_s, decide, next_due
-from backends.local.pool.seat import Lease, Order, Seat, Ticket, blended, now
+from backends.local.pool.scheduler import Action, Grant, Load, Refuse, Unload, backoff_s, decide, next_due
+from backends.local.pool.seat import Lease, Order, Seat, Ticket, now
+from backends.local.pool.survey import Survey
+from backends.local.pool.terms import Terms
 from backends.local.worker import RESPONDS_S, Failed, Worker
-from backends.ports import Local, Reckoning
-from compat.canonical.error import GatewayError, WorkerCrashed
+from backends.ports import Local
+from compat.canonical.error import GatewayError
 
 TICK_S = 1.0
 """How often those who wait are told anew how long it may take."""
@@ -35,37 +35,18 @@ _log = logging.getLogger(__name__)
 class Owner:
     """Methods without an underscore are messages, `start`, `tell`, `unseen` and `aclose` apart: see `tell`."""
 
-    def __init__(
-        self,
-        plan: Callable[[Local, int], Plan | None],
-        build: Build,
-        *,
-        limits: Room,
-        queue_max: int,
-        idle_unload_s: Callable[[str], float],
-        pinned: frozenset[str],
-        hang_s: float,
-        reckoning: Reckoning | None,
-        available: Callable[[], int],
-    ) -> None:
+    def __init__(self, terms: Terms) -> None:
         self.seats: dict[str, Seat] = {}
-        self.line = Line(queue_max)
-        self._planned = contained(plan)
-        self._build = build
-        self._limits = limits
-        self._idle_unload_s = idle_unload_s
-        self._pinned = pinned
-        self._hang_s = hang_s
-        self._reckoning = reckoning
-        self._available = available
+        self.line = Line(terms.queue_max)
+        self.terms = terms
         self._impatient: list[Ticket] = []
         """Arrived since the last decision, for a model that is not in memory."""
         self._inbox: asyncio.Queue[tuple[Callable[..., None], tuple[Any, ...]]] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
-        self._free = 0
-        """Bytes of the machine's memory, when it was surveyed."""
-        self._surveyed_at = -inf
+        self.failed = False
+        """It has ended by a fault of its own."""
+        self._survey = Survey()
 
     @property
     def running(self) -> bool:
@@ -74,7 +55,7 @@ class Owner:
     def start(self) -> None:
         """Take up work, if that has not been done.  Raises Overloaded once it is closed."""
         if self._closed:
-            raise refusal.closing()
+            raise refusal.out_of_order() if self.failed else refusal.closing()
         if self._task is None:
             # In a context of its own: it outlives the request that happens to come first.
             self._task = asyncio.create_task(self._own(), context=Context())
@@ -86,8 +67,8 @@ class Owner:
 
     def unseen(self, local: Local) -> Seat:
         """The seat of a model that nobody has asked for yet, to look at only."""
-        seat = self._empty(local)
-        seat.lay_out(local, self._planned)
+        seat = self.terms.seat(local)
+        seat.lay_out(local, self.terms.planned)
         return seat
 
     async def aclose(self) -> None:
@@ -112,22 +93,34 @@ class Owner:
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(self._due()):
-                    what, about = await self._inbox.get()
-                    what(*about)
+                    self._read(*await self._inbox.get())
             while not self._inbox.empty():
-                what, about = self._inbox.get_nowait()
-                what(*about)
+                self._read(*self._inbox.get_nowait())
             while self._do(self._decided()):
                 pass
             self._watch()
             self._inform()
+
+    def _read(self, what: Callable[..., None], about: tuple[Any, ...]) -> None:
+        """Act on a message.  One that fails harms none but those whom it concerns."""
+        try:
+            what(*about)
+        except Exception:
+            _log.exception("pool_message_failed message=%s", what.__name__)
+            for one in about:
+                if isinstance(one, Ticket | Order):
+                    one.refuse(refusal.out_of_order())
+                elif isinstance(one, Seat) and what == self.ended:
+                    one.emptied()
+                elif isinstance(one, Seat) and one.keeper is not None and not one.going:
+                    self._unload(one)
 
     def _abandoned(self, owner: "asyncio.Task[None]") -> None:
         """The owner has ended: nobody is left waiting for it, read or unread."""
         error = None if owner.cancelled() else owner.exception()
         if error is not None:
             _log.critical("pool_failed", exc_info=error)
-        self._closed = True
+        self.failed, self._closed = error is not None, True
         left: set[Ticket | Order] = {*self.line, *self._impatient}
         left.update(order for seat in self.seats.values() for order in seat.orders)
         while not self._inbox.empty():
@@ -139,7 +132,8 @@ class Owner:
 
     def arrived(self, ticket: Ticket) -> None:
         name = ticket.local.name
-        seat = self.seats.setdefault(name, self._empty(ticket.local))
+        seat = self.seats.setdefault(name, self.terms.seat(ticket.local))
+        seat.seen(ticket.look)
         if (error := self._unready(seat, ticket.local)) is not None:
             return ticket.refuse(error)
         if seat.serves and not seat.orders:
@@ -166,20 +160,20 @@ class Owner:
             self.line.leave(ticket)
             seat.owed = min(seat.owed, len(self.line.of(seat.name)))
         elif ticket in seat.leases:
-            seat.leases.discard(ticket)
-            seat.used_at = now()
-            if seat.worker is not None and seat.worker.alive:
-                seat.served, seat.failures = True, 0
-                seat.request_s = blended(seat.request_s, now() - ticket.granted_at)
+            seat.released(ticket)
+
+    def unfit(self, local: Local, failure: Failed) -> None:
+        """A model that is not in memory cannot be run as it is."""
+        self.seats.setdefault(local.name, self.terms.seat(local)).unfit(failure)
 
     def wished(self, local: Local) -> None:
-        seat = self.seats.setdefault(local.name, self._empty(local))
+        seat = self.seats.setdefault(local.name, self.terms.seat(local))
         seat.wished = self._unready(seat, local) is None and seat.worker is None
 
     def ordered_out(self, model: str, order: Order) -> None:
         seat = self.seats.get(model)
         if seat is not None:
-            seat.wished, seat.rung_known = False, 0
+            seat.wished, seat.wish_at, seat.rung_known = False, None, 0
         if seat is None or seat.keeper is None:
             if seat is not None:
                 seat.failure, seat.failures, seat.retry_at = None, 0, 0.0
@@ -188,7 +182,26 @@ class Owner:
 
     def dismissed(self, seat: Seat, worker: Worker, ticket: Ticket) -> None:
         if seat.worker is worker and not seat.going and seat.leases <= {ticket}:
+            seat.wished = seat.pinned
             self._unload(seat)
+
+    def adopt(self, terms: Terms) -> None:
+        """Go by other terms from now on.  A worker that they would run otherwise, or not at all, finishes what it has
+        begun and is ended; one that is not ready yet is begun anew for those who wait for it."""
+        self.terms, catalogue = terms, terms.catalogue()
+        self.line.resize(terms.queue_max)
+        for name, seat in self.seats.items():
+            local = catalogue.get(name)
+            seat.pinned, seat.idle_unload_s = name in terms.pinned and name in catalogue, terms.idle_unload_s(name)
+            seat.wished = seat.wished and local is not None
+            seat.outdated = seat.going or not seat.suits(local, terms.planned)
+            if seat.keeper is None:
+                self._renew(seat)
+            elif seat.outdated and not seat.going:
+                if seat.worker is None and local is not None:
+                    self._unload(seat)
+                else:
+                    seat.orders.append(Order())
 
     # Messages of keepers
 
@@ -201,14 +214,14 @@ class Owner:
             self.line.serve(ticket)
             ticket.grant(self._lease(seat, ticket, worker))
         seat.ready(worker, len(self.line.of(seat.name)))
-        self._surveyed_at = -inf
+        self._survey.forget()
 
     def measured(self, seat: Seat, worker: Worker, size_bytes: int) -> None:
         """What was measured before anybody was served says too little."""
         if seat.worker is worker and seat.served and seat.plan is not None:
             seat.peak = max(seat.peak or 0, size_bytes)
-            if self._reckoning is not None:
-                self._reckoning.measured(seat.plan.key, seat.peak)
+            if self.terms.reckoning is not None:
+                noted(self.terms.reckoning, seat.plan.key, seat.peak)
 
     def pulse(self, seat: Seat, worker: Worker, lives: bool) -> None:
         """The answer to whether a silent worker lives."""
@@ -217,31 +230,26 @@ class Owner:
         seat.asking, seat.asked_at = None, now()
         if lives or seat.going:
             return
-        seat.verdict = Failed(f"Model '{seat.name}' stopped responding.", tuple(worker.log))
-        for ticket in seat.leases:
-            if ticket.lease is not None:
-                ticket.lease.verdict = seat.verdict
+        seat.condemned(Failed(f"Model '{seat.name}' stopped responding.", tuple(worker.log)))
         self._unload(seat)
 
     def ended(self, seat: Seat, failure: Failed | None) -> None:
         was_loading = seat.worker is None
         failure = seat.verdict or failure
         seat.emptied()
-        self._surveyed_at = -inf
+        self._survey.forget()
+        if seat.outdated:
+            self._renew(seat)
         if failure is None:
             return
-        if was_loading and failure.out_of_memory and self._step_down(seat):
+        if was_loading and failure.out_of_memory and seat.stepped_down(self.terms.planned):
+            seat.rung_known = seat.rung
             return
-        seat.failed(failure, backoff_s)
-        rest_s = max(0.0, seat.retry_at - now())
-        _log.error(
-            "worker_failed model=%s reason=%r retry_in_s=%g log=%r",
-            seat.name, failure.reason, rest_s, "\n".join(failure.log),
-        )  # fmt: skip
+        rest_s = seat.failed(failure, backoff_s)
         # Those who wait behind a worker that served until now get the next one; behind one that
         # does not come up, waiting is no use.
         if was_loading or rest_s > 0:
-            self._refuse(seat, WorkerCrashed(failure.reason, retry_after_s=max(rest_s, 1.0)))
+            self._refuse(seat, refusal.failed(failure, rest_s))
 
     # What follows from them
 
@@ -249,10 +257,10 @@ class Owner:
         waiting = list(self.line)
         queue = [ticket.local.name for ticket in waiting]
         wishes = [name for name, seat in self.seats.items() if seat.wished]
-        limits = self._limits
+        limits = self.terms.limits
         if any(self.seats[name].state in ("out", "going") for name in {*queue, *wishes}):
-            self._survey(SURVEY_S)
-            limits = limits._replace(available=self._free)
+            self._survey.renew(SURVEY_S, self.terms.available, self.seats.values())
+            limits = limits._replace(available=self._survey.free)
         standings = {name: seat.standing() for name, seat in self.seats.items()}
         return decide(standings, queue, wishes, limits=limits, now=now()), waiting
 
@@ -268,17 +276,19 @@ class Owner:
                 case Load(model=model):
                     self._load(self.seats[model])
                 case Unload(model=model, beneficiary=beneficiary):
-                    _log.info("worker_unloaded model=%s for=%s", model, beneficiary)
+                    _log.info("worker_unloaded", extra=self.seats[model].named | {"for": beneficiary})
                     self.seats[model].counted["evictions"] += beneficiary is not None
                     self._unload(self.seats[model])
                 case Refuse(model=model, most=most):
                     seat = self.seats[model]
-                    if self._step_down(seat):
+                    if most.places > 0 and seat.stepped_down(self.terms.planned):
                         again = True
                     else:
-                        error = refusal.no_room(model, seat.memory()[0], most, self._limits)
-                        _log.warning("model_refused model=%s reason=%r", model, error.message)
+                        text = seat.local.format == "gguf"
+                        error = refusal.no_room(model, seat.memory()[0], most, self.terms.limits, text=text)
+                        _log.warning("model_refused", extra=seat.named | {"reason": error.message})
                         self._refuse(seat, error)
+                        seat.missed()
         return again
 
     def _grant(self, ticket: Ticket) -> None:
@@ -303,7 +313,7 @@ class Owner:
             keep(
                 seat.local,
                 seat.plan,
-                self._build,
+                self.terms.build,
                 built=partial(self.tell, self.built, seat),
                 ready=partial(self.tell, self.ready, seat),
                 measured=partial(self.tell, self.measured, seat),
@@ -322,21 +332,19 @@ class Owner:
         if seat.keeper is not None:
             return None
         rest_s = seat.retry_at - now()
+        if seat.failure is not None and seat.failure.lasting:
+            return refusal.failed(seat.failure, rest_s)
         if seat.failure is not None and rest_s > 0:
             return refusal.resting(seat.failure.reason, rest_s)
         if seat.plan is None or not (seat.wished or self.line.of(seat.name)):
-            seat.lay_out(local, self._planned)
+            seat.lay_out(self.terms.catalogue().get(seat.name, local), self.terms.planned)
         return None if seat.plan is not None else refusal.unplanned(seat.name)
 
-    def _step_down(self, seat: Seat) -> bool:
-        """Run the model more modestly the next time, if it can be."""
-        lower = self._planned(seat.local, seat.rung + 1)
-        if lower is None:
-            return False
-        seat.rung, seat.plan = seat.rung + 1, lower
-        seat.steps.append(lower.step or "")
-        _log.warning("model_downsized model=%s step=%r need_bytes=%d", seat.name, lower.step, lower.need_bytes)
-        return True
+    def _renew(self, seat: Seat) -> None:
+        """Have a model that is not in memory run as the terms now say, the next time."""
+        seat.renew(self.terms.catalogue().get(seat.name, seat.local), self.terms.planned)
+        if seat.plan is None:
+            self._refuse(seat, refusal.unplanned(seat.name))
 
     def _refuse(self, seat: Seat, error: GatewayError) -> None:
         """Send away all who wait for a model."""
@@ -349,45 +357,36 @@ class Owner:
             if ticket.local.name == seat.name:
                 ticket.refuse(error)
 
-    def _empty(self, local: Local) -> Seat:
-        return Seat(local, pinned=local.name in self._pinned, idle_unload_s=self._idle_unload_s(local.name))
-
     # What time brings
 
     def _due(self) -> float | None:
         """When to look again though nothing has happened."""
         due = [next_due([seat.standing() for seat in self.seats.values() if seat.serves and not seat.leases])]
-        due += [since + self._hang_s for seat in self.seats.values() if (since := seat.silent_since()) is not None]
+        due += [seat.wish_at for seat in self.seats.values()]
+        due += [since + self.terms.hang_s for seat in self.seats.values() if (since := seat.silent_since()) is not None]
         if self.line or any(seat.wished for seat in self.seats.values()):
             due.append(now() + TICK_S)
         return min((at for at in due if at is not None), default=None)
 
     def _watch(self) -> None:
-        """Ask those who are used and silent whether they live."""
+        """Ask those who are used and silent whether they live, and bring back what is pinned and has rested."""
         for seat in self.seats.values():
+            if seat.comes_back():
+                self.tell(self.wished, seat.local)
             since = seat.silent_since()
-            if since is not None and seat.worker is not None and now() >= since + self._hang_s:
+            if since is not None and seat.worker is not None and now() >= since + self.terms.hang_s:
                 self._ask(seat, seat.worker)
 
     def _ask(self, seat: Seat, worker: Worker) -> None:
-        # One batch of a long prompt on a slow machine may take this long, and is no reason to end anybody.
-        seat.asking = asyncio.create_task(worker.responds(max(RESPONDS_S, self._hang_s / 3)))
+        # Those that answer late, or compute on without an answer, are asked again after the next silence.
+        seat.asking = asyncio.create_task(worker.responds(max(RESPONDS_S, self.terms.hang_s / 3)))
         seat.asking.add_done_callback(lambda task: self.tell(self.pulse, seat, worker, lives(task)))
-
-    def _survey(self, age_s: float) -> None:
-        """See what the machine has free and what of that is spoken for, at the same moment, unless it was just seen."""
-        if now() >= self._surveyed_at + age_s:
-            self._surveyed_at = now()
-            self._free = self._available()
-            for seat in self.seats.values():
-                seat.look()
 
     def _inform(self) -> None:
         """Keep true what those who wait are told, and send on who will not wait."""
         if self.line:
-            self._survey(TICK_S)
-        busy = [seat.request_s for seat in self.seats.values() if seat.leases]
-        room_s = None if None in busy else max((s for s in busy if s is not None), default=0.0)
+            self._survey.renew(TICK_S, self.terms.available, self.seats.values())
+        room_s = outlook.room_s(self.seats.values())
         for model in self.line.models():
             seat = self.seats[model]
             for position, ticket in enumerate(self.line.of(model)):

@@ -5,14 +5,15 @@ has heard of its worker.
 """
 
 import asyncio
+import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import aclosing
-from typing import Literal
+from typing import Any, Literal
 
 from backends.base import Call
 from backends.local.planning import Plan
-from backends.local.pool.scheduler import Standing, State
+from backends.local.pool.scheduler import BACKOFF_MAX_S, Standing, State
 from backends.local.worker import Failed, Worker
 from backends.ports import Local
 from compat.canonical.error import BadResponse, GatewayError, Unreachable, WorkerCrashed
@@ -25,6 +26,8 @@ WEIGHT = 0.3
 """Of the newest among the times that are remembered."""
 
 Source = Literal["estimate", "engine", "measured"]
+
+_log = logging.getLogger(__name__)
 
 
 class Lease:
@@ -40,12 +43,19 @@ class Lease:
         """End the worker now, which is no crash: for engines that cannot be stopped otherwise.  One that
         somebody else uses too goes on."""
         self.heard_at = now()
+        self.answered = False
+        """Something came."""
         self.verdict: Failed | None = None
         """Why the pool has ended the worker under this lease."""
 
     def heard(self) -> None:
         """Something came from the worker: it lives."""
-        self.heard_at = now()
+        self.heard_at, self.answered = now(), True
+
+    @property
+    def log(self) -> list[str]:
+        """The last lines that the engine printed.  For operators only."""
+        return list(self._worker.log)
 
     async def death(self) -> Failed | None:
         """How the worker died; None when it lives.  For after the connection broke: waits a moment."""
@@ -87,6 +97,8 @@ class Ticket:
         self.granted: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
         self.granted_at = 0.0
         self.lease: Lease | None = None
+        self.look: Hashable = None
+        """How the model's files were when it came."""
 
     def grant(self, lease: Lease) -> bool:
         """Hand the lease over; False when its caller has gone."""
@@ -139,6 +151,8 @@ class Seat:
         """Its next worker, which does not serve yet."""
         self.worker: Worker | None = None
         self.going = False
+        self.outdated = False
+        """Other terms hold by now than those its worker was begun on."""
         self.wished = False
         """It is to be loaded though nobody waits."""
         self.orders: list[Order] = []
@@ -155,10 +169,14 @@ class Seat:
         """In a row, without serving in between."""
         self.failure: Failed | None = None
         self.retry_at = 0.0
+        self.look: Hashable = None
+        """How its files were, as far as anybody has looked; what failed for good is tried again with others."""
+        self.wish_at: float | None = None
+        """When it is to be loaded again though nobody waits."""
         self.rung = 0
         """Of the ladder, on which it is run or will be."""
         self.rung_known = 0
-        """The highest rung on which there was memory enough, as far as loading has shown."""
+        """Those above it cannot be: there is too little memory for them, and not only now."""
         self.steps: list[str] = []
         """What has been given up so that it fits."""
         self.taken = 0
@@ -179,6 +197,11 @@ class Seat:
     @property
     def name(self) -> str:
         return self.local.name
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """For the log."""
+        return {"backend": self.local.model.backend, "model": self.name}
 
     @property
     def state(self) -> State:
@@ -223,11 +246,35 @@ class Seat:
         return self.worker is not None and self.worker.alive and not self.going
 
     def lay_out(self, local: Local, planned: Callable[[Local, int], Plan | None]) -> None:
-        """Have the model run on the highest rung that is known to do."""
+        """Have the model run on the highest rung that may do."""
         if local != self.local:
             self.local, self.rung_known = local, 0
         self.rung, self.steps = self.rung_known, self.steps[: self.rung_known]
         self.plan = planned(local, self.rung)
+
+    def stepped_down(self, planned: Callable[[Local, int], Plan | None]) -> bool:
+        """Have the model run more modestly the next time; False if it cannot be."""
+        lower = planned(self.local, self.rung + 1)
+        if lower is None:
+            return False
+        self.rung, self.plan = self.rung + 1, lower
+        self.steps.append(lower.step or "")
+        _log.warning("model_downsized", extra=self.named | {"step": lower.step, "need_bytes": lower.need_bytes})
+        return True
+
+    def suits(self, local: Local | None, planned: Callable[[Local, int], Plan | None]) -> bool:
+        """Whether it is run as this plans it; None: there is no such model any more."""
+        wanted = planned(local, self.rung) if local is not None else None
+        return wanted is not None and self.plan is not None and wanted.key == self.plan.key
+
+    def renew(self, local: Local, planned: Callable[[Local, int], Plan | None]) -> None:
+        """Have the model, which is not in memory, run as other terms plan it; what failed otherwise may do now."""
+        self.rung_known = 0
+        self.lay_out(local, planned)
+        if self.outdated:
+            self.failure, self.failures, self.retry_at = None, 0, 0.0
+            self.outdated, self.wish_at = False, None
+            self.wished = (self.wished or self.pinned) and self.plan is not None
 
     def silent_since(self) -> float | None:
         """Since when somebody who uses it has heard nothing; None where nobody does, or it has been asked why."""
@@ -238,7 +285,7 @@ class Seat:
 
     def began(self) -> None:
         """Its keeper has been started."""
-        self.began_at, self.ready_at = now(), 0.0
+        self.began_at, self.ready_at, self.wish_at = now(), 0.0, None
         self.served, self.verdict, self.peak, self.progress, self.taken = False, None, None, None, 0
 
     def ready(self, worker: Worker, waiting: int) -> None:
@@ -247,20 +294,65 @@ class Seat:
         self.failure, self.wished, self.owed = None, False, waiting
         self.used_at = self.ready_at = now()
         self.load_s = blended(self.load_s, self.ready_at - self.began_at)
-        self.rung_known = self.rung
         self.counted["loads"] += 1
 
-    def failed(self, failure: Failed, backoff_s: Callable[[int], float]) -> None:
-        """Its worker is gone, and not because it had to."""
+    def failed(self, failure: Failed, backoff_s: Callable[[int], float]) -> float:
+        """Its worker is gone, and not because it had to.  Returns how many seconds it rests."""
         self.failure, self.wished = failure, False
         self.failures = self.failures if self.served else self.failures + 1
-        self.retry_at, self.served = now() + backoff_s(self.failures), False
-        self.counted["crashes"] += 1
+        # What fails for good need not rest: it is not tried again until something has changed.
+        self.retry_at, self.served = now() + (0.0 if failure.lasting else backoff_s(self.failures)), False
+        self.counted["crashes"] += not failure.lasting
+        self.wish_at = self.retry_at if self.pinned and not failure.lasting else None
+        rest_s = max(0.0, self.retry_at - now())
+        told = {"reason": failure.reason, "retry_in_s": round(rest_s, 3), "log": "\n".join(failure.log)}
+        _log.error("worker_failed", extra=self.named | told)
+        return rest_s
 
-    def look(self) -> None:
+    def missed(self) -> None:
+        """There was no room for it.  What is pinned is tried again later."""
+        self.wish_at = now() + BACKOFF_MAX_S if self.pinned else None
+
+    def comes_back(self) -> bool:
+        """Whether it is pinned and out of memory, and it is time to load it again; says so once."""
+        if self.wish_at is None or now() < self.wish_at:
+            return False
+        self.wish_at = None
+        return self.pinned
+
+    def condemned(self, verdict: Failed) -> None:
+        """Its worker is to be ended for this, of which those who use it are told."""
+        self.verdict = verdict
+        for ticket in self.leases:
+            if ticket.lease is not None:
+                ticket.lease.verdict = verdict
+
+    def unfit(self, failure: Failed) -> None:
+        """It was looked at while it was not in memory, and something that it needs is missing."""
+        if self.keeper is None:
+            if self.failure is None or self.failure.reason != failure.reason:
+                _log.warning("model_unavailable", extra=self.named | {"reason": failure.reason})
+            self.failure, self.look, self.retry_at = failure, None, now()
+
+    def seen(self, look: Hashable) -> None:
+        """Its files are like this now."""
+        if self.keeper is None and look != self.look:
+            self.look = look
+            if self.failure is not None and self.failure.lasting:
+                self.failure, self.failures, self.retry_at = None, 0, 0.0
+
+    def survey(self) -> None:
         """See how far a worker that is coming has come."""
         if self.coming is not None:
             self.taken, self.progress = self.coming.measured_bytes() or 0, self.coming.progress
+
+    def released(self, ticket: Ticket) -> None:
+        """Somebody who held a slot has let go of it.  Only who was answered shows that the worker serves."""
+        self.leases.discard(ticket)
+        self.used_at = now()
+        if self.worker is not None and self.worker.alive and ticket.lease is not None and ticket.lease.answered:
+            self.served, self.failures = True, 0
+            self.request_s = blended(self.request_s, now() - ticket.granted_at)
 
     def emptied(self) -> None:
         """Its worker is gone."""

@@ -26,6 +26,8 @@ Report = Callable[[dict[str, Any]], None]
 HOST = "127.0.0.1"
 BODY_MAX_BYTES = 96 * 1024 * 1024
 """A request with its pictures in base64."""
+SIDE_MAX, PIXELS_MAX = 4096, 2048 * 2048
+"""Of one picture that is made."""
 OUT_OF_MEMORY, FAILED = "out_of_memory", "engine_failed"
 """The codes of errors that are not the client's."""
 

@@ -18,7 +18,18 @@ from PIL import Image
 
 from backends.local import studio
 from backends.local.studio import Job, Refused, Report
-from backends.local.studio.canvas import Size, canvas, encoded, fitted, hole, is_toy, opaque, read_picture, spread
+from backends.local.studio.canvas import (
+    Size,
+    canvas,
+    encoded,
+    fitted,
+    hole,
+    is_toy,
+    opaque,
+    read_picture,
+    shrunk,
+    spread,
+)
 
 Look = Callable[[], Image.Image | None]
 """Shows the picture as it is by now; None where this engine cannot."""
@@ -79,10 +90,9 @@ _CODE = frozenset({".py", ".pyc", ".so", ".pkl", ".pickle", ".pt", ".pth", ".ckp
 def make(painter: Painter, job: Job) -> None:
     """Make the pictures of a job, one after the other."""
     body = job.body
-    originals = [read_picture(_decoded(one), "image") for one in body["images"]]
-    if len(originals) > 1:
+    if len(body["images"]) > 1:
         raise Refused("This model changes one picture at a time.", "image", "unsupported_value")
-    original = originals[0] if originals else None
+    original = read_picture(_decoded(body["images"][0]), "image") if body["images"] else None
     size = _size(body, original, painter)
     alone = original is None and is_toy(painter.native)
     room = painter.native if alone else canvas(size, painter.native, painter.multiple)
@@ -130,11 +140,12 @@ def _ticker(job: Job, index: int, finished: Callable[[Image.Image], tuple[bytes,
 
 
 def _size(body: dict[str, Any], original: Image.Image | None, painter: Painter) -> Size:
-    """Of the pictures that are sent: as asked for, or as large as the one to change, or as the model makes them."""
+    """Of the pictures that are sent: as asked for, or as large as the one to change as far as that is made here, or as
+    the model makes them."""
     if body["size"] is not None:
         width, height = body["size"]
         return width, height
-    return painter.native if original is None else original.size
+    return painter.native if original is None else shrunk(original.size)
 
 
 def _decoded(text: str) -> bytes:

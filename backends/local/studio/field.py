@@ -6,6 +6,7 @@ numbers.  It makes what it was taught and refuses all else; the same words and s
 
 import difflib
 import json
+import math
 import os
 import re
 import secrets
@@ -15,10 +16,10 @@ from typing import Any, NamedTuple, NoReturn
 
 from backends.local.studio import Job, Refused, Report
 from backends.local.studio import serve as serve_jobs
+from compat.canonical.message import GLB
 
 RESOLUTION, RESOLUTION_MIN, RESOLUTION_MAX = 88, 24, 160
 """Points of the grid along each side."""
-GLB = "model/gltf-binary"
 CLOSE = 0.7
 """How much alike a word and a known one are, from 0 to 1, for the second to be proposed."""
 
@@ -30,8 +31,10 @@ class Wanted(NamedTuple):
 
     thing: str
     colour: str
-    stretched: dict[int, float]
-    """Which of the numbers behind a shape are not left to chance, and what they are."""
+    across: float
+    """How many times as wide and as deep as it would be,"""
+    up: float
+    """and how many times as high."""
 
 
 class Vocabulary:
@@ -66,8 +69,9 @@ class Vocabulary:
                 code="unsupported_value",
             )
         colours = [word for word in said if word in self._colours]
-        stretched = {int(place): value for word in said for place, value in self._stretches.get(word, {}).items()}
-        return Wanted(things[0], (colours or [self._things[things[0]]["colour"]])[0], stretched)
+        stretches = [self._stretches[word] for word in dict.fromkeys(said) if word in self._stretches]
+        across, up = (math.prod(stretch[way] for stretch in stretches) for way in ("across", "up"))
+        return Wanted(things[0], (colours or [self._things[things[0]]["colour"]])[0], across, up)
 
     def encoded(self, wanted: Wanted) -> Iterator[float]:
         """One number a word: whether it is said."""
@@ -98,8 +102,9 @@ def serve(spec: dict[str, Any], report: Report) -> NoReturn:
     # Which numpy reads when it is imported, and never again.
     os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = str(spec["threads"])
     from backends.local.studio.implicit import Network
-    from backends.local.studio.mesh import Mesh, srgb_to_linear
+    from backends.local.studio.mesh import Mesh
     from backends.local.studio.surface import Surface
+    from backends.srgb import to_linear
 
     folder = Path(spec["path"])
     config = json.loads((folder / "config.json").read_text())
@@ -111,17 +116,15 @@ def serve(spec: dict[str, Any], report: Report) -> NoReturn:
         wanted = vocabulary.read(job.body["prompt"])
         resolution = _resolution(job.body.get("resolution", RESOLUTION))
         seed = job.body.get("seed")
-        field = network.field(
-            list(vocabulary.encoded(wanted)), secrets.randbits(63) if seed is None else seed, wanted.stretched
-        )
+        field = network.field(list(vocabulary.encoded(wanted)), secrets.randbits(63) if seed is None else seed)
         surface = Surface(field, resolution)
         for done, of, stage in surface.sampled():
             job.step(done, of, stage)
         job.step(1, 1, "meshing")
         vertices, faces = surface.mesh()
-        colours = srgb_to_linear(field.colours(vertices))
+        colours = to_linear(field.colours(vertices))
         mesh = Mesh(vertices, faces, colours).standing(vocabulary.height_m(wanted.thing))
-        job.made(mesh.glb(), GLB)
+        job.made(mesh.stretched(wanted.across, wanted.up).glb(), GLB)
 
     serve_jobs(spec, report, make)
 

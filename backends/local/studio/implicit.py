@@ -33,14 +33,9 @@ class Network:
         if wrong:
             raise ValueError(f"the layers {', '.join(wrong)} are of another size than config.json says")
 
-    def field(self, said: Sequence[float], seed: int, fixed: Mapping[int, float]) -> "Field":
-        """The thing that is asked for.
-
-        seed: of the chance in its shape; `fixed` takes the place of some of it.
-        """
+    def field(self, said: Sequence[float], seed: int) -> "Field":
+        """The thing that is asked for; the seed is of the chance in its shape."""
         chance = np.random.default_rng(seed).normal(size=self._chance).clip(-self._chance_max, self._chance_max)
-        for place, value in fixed.items():
-            chance[place] = value
         return Field(self, np.concatenate([said, chance]).astype(np.float32))
 
     def layer(self, name: str, x: Array) -> Array:

@@ -28,6 +28,10 @@ class Mesh(NamedTuple):
         middle[1] = low[1]
         return self._replace(vertices=(self.vertices - middle) * (height / (high[1] - low[1])))
 
+    def stretched(self, across: float, up: float) -> "Mesh":
+        """The same so many times as wide and deep, and so many times as high."""
+        return self._replace(vertices=self.vertices * (across, up, across))
+
     def outwards(self) -> "Mesh":
         """The same with its triangles wound so that they look outwards, where they all look inwards."""
         a, b, c = self.vertices[self.faces].transpose(1, 0, 2)
@@ -58,8 +62,3 @@ class Mesh(NamedTuple):
         # Its annotation covers formats that are text.
         data: bytes = mesh.export(file_type="glb", include_normals=True)  # type: ignore[assignment]
         return data
-
-
-def srgb_to_linear(colours: Floats) -> Floats:
-    """Source: https://www.w3.org/Graphics/Color/srgb"""
-    return np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)

@@ -19,8 +19,8 @@ import numpy as np
 from backends.local.studio import Job, Refused, Report
 from backends.local.studio import serve as serve_jobs
 from backends.local.studio.mesh import Mesh
+from compat.canonical.message import GLB
 
-GLB = "model/gltf-binary"
 STEPS, STEPS_MAX = 64, 250
 GRID, GRID_MIN, GRID_MAX = 128, 16, 256
 """Points along each side of the grid that the mesh is made on."""

@@ -13,7 +13,7 @@ from backends.local import Settings, connect, gguf
 from backends.local.conversion import made
 from backends.local.worker import Failed
 from backends.ports import Ports
-from compat.canonical.error import WorkerCrashed
+from compat.canonical.error import ModelUnavailable
 from compat.canonical.event import fold
 from compat.canonical.request import EmbeddingRequest
 from tests.backends.contract import call
@@ -64,7 +64,7 @@ async def test_who_waits_for_the_model_is_told_why_there_is_none(tmp_path: Path)
     local = replace(minilm(tmp_path), sha256="0" * 64)
     backend = connect("local", Settings(threads=1), Ports(catalogue=lambda: {local.name: local}))
     try:
-        with pytest.raises(WorkerCrashed, match="not the ones that were published"):
+        with pytest.raises(ModelUnavailable, match="not the ones that were published"):
             await fold(backend.run(EmbeddingRequest(model=local.name, inputs=("a",)), call()))
     finally:
         await backend.aclose()

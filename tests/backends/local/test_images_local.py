@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,9 @@ async def test_what_no_local_model_heeds_is_named(painter: LocalBackend) -> None
         ({"size": "0x8"}, "size"),
         ({"size": "4096x4096"}, "size"),
         ({"size": "large"}, "size"),
+        ({"size": ""}, "size"),
+        ({"size": "\u0665\u0661\u0662x512"}, "size"),
+        ({"extra": {"steps": "\u0665"}}, "steps"),
         ({"prompt": "x" * 8001}, "prompt"),
         ({"extra": {"steps": 0}}, "steps"),
         ({"extra": {"steps": "1.5"}}, "steps"),
@@ -130,6 +134,14 @@ async def test_what_is_refused_never_begins(painter: LocalBackend) -> None:
 async def test_a_picture_of_too_many_pixels_is_not_unpacked(painter: LocalBackend) -> None:
     with pytest.raises(InvalidRequest, match="pixels"):
         await told(painter, wish(images=(png(Image.new("1", (5000, 5000))),)))
+
+
+async def test_whoever_reads_slowly_keeps_nobody_waiting(painter: LocalBackend) -> None:
+    async with aclosing(painter.run(wish(count=2, size="256x256", previews=1), call())) as slow, asyncio.timeout(20):
+        assert isinstance(await anext(slow), Started)
+        assert await made(painter, size="64x64"), "the slot is given back when the work is done"
+        kinds = [(event.index, event.partial) async for event in slow if isinstance(event, Produced)]
+    assert kinds == [(0, 0), (0, None), (1, 0), (1, None)]
 
 
 @pytest.mark.parametrize("queued", [False, True])

@@ -47,6 +47,20 @@ def ladder(local: Local = LOCAL, **settings: Any) -> list[Plan]:
     return plans
 
 
+def test_a_context_is_what_the_model_has_and_the_configuration_allows() -> None:
+    own = {"m": ModelSettings(context_max=1024)}
+    for settings, context in (
+        (Settings(), 8192),
+        (Settings(context_max=4096), 4096),
+        (Settings(context_max=4096, models=own), 1024),
+        (Settings(context_max=16384), 8192),
+    ):
+        assert settings.bounded(LOCAL).model.context_length == context
+        assert text(planned(context_max=settings.context_max, models=settings.models)).context == context
+    picture = replace(LOCAL, format="onnx", model=replace(LOCAL.model, context_length=None, modality="image"))
+    assert Settings().bounded(picture) == picture
+
+
 def test_each_rung_says_what_it_gives_up_and_takes_less() -> None:
     plans = ladder()
     assert [one.step for one in plans] == [

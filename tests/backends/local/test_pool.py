@@ -11,12 +11,13 @@ from backends.base import Call
 from backends.local.engine import Engine
 from backends.local.planning import Plan
 from backends.local.pool import Pool
-from backends.local.pool.seat import Lease
+from backends.local.pool.seat import Lease, Seat
 from backends.local.worker import Failed, Spec, TextSpec, Worker
 from backends.ports import Local
 from compat.canonical.error import (
     Conflict,
     InsufficientMemory,
+    InternalError,
     ModelLoading,
     ModelNotFound,
     Overloaded,
@@ -31,7 +32,7 @@ ENGINE = Engine(name="xllamacpp", parallel=True, health_path="/health", pulse_pa
 MODELS = {name: smollm(name) for name in "abc"}
 
 
-async def never_asked(url: str, key: str) -> bool:
+async def never_asked(url: str, key: str, within_s: float) -> bool:
     raise AssertionError
 
 
@@ -50,6 +51,9 @@ class Pretended(Worker):
         self.asked = True
         return not self.hangs
 
+    def measured_bytes(self) -> int | None:
+        return 12
+
     @property
     def alive(self) -> bool:
         return not self.died.done()
@@ -67,6 +71,16 @@ class Pretended(Worker):
         self.stopped = True
         if not self.died.done():
             self.died.set_result(Failed("It was stopped."))
+
+
+class Forgetful:
+    """Something is wrong with where it is noted what models take."""
+
+    def known(self, key: str) -> int | None:
+        return None
+
+    def measured(self, key: str, size_bytes: int) -> None:
+        raise OSError("the disk is full")
 
 
 class House:
@@ -93,6 +107,8 @@ class House:
         self.fails_until = 99
         """So many workers fail with `failure`."""
         self.loads_at_once = True
+        self.free = 1 << 40
+        """Bytes of the machine's memory."""
         self.failure: Failed | None = None
         self.pool = Pool(
             lambda: MODELS,
@@ -104,7 +120,8 @@ class House:
             idle_unload_s=lambda model: idle_unload_s,
             pinned=frozenset(pinned),
             hang_s=hang_s,
-            available=lambda: 1 << 40,
+            available=lambda: self.free,
+            reckoning=Forgetful(),
         )
 
     def plan(self, local: Local, rung: int) -> Plan | None:
@@ -140,6 +157,11 @@ class Held:
         self._stack = AsyncExitStack()
         self._entered = asyncio.create_task(self._stack.enter_async_context(pool.lease(model, asked)))
 
+    async def ended(self) -> None:
+        """Wait until it is served or refused, whichever it is."""
+        await asyncio.wait({self._entered})
+        self._entered.cancelled() or self._entered.exception()
+
     async def granted(self) -> Lease:
         return await asyncio.shield(self._entered)
 
@@ -147,9 +169,11 @@ class Held:
     def waiting(self) -> bool:
         return not self._entered.done()
 
-    async def leave(self) -> None:
+    async def leave(self, *, answered: bool = True) -> None:
         self._entered.cancel()
         await asyncio.wait({self._entered})
+        if answered and not self._entered.cancelled() and self._entered.exception() is None:
+            self._entered.result().heard()
         await self._stack.aclose()
 
 
@@ -164,6 +188,8 @@ async def house() -> AsyncIterator[Callable[..., House]]:
     yield house
     for each in houses:
         await each.pool.aclose()
+        for asked in each.asking:
+            await asked.ended()
         assert all(worker.stopped for worker in each.built)
 
 
@@ -498,3 +524,98 @@ async def test_how_long_waiting_takes_is_told_once_it_is_known(house: Callable[.
     third = here.wait_for("a")
     await settled()
     assert 0.05 < (third.call.wait.eta_s or 0) < 5
+
+
+async def test_a_shortage_of_the_machine_that_passes_leaves_no_trace(house: Callable[..., House]) -> None:
+    here = house(needs=(50, 20), idle_unload_s=0.01)
+    here.free = 30
+    held = here.wait_for("a")
+    await held.granted()
+    assert here.pool.standing("a")["steps"] == ["rung 1"]
+    await held.leave()
+    while here.pool.status("a") != "unloaded":
+        await asyncio.sleep(0)
+    here.free = 1000
+    await here.wait_for("a").granted()
+    assert here.pool.standing("a")["steps"] == []
+
+
+async def test_what_ran_out_of_memory_is_not_tried_again(house: Callable[..., House]) -> None:
+    here = house(needs=(50, 20), idle_unload_s=0.01)
+    here.failure, here.fails_until = Failed("There was not enough.", out_of_memory=True), 1
+    held = here.wait_for("a")
+    await held.granted()
+    await held.leave()
+    while here.pool.status("a") != "unloaded":
+        await asyncio.sleep(0)
+    await here.wait_for("a").granted()
+    assert here.models_built() == "aaa"
+    assert here.pool.standing("a")["steps"] == ["rung 1"]
+
+
+async def test_less_memory_is_no_cure_for_a_lack_of_places(house: Callable[..., House]) -> None:
+    here = house(needs=(10, 5), pinned="b")
+    await here.pool.load("b", call(5))
+    with pytest.raises(InsufficientMemory, match="max_loaded"):
+        await here.wait_for("a").granted()
+    assert here.pool.standing("a")["steps"] == []
+
+
+async def test_a_pinned_model_whose_worker_dies_comes_back_by_itself(house: Callable[..., House]) -> None:
+    here = house(pinned="a")
+    held = here.wait_for("a")
+    await held.granted()
+    await held.leave()
+    here.built[0].died.set_result(Failed("It died."))
+    while len(here.built) < 2 or here.pool.status("a") != "ready":
+        await asyncio.sleep(0)
+    await here.pool.unload("a", force=True)
+    await settled()
+    assert here.pool.status("a") == "unloaded"
+
+
+async def test_a_request_that_nothing_was_heard_of_shows_nothing(house: Callable[..., House]) -> None:
+    here = house()
+    held = here.wait_for("a")
+    await held.granted()
+    await held.leave(answered=False)
+    await settled()
+    assert here.pool.standing("a")["request_s"] is None
+    here.built[0].died.set_result(Failed("It died."))
+    while here.pool.status("a") != "failed":
+        await asyncio.sleep(0)
+    assert here.pool.standing("a")["failure"]["failures"] == 1
+
+
+async def test_a_message_that_fails_harms_none_but_whom_it_concerns(
+    house: Callable[..., House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = house(max_loaded=2)
+    serve = Seat.ready
+
+    def ready(seat: Seat, worker: Worker, waiting: int) -> None:
+        if seat.name == "a" and len(here.built) == 1:
+            raise RuntimeError
+        serve(seat, worker, waiting)
+
+    monkeypatch.setattr(Seat, "ready", ready)
+    first = here.wait_for("a")
+    await first.granted()
+    await here.wait_for("b").granted()
+    assert here.models_built() == "aab"
+    assert here.pool.trouble() is None
+
+
+async def test_a_pool_that_is_out_of_order_says_so(
+    house: Callable[..., House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = house()
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr("backends.local.pool.owner.decide", fails)
+    for _ in range(2):
+        with pytest.raises(InternalError, match="out of order"):
+            await here.wait_for("a").granted()
+    assert here.pool.trouble()

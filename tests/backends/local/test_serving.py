@@ -9,7 +9,9 @@ import aiohttp
 import pytest
 from msgspec.structs import replace
 
+from backends.base import Timeouts
 from backends.local import LocalBackend
+from backends.local.engine import Engine
 from compat.canonical.error import InvalidRequest, ModelNotFound, TimedOut, WorkerCrashed
 from compat.canonical.event import fold
 from compat.canonical.message import Message, Text
@@ -41,6 +43,35 @@ async def test_an_unstreamed_answer_is_whole(backend: LocalBackend) -> None:
     assert answer["model"] == "smol"
     assert answer["choices"][0]["message"]["content"]
     assert answer["choices"][0]["finish_reason"] == "length"
+
+
+async def test_only_the_deadline_ends_an_unstreamed_answer(backend: LocalBackend) -> None:
+    asked = call()
+    asked.timeouts = Timeouts(first_token_s=1e-3, idle_s=1e-3)
+    relayed = await backend.relay(peek(json.dumps(body()).encode()), "smol", asked)
+    assert relayed.body is not None
+    assert json.loads(relayed.body)["choices"][0]["finish_reason"] == "length"
+
+
+async def test_while_a_prompt_is_read_its_first_token_is_waited_for(backend: LocalBackend, engine: Engine) -> None:
+    if not engine.tells_more:
+        pytest.skip("it does not tell how far it is")
+
+    async def first_after(prompt: str, timeouts: Timeouts) -> float:
+        asked = call()
+        asked.timeouts = timeouts
+        wanted = json.dumps(body(prompt, tokens=1) | {"stream": True}).encode()
+        since = time.monotonic()
+        relayed = await backend.relay(peek(wanted), "smol", asked)
+        assert relayed.frames is not None
+        async with aclosing(relayed.frames) as frames:
+            events = b"".join([piece async for piece in frames])
+        assert b"prompt_progress" not in events
+        return time.monotonic() - since
+
+    await first_after("Hi.", Timeouts())  # loads it
+    took = await first_after("A " + LONG_PROMPT[:600], Timeouts())
+    await first_after("B " + LONG_PROMPT[:600], Timeouts(first_token_s=took * 0.7))
 
 
 async def test_a_translated_request_is_answered_in_events(backend: LocalBackend) -> None:

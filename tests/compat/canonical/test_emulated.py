@@ -76,6 +76,31 @@ def test_the_schema_allows_what_the_choice_does(fields: dict[str, Any], value: A
     assert accepts(request(WEATHER, TREE, **fields), value) == fits
 
 
+@pytest.mark.parametrize(
+    ("parameters", "more"),
+    [
+        ({}, False),
+        ({"type": "object"}, False),
+        ({"type": "object", "properties": {}}, False),
+        ({"additionalProperties": True}, True),
+        ({"required": ["x"]}, True),
+        ({"anyOf": [{"properties": {"x": {}}}]}, True),
+        ({"$ref": "#/$defs/A", "$defs": {"A": {"type": "object"}}}, True),
+    ],
+)
+def test_a_tool_that_names_no_arguments_gets_none(parameters: dict[str, Any], more: bool) -> None:
+    tool = Tool(name="now", parameters=parameters)
+    assert accepts(request(tool), {"name": "now", "arguments": {"x": 1}}) is more
+
+
+def test_the_instruction_has_nothing_to_copy() -> None:
+    for parallel in (False, True):
+        told, _, _ = emulated(request(WEATHER, parallel_tools=parallel))
+        (said,) = told.messages[0].parts
+        assert isinstance(said, Text)
+        assert not set("<>…") & set(said.text)
+
+
 def test_a_name_comes_before_its_arguments() -> None:
     told, spelling, _ = emulated(request(WEATHER, tool_choice="required"))
     assert spelling == Spelling(reply="none")

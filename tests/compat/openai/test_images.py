@@ -73,6 +73,23 @@ def test_a_wrong_request_is_refused_by_the_field(fields: dict[str, Any], param: 
     assert (refused.value.param, refused.value.code) == (param, code)
 
 
+@pytest.mark.parametrize("fields", [{"prompt": ""}, {"prompt": " \n"}, {"size": ""}])
+def test_what_is_empty_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest, match="it is empty") as refused:
+        parse_request(generation(**fields))
+    assert refused.value.param == next(iter(fields))
+
+
+@pytest.mark.parametrize("name", ["image", "mask"])
+def test_a_text_where_a_file_is_due_is_refused_with_the_cure(name: str) -> None:
+    files = [PROMPT, IMAGE] if name == "mask" else [PROMPT]
+    with pytest.raises(InvalidRequest, match=f"expected a file.*-F {name}=@FILE") as refused:
+        parse_edit(edit_form([*files, (name, (None, "notafile"))]))
+    assert refused.value.param == name
+    nameless = edit_form([PROMPT, ("image", (None, PNG, "image/png"))])
+    assert parse_edit(nameless).images[0].data == PNG, "what is a picture needs no name"
+
+
 @pytest.mark.parametrize("n", [0, 11, 1.5])
 def test_a_translated_request_asks_for_a_sound_number_of_pictures(n: float) -> None:
     with pytest.raises(InvalidRequest) as refused:
@@ -213,6 +230,23 @@ async def test_pictures_are_written_as_a_stream() -> None:
     assert [one.b64_json for one in read] == [base64.b64encode(PNG).decode(), "Mg=="]
     assert [one.usage.total_tokens for one in read] == [0, 8]
     assert (read[0].size, read[0].output_format) == ("512x512", "webp")
+
+
+async def test_no_picture_of_a_stream_waits_for_the_next() -> None:
+    asked = generation(stream=True, n=2)
+    seen: list[str] = []
+
+    async def made() -> AsyncGenerator[Event, None]:
+        for event in (Started(id="x", model="m", created=1), FIRST, SECOND):
+            yield event
+            seen.append(type(event).__name__)
+        yield Metered(usage=Usage(input_tokens=3, output_tokens=5))
+
+    frames = render_events(made(), asked)
+    first = await anext(frames)
+    assert base64.b64encode(PNG) in first
+    assert seen == ["Started"], "the first is told before the second is asked for"
+    assert [b'"total_tokens":8' in frame async for frame in frames] == [True]
 
 
 async def test_pictures_are_written_as_urls_where_that_is_asked_for() -> None:

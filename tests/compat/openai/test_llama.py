@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from compat.openai import chat, completions
-from compat.openai.llama import LlamaTap, departs
+from compat.openai.llama import LlamaTap, ProgressTap, departs
 from tests import wire
 from tests.http import events_of
 
@@ -75,6 +75,38 @@ def test_each_completion_says_why_it_ended_although_its_usage_stands_beside(want
     assert tap.finished
 
 
+@pytest.mark.parametrize(("prompt", "n", "given", "made"), [(["a", "b c"], 1, 7, 4), ([[1], [2, 3]], 2, 7, 8)])
+def test_several_prompts_are_all_counted(prompt: list[Any], n: int, given: int, made: int) -> None:
+    tap = asked(prompt=prompt, n=n, stream_options={"include_usage": True})
+    stream = b""
+    for index in range(len(prompt) * n):
+        # One after the other, as an engine with one slot does it: not finished before the last.
+        assert not tap.finished
+        usage = {"prompt_tokens": 3 if index < n else 4, "completion_tokens": 2, "total_tokens": 5}
+        stream += tap.feed(frame({"text": "x", "index": index}))
+        stream += tap.feed(frame({"text": "", "index": index, "finish_reason": "length"}, usage=usage))
+    assert tap.finished
+    (told,) = [c["usage"] for c in chunks(stream + tap.feed(wire.DONE)) if "usage" in c]
+    assert told == {
+        "prompt_tokens": given,
+        "completion_tokens": made,
+        "total_tokens": given + made,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_progress_is_for_those_who_asked_for_it(wanted: bool) -> None:
+    body = {"model": "m", "messages": HELLO, "stream": True} | ({"return_progress": True} if wanted else {})
+    tap = ProgressTap(chat.peek(wire.dump(body)))
+    told = tap.feed(frame({"delta": {"role": "assistant"}}, prompt_progress={"total": 9, "processed": 3}))
+    assert bool(told) is wanted
+    assert not tap.began
+    said = frame({"delta": {"content": '"prompt_progress":{'}})
+    assert tap.feed(said) == said
+    assert tap.began
+
+
 @pytest.mark.parametrize(
     ("fields", "so"),
     [
@@ -88,3 +120,21 @@ def test_each_completion_says_why_it_ended_although_its_usage_stands_beside(want
 )
 def test_only_what_departs_is_looked_at(fields: dict[str, Any], so: bool) -> None:
     assert departs(chat.peek(wire.dump({"model": "m", "messages": HELLO} | fields))) is so
+
+
+@pytest.mark.parametrize(
+    ("prompt", "so"),
+    [
+        ("a", False),
+        (["a"], False),
+        ([1, 2], False),
+        ([1, "a"], False),
+        (["a", 1], False),
+        ([], False),
+        (["a", "b"], True),
+        ([[1], [2]], True),
+        (["a", [2]], True),
+    ],
+)
+def test_several_prompts_depart(prompt: Any, so: bool) -> None:
+    assert departs(completions.peek(wire.dump({"model": "m", "prompt": prompt}))) is so

@@ -41,6 +41,21 @@ def body(message: str) -> bytes:
             "Invalid 'grammar': it is no GBNF that the engine can read.",
         ),
         (
+            'invalid type for "enable_thinking" (expected boolean, got string)',
+            "chat_template_kwargs",
+            "Invalid 'chat_template_kwargs': invalid type for \"enable_thinking\" (expected boolean, got string).",
+        ),
+        (
+            "Prompt contains invalid tokens",
+            "prompt",
+            "Invalid 'prompt': a prompt is a text, or a list of tokens that this model knows.",
+        ),
+        (
+            '"prompt" elements must be a string, a list of tokens, a JSON object containing a prompt string',
+            "prompt",
+            "Invalid 'prompt': a prompt is a text, or a list of tokens that this model knows.",
+        ),
+        (
             "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj",
             "messages",
             "Invalid 'messages': image input is not supported.",

@@ -27,6 +27,9 @@ def hold(*, context: int = 100, adapters: int = 0, **fields: Any) -> None:
         ({"lora": [{"id": 0, "scale": 1}, {"id": 1, "scale": 1}], "adapters": 1}, "lora[1].id"),
         ({"lora": [{"id": True, "scale": 1}]}, "lora"),
         ({"lora": [{"id": 0}]}, "lora"),
+        ({"samplers": ["top_k", "nope"]}, "samplers[1]"),
+        ({"samplers": [3]}, "samplers[0]"),
+        ({"samplers": "kz"}, "samplers[1]"),
         ({"messages": [{"role": "user", "content": "x" * 100 * CHARACTERS_PER_TOKEN}]}, "messages"),
     ],
 )
@@ -41,6 +44,9 @@ def test_what_cannot_be_is_refused(fields: dict[str, Any], param: str) -> None:
     [
         {"grammar": 'root ::= "x"', "min_p": 0.1, "repeat_penalty": 1, "samplers": ["top_k"], "logit_bias": {}},
         {"grammar": None, "logit_bias": None, "lora": None, "top_logprobs": None},
+        {"samplers": ["Top-K", "top_n_sigma", "temp"]},
+        {"samplers": "edskypmxt"},
+        {"samplers": None},
         {"lora": [{"id": 1, "scale": 0.5}], "adapters": 2},
         {"logprobs": True, "top_logprobs": 2, "max_tokens": 2**31 - 1},
         {"top_logprobs": 0},

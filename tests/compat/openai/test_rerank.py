@@ -57,6 +57,13 @@ def test_a_wrong_request_is_refused_by_the_field(fields: dict[str, Any], param: 
     assert (refused.value.param, refused.value.code) == (param, code)
 
 
+def test_space_before_the_first_document_is_not_emptiness() -> None:
+    spaced = b'{"model":"m","query":"q","documents":[' + b" " * 80 + b'"a"]}'
+    assert parse_request(peek(spaced)).documents == ("a",)
+    with pytest.raises(InvalidRequest, match="empty"):
+        peek(spaced.replace(b'"a"', b""))
+
+
 def test_a_body_goes_up_with_all_it_has() -> None:
     body = upstream_body(asked(vendor={"x": 1.5}), "theirs")
     assert msgspec.json.decode(body) == {

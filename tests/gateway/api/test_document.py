@@ -58,6 +58,12 @@ def test_what_the_gateway_serves_is_in_the_document(anonymous: httpx2.Client) ->
     assert any(path.startswith("/v1/models/{") for path in paths)
 
 
+def test_only_what_can_be_streamed_says_so(anonymous: httpx2.Client) -> None:
+    paths = anonymous.get("/openapi.json").json()["paths"]
+    for path, streams in (("/v1/embeddings", False), ("/v1/rerank", False), ("/v1/generate", True)):
+        assert ("text/event-stream" in paths[path]["post"]["responses"]["200"]["content"]) is streams
+
+
 def test_every_operation_is_in_one_group(anonymous: httpx2.Client) -> None:
     document = anonymous.get("/openapi.json").json()
     groups = [tag["name"] for tag in document["tags"]]

@@ -127,6 +127,16 @@ def test_a_wrong_field_is_400_and_named(
     assert (error["param"], error["code"]) == (param, code)
 
 
+def test_a_provider_with_one_model_needs_no_name(client: httpx2.Client) -> None:
+    listed = [m["id"] for m in client.get("/v1/models").json()["data"] if m["id"].startswith("fake/")]
+    asked = {"input": {"prompt": "x"}, "provider": "fake"}
+    answer = client.post(PATH, json=asked)
+    assert listed == ["fake/fake"]
+    assert answer.json()["selection"]["requested"] == "fake/fake"
+    refused = client.post(PATH, json=asked | {"provider": "nobody"})
+    assert (refused.status_code, error_of(refused)["param"]) == (400, "model")
+
+
 def test_odd_chunks_of_a_provider_do_no_harm(client: httpx2.Client, upstream: Provider) -> None:
     """Null ids and models, float times, arguments as objects: all seen in the wild."""
 

@@ -64,6 +64,11 @@ def test_progress_is_for_those_who_say_that_they_take_it(client: httpx2.Client) 
     assert client.post(PATH, json=asked | {"stream": False}, headers=EVENTS).json()["data"]
 
 
+def test_a_mesh_that_is_finished_too_late_is_504(client: httpx2.Client) -> None:
+    late = client.post(PATH, json={"model": "fake/fake", "prompt": "a thing"}, headers={"x-request-timeout": "0.2"})
+    assert (late.status_code, error_of(late)["code"]) == (504, "upstream_timeout")
+
+
 def test_what_is_left_out_is_named_or_refused(client: httpx2.Client) -> None:
     asked = {"model": "fake/fake", "prompt": "a thing", "steps": 9}
     assert client.post(PATH, json=asked).headers["x-gateway-dropped"] == "steps"

@@ -13,8 +13,10 @@ from compat.canonical.error import (
     BadResponse,
     ContentFiltered,
     ContextTooLong,
+    EngineFailed,
     GatewayError,
     InvalidRequest,
+    ModelUnavailable,
     Overloaded,
     QuotaExhausted,
     RateLimited,
@@ -36,7 +38,6 @@ PASSING = [
     UpstreamFailed("x"),
     Unreachable("x"),
     BadResponse("x"),
-    WorkerCrashed("x"),
     RateLimited("x"),
     Overloaded("x", retry_after_s=1),
 ]
@@ -80,6 +81,30 @@ def test_fresh_routes_come_before_those_that_failed_and_at_once(error: BackendEr
     assert names == ["a/m", "b/m", "c/m", "a/m", "b/m"]
     assert at[:3] == [0, 0, 0]
     assert last is error
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_worker_that_dies_twice_is_not_started_a_third_time(more: int) -> None:
+    routes = [route(A), *[route(B)] * more]
+    names, _, last = walk(routes, lambda r, _: WorkerCrashed(r.name), retries=5)
+    assert names == ["a/m", *["b/m"] * more] * 2
+    assert isinstance(last, WorkerCrashed)
+
+
+@pytest.mark.parametrize("error", [ModelUnavailable("x"), EngineFailed("x")], ids=repr)
+def test_what_does_not_pass_is_not_asked_for_again_there_but_elsewhere(error: BackendError) -> None:
+    assert walk([route(A)], lambda *_: error, retries=5) == (["a/m"], [0], error)
+    names, _, last = walk([route(A), route(B)], lambda r, _: error if r.backend is A else None, retries=5)
+    assert (names, last) == (["a/m", "b/m"], None)
+
+
+@pytest.mark.parametrize("error", [ModelUnavailable("x"), EngineFailed("x", code="out_of_memory")], ids=repr)
+def test_what_befalls_one_request_does_not_close_a_route_for_others(error: BackendError) -> None:
+    book = HealthBook(Rule(failures=2))
+    for _ in range(10):
+        walk([route(A)], lambda *_: error, book=book)
+    assert book.of(route(A).key).breaker.opened_until is None
+    assert walk([route(A)], lambda *_: None, book=book)[0] == ["a/m"]
 
 
 @pytest.mark.parametrize("retries", [0, 1, 2])

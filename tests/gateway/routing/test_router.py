@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,8 @@ from backends.ports import Local, Ports
 from compat.canonical.error import ModelNotFound
 from compat.canonical.model import Model
 from gateway.asking import ask
+from gateway.config import load
+from gateway.estate import build
 from gateway.registry import Registry
 from gateway.routing.router import Router
 from gateway.settings import ModelEntry, Target
@@ -43,6 +46,20 @@ ENTRIES = {
     "*-mini": ModelEntry(routes=("here/small",)),
     "auto": ModelEntry(routes=("here/small",)),
 }
+
+
+def test_a_local_models_context_is_the_one_it_is_run_with(tmp_path: Path) -> None:
+    own = "models: {smollm2-135m-instruct: {context_max: 1024}}"
+    (tmp_path / "pluggably.yaml").write_text(
+        f"data_dir: {tmp_path}\nbackends: {{a: {{kind: local, {own}}}, b: {{kind: local, context_max: 4096}}}}\n"
+    )
+    estate = build(load(tmp_path / "pluggably.yaml", {}))
+    for backend, context in (("a", 1024), ("b", 4096)):
+        known = estate.registry.known(backend, "smollm2-135m-instruct")
+        assert known is not None
+        assert known.context_length == context
+        plan = asyncio.run(estate.router.plan(f"{backend}/smollm2-135m-instruct"))
+        assert plan.routes[0].context_length == context
 
 
 class Telling(FakeBackend):

@@ -166,3 +166,18 @@ def test_a_log_that_nobody_reads_ends_nothing() -> None:
         structlog.reset_defaults()
         root.handlers[:] = before
         root.setLevel(level)
+
+
+def test_fields_of_our_own_packages_stand_by_themselves_and_those_of_others_do_not(out: io.StringIO) -> None:
+    extra = {"backend": "local", "model": "smol", "log": "last words", "token": "hidden-one"}
+    logging.getLogger("backends.local.pool.seat").error("worker_failed", extra=extra)
+    logging.getLogger("thirdparty").error("said", extra={"color_message": "said in red"})
+    ours, theirs = lines(out)
+    assert (ours["event"], ours["backend"], ours["model"], ours["log"]) == (
+        "worker_failed",
+        "local",
+        "smol",
+        "last words",
+    )
+    assert ours["token"] == MASK
+    assert "color_message" not in theirs
