@@ -55,7 +55,8 @@ async def _stream(session: aiohttp.ClientSession, side: Side, tokens: int, n: in
         "stream": True,
     }
     began, first, pieces = time.perf_counter(), 0.0, 0
-    headers = {"authorization": f"Bearer {side.key}"}
+    # Engines drop idle connections; one that is being dropped must not be reused.
+    headers = {"authorization": f"Bearer {side.key}", "connection": "close"}
     async with session.post(f"{side.url}/v1/chat/completions", json=body, headers=headers) as response:
         assert response.status == 200, await response.text()
         async for line in response.content:

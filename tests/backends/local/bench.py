@@ -51,6 +51,7 @@ async def answering(lease: Lease, **fields: Any) -> AsyncIterator[aiohttp.Client
         session.post(lease.url + "/v1/chat/completions", json=asked) as response,
     ):
         assert response.status == 200, await response.text()
+        lease.heard()
         yield response
         response.close()
 
