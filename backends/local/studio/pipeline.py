@@ -90,6 +90,8 @@ class PipelinePainter:
             except ValueError as e:
                 param = "prompt" if wish.picture is None else "image" if wish.hole is None else "mask"
                 raise Refused(f"This model does no {_WORDS[task]}.", param, "unsupported_value") from e
+            if task == "Inpainting" and not _fills_holes(pipeline):
+                raise Refused(f"This model does no {_WORDS[task]}.", "mask", "unsupported_value")
             pipeline.set_progress_bar_config(disable=True)
             self._by_task[task] = pipeline
         return self._by_task[task]
@@ -100,6 +102,12 @@ _WORDS = {
     "Image2Image": "changes to pictures",
     "Inpainting": "changes to a part of a picture",
 }
+
+
+def _fills_holes(pipeline: Any) -> bool:
+    """Diffusers' Stable Diffusion does so with codes of four numbers a place only, or with a network made for it."""
+    network = getattr(pipeline, "unet", None)
+    return network is None or network.config.in_channels in (4, 9)
 
 
 def load(folder: Path, spec: dict[str, Any]) -> PipelinePainter:

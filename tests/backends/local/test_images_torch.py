@@ -4,9 +4,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from msgspec.structs import replace
 from PIL import Image
 
 from backends.local import LocalBackend
@@ -14,6 +16,7 @@ from compat.canonical.error import InvalidRequest
 from compat.canonical.event import Produced, Progress
 from tests.backends.local.painting import disc, far, made, opened, png, shapes, started, stepping, told, wish
 
+_FOUR_LEVELS = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
 HAS_TORCH = find_spec("torch") is not None and find_spec("diffusers") is not None
 
 pytestmark = [
@@ -47,13 +50,56 @@ async def test_a_seed_decides(painter: LocalBackend) -> None:
     assert far(first, second) > 0
 
 
-async def test_a_picture_is_changed_as_a_whole_or_in_its_hole_only(painter: LocalBackend) -> None:
-    original = disc((96, 64))
-    (changed,) = await made(painter, prompt="a blue circle", images=(png(original),), extra={"strength": 0.6})
+def left_open(size: tuple[int, int]) -> Image.Image:
+    mask = Image.new("RGBA", size, (0, 0, 0, 255))
+    mask.paste((0, 0, 0, 0), (0, 0, size[0] // 2, size[1]))
+    return mask
+
+
+async def test_a_picture_is_changed(painter: LocalBackend) -> None:
+    picture = png(disc((96, 64)))
+    (changed,) = await made(painter, prompt="a blue circle", images=(picture,), extra={"strength": 0.6})
     assert changed.size == (96, 64)
-    mask = Image.new("RGBA", (96, 64), (0, 0, 0, 255))
-    mask.paste((0, 0, 0, 0), (0, 0, 48, 64))
-    (filled,) = await made(painter, images=(png(original),), mask=png(mask))
+
+
+async def test_a_model_whose_codes_diffusers_cannot_fill_says_so(painter: LocalBackend) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        await made(painter, images=(png(disc((96, 64))),), mask=png(left_open((96, 64))))
+    assert refused.value.param == "mask"
+
+
+async def test_a_picture_is_changed_in_its_hole_only(tmp_path: Path) -> None:
+    """By the classes that the large ones are of; what they have learned is no matter."""
+    import diffusers
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    shipped = Path(shapes("diffusers").path)
+    text, words = (
+        CLIPTextModel.from_pretrained(shipped / "text_encoder"),
+        CLIPTokenizer.from_pretrained(shipped / "tokenizer"),
+    )
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(16, 32),
+        norm_num_groups=8,
+        layers_per_block=1,
+        cross_attention_dim=text.config.hidden_size,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    )
+    diffusers.StableDiffusionPipeline(
+        vae=diffusers.AutoencoderKL(block_out_channels=(8, 8, 8, 8), norm_num_groups=4, **_FOUR_LEVELS),
+        text_encoder=text,
+        tokenizer=words,
+        unet=unet,
+        scheduler=diffusers.DDIMScheduler(steps_offset=1, clip_sample=False),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(tmp_path / "model", safe_serialization=True)
+    original = disc((96, 64))
+    async with started(replace(shapes("diffusers"), path=str(tmp_path / "model"))) as backend:
+        (filled,) = await made(backend, images=(png(original),), mask=png(left_open((96, 64))))
     right = (56, 0, 96, 64)
     assert far(filled.crop(right), original.crop(right)) == 0
     assert far(filled, original) > 0
