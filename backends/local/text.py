@@ -76,7 +76,8 @@ class Texts:
             defaults = _TELL_PROGRESS | defaults
         body = upstream_body(envelope, local.name, streams=True, defaults=defaults)
         watch = LlamaTap(envelope) if departs(envelope) else ProgressTap(envelope)
-        timed = call if envelope.stream and call.streamed else _unhurried(call)
+        # A worker that tells how far it has read is waited for as long as it reads; of others only a stream is hurried.
+        timed = call if self._engine.tells_more or (envelope.stream and call.streamed) else _unhurried(call)
         async with AsyncExitStack() as stack:
             lease = await stack.enter_async_context(self._pool.lease(local.name, call))
             url = URL(lease.url + _PATHS[envelope.dialect])

@@ -297,7 +297,7 @@ def _generating(
     ok = _response("The answer.", answer)
     if request not in _WHOLE:
         ok = _response("The answer; a stream of server-sent events when `stream` is true.", answer)
-        ok["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+        ok["content"]["text/event-stream"] = {}
     return {
         "post": {
             "summary": summary,
@@ -320,7 +320,7 @@ def _generating(
 
 def _events(name: str) -> dict[str, Any]:
     described = f"Server-sent events; the data of each is a `{name}`."
-    return {"description": described, "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    return {"description": described, "content": {"text/event-stream": {}}}
 
 
 def _response(description: str, schema: str) -> dict[str, Any]:

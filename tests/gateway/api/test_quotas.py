@@ -166,7 +166,7 @@ def test_providers_are_described_without_addresses_or_secrets(running: Gateway, 
     assert listed["other"] == {
         "object": "provider", "kind": "openai", "price": "free", "own_keys": "refused", "status": "ready",
         "trouble": None, "routes_left_alone": 0,
-        "dialects": ["chat", "completions", "embeddings", "image_edits", "images"],
+        "dialects": ["chat", "completions", "embeddings", "image_edits", "images", "rerank"],
     }  # fmt: skip
     assert (listed["shop"]["price"], listed["shop"]["own_keys"]) == ("paid", "allowed")
     http.get("/v1/models")
