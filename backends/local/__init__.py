@@ -16,12 +16,12 @@ from backends.base import Backend, Call, Price, Relayed
 from backends.local import devices
 from backends.local.conversion import made
 from backends.local.engine import Engine, choose, lacking
+from backends.local.exchange import headers
 from backends.local.inspection import glance, inspect
 from backends.local.making import Makings
 from backends.local.memory import available_bytes, machine_bytes
 from backends.local.planning import Plan, engine_of, plan
 from backends.local.pool import Pool
-from backends.local.pool.seat import headers
 from backends.local.ranking import Rankings
 from backends.local.settings import Settings, memory_bytes
 from backends.local.text import Texts

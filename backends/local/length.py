@@ -6,10 +6,9 @@ Engines fail at a text that they cannot read in one piece, or cut it off in sile
 import json
 from collections.abc import Sequence
 
-from yarl import URL
-
 from backends.base import Call
-from backends.local.pool.seat import Lease, headers
+from backends.local.exchange import answer_of
+from backends.local.pool.seat import Lease
 from backends.local.settings import LongInputs
 from backends.local.worker import TextSpec
 from backends.relay import Wire
@@ -72,8 +71,7 @@ class Lengths:
         path, field = self._lease.engine.tokens
         watch = TokensTap()
         body = json.dumps({field: text, "add_special": True}).encode()
-        url = URL(self._lease.url + path)
-        await self._wire.send(url, headers(self._lease.key), body, watch, self._call, stream=False)
+        await answer_of(self._wire, self._lease, path, body, watch, self._call)
         return len(watch.tokens)
 
     async def _fitting(self, text: Input, name: str, room: int, *, cuts: bool) -> list[tuple[Input, int]]:

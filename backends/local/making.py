@@ -15,17 +15,17 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
-from yarl import URL
 
 from backends.base import Call
 from backends.local.backlog import ahead
+from backends.local.exchange import stream_of
 from backends.local.order import order
 from backends.local.pool import Pool
-from backends.local.pool.seat import Lease, explained, headers
+from backends.local.pool.seat import Lease
 from backends.local.studio import FAILED, OUT_OF_MEMORY
 from backends.ports import Local
 from backends.relay import LARGE_BYTES, Wire
-from compat.canonical.error import BadResponse, EngineFailed, GatewayError, InvalidRequest, Unreachable
+from compat.canonical.error import BadResponse, EngineFailed, GatewayError, InvalidRequest
 from compat.canonical.event import Event, Finished, Produced, Progress, Started, Usage
 from compat.canonical.message import Media
 from compat.canonical.request import ImageRequest, MeshRequest
@@ -70,19 +70,14 @@ class Makings:
                 ):
                     async for event in events:
                         yield event
-            except (Unreachable, BadResponse) as e:
-                raise await explained(e, lease) from e
             finally:
                 if not watch.done and not lease.engine.stoppable:
                     lease.dismiss()
 
     async def _news(self, body: bytes, watch: "_Watch", lease: Lease, call: Call) -> AsyncGenerator["_News", None]:
-        url = URL(lease.url + _PATH)
-        relayed = await self._wire.send(url, headers(lease.key), body, watch, call, stream=True)
-        assert relayed.frames is not None
-        async with aclosing(relayed.frames) as frames:
+        _, answer = await stream_of(self._wire, lease, _PATH, body, watch, call)
+        async with aclosing(answer) as frames:
             async for events in frames:
-                lease.heard()
                 for event in split(events):
                     yield await _read(data_of(event))
 

@@ -11,19 +11,18 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from operator import mul
 
-from yarl import URL
-
 from backends.base import Call
 from backends.local.engine import Engine
+from backends.local.exchange import answer_of
 from backends.local.length import Lengths, Part
 from backends.local.pool import Pool
-from backends.local.pool.seat import Lease, explained, headers
+from backends.local.pool.seat import Lease
 from backends.local.portion import portions
 from backends.local.settings import Settings
 from backends.local.vectors import Vector, Vectors
 from backends.ports import Local
 from backends.relay import Wire
-from compat.canonical.error import BadResponse, InvalidRequest, Unreachable
+from compat.canonical.error import BadResponse, InvalidRequest
 from compat.canonical.event import Event, Finished, Metered, Ranked, Started, Usage
 from compat.canonical.plain import telling
 from compat.canonical.request import RerankRequest
@@ -70,18 +69,13 @@ class Rankings:
         lengths = self._lengths(lease, local, call)
         query = await lengths.whole(request.query, "query", DOCUMENT_TOKENS)
         parts = await lengths.parts(request.documents, _names(request), query)
-        url, loop = URL(lease.url + _PATH), asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         scores = [0.0] * len(parts)
         tokens = 0
         for portion in portions([query.tokens + part.tokens for part in parts], loop.time):
             asked = envelope_of(request.query, tuple(str(part.text) for part in parts[portion]), local.name)
             watch = RerankTap(asked)
-            try:
-                answer = await self._wire.send(url, headers(lease.key), asked.body, watch, call, stream=False)
-            except (Unreachable, BadResponse) as e:
-                raise await explained(e, lease) from e
-            lease.heard()
-            found = parse_answer(answer.body or b"")
+            found = parse_answer(await answer_of(self._wire, lease, _PATH, asked.body, watch, call))
             if sorted(one.index for one in found) != list(range(len(parts[portion]))):
                 raise BadResponse(f"The engine of model '{local.name}' did not score every document.")
             for one in found:

@@ -10,19 +10,18 @@ from contextlib import AsyncExitStack, aclosing
 from math import inf
 
 from msgspec.structs import replace
-from yarl import URL
 
 from backends.base import Call, Held, Relayed
 from backends.local.engine import Engine, Name
+from backends.local.exchange import answer_of, stream_of
 from backends.local.pool import Pool
-from backends.local.pool.seat import explained, explaining, headers
 from backends.local.settings import Settings
 from backends.ports import Local
 from backends.relay import Wire
 from compat.anthropic.messages import parse_request
 from compat.anthropic.tap import CountTap
 from compat.canonical.emulated import Spelling, emulated, forces, recalls
-from compat.canonical.error import BadResponse, InvalidRequest, RequestError, Unreachable
+from compat.canonical.error import InvalidRequest, RequestError
 from compat.canonical.event import Event
 from compat.canonical.plain import plain
 from compat.canonical.request import Dialect, Envelope, TextRequest
@@ -80,21 +79,14 @@ class Texts:
         timed = call if self._engine.tells_more or (envelope.stream and call.streamed) else _unhurried(call)
         async with AsyncExitStack() as stack:
             lease = await stack.enter_async_context(self._pool.lease(local.name, call))
-            url = URL(lease.url + _PATHS[envelope.dialect])
+            path = _PATHS[envelope.dialect]
             try:
-                relayed = await self._wire.send(
-                    url, headers(lease.key), body, watch, timed, stream=True, tells_progress=True
-                )
-            except (Unreachable, BadResponse) as e:
-                raise await explained(e, lease) from e
+                relayed, frames = await stream_of(self._wire, lease, path, body, watch, timed, tells_progress=True)
             except RequestError as e:
                 if "response_format" not in envelope.fields:
                     _blame_tools(e)
                 raise
-            assert relayed.frames is not None
-            # Closed before its first step, the generator around the frames would never reach them.
-            stack.push_async_callback(relayed.frames.aclose)
-            frames = explaining(relayed.frames, lease)
+            stack.push_async_callback(frames.aclose)
             if not envelope.stream:
                 async with aclosing(frames):
                     whole = await _FOLDS[envelope.dialect](frames)
@@ -129,10 +121,7 @@ class Texts:
         watch = CountTap(envelope)
         body = render_request(request, stream=False)
         async with self._pool.lease(local.name, call) as lease:
-            try:
-                await self._wire.send(URL(lease.url + _COUNT_PATH), headers(lease.key), body, watch, call, stream=False)
-            except (Unreachable, BadResponse) as e:
-                raise await explained(e, lease) from e
+            await answer_of(self._wire, lease, _COUNT_PATH, body, watch, call)
         assert watch.usage is not None
         assert watch.usage.input_tokens is not None
         return watch.usage.input_tokens

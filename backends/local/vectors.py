@@ -10,18 +10,17 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from itertools import groupby
 
-from yarl import URL
-
 from backends.base import Call
 from backends.local.engine import Engine
+from backends.local.exchange import answer_of
 from backends.local.length import Input, Lengths, Part
 from backends.local.pool import Pool
-from backends.local.pool.seat import Lease, explained, headers
+from backends.local.pool.seat import Lease
 from backends.local.portion import portions
 from backends.local.settings import Settings
 from backends.ports import Local
 from backends.relay import Wire
-from compat.canonical.error import BadResponse, InvalidRequest, Unreachable
+from compat.canonical.error import BadResponse, InvalidRequest
 from compat.canonical.event import Embedded, Event, Finished, Metered, Started, Usage
 from compat.canonical.plain import telling
 from compat.canonical.request import EmbeddingRequest
@@ -64,18 +63,13 @@ class Vectors:
 
     async def of(self, parts: Sequence[Part], lease: Lease, local: Local, call: Call) -> tuple[list[Vector], int]:
         """The unit vector of each part, and the tokens of all.  Raises GatewayError."""
-        url, loop = URL(lease.url + _PATH), asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         vectors: list[Vector] = []
         tokens = 0
         for portion in portions([part.tokens for part in parts], loop.time):
             asked = envelope_of([part.text for part in parts[portion]], local.name)
             watch = EmbeddingsTap(asked)
-            try:
-                answer = await self._wire.send(url, headers(lease.key), asked.body, watch, call, stream=False)
-            except (Unreachable, BadResponse) as e:
-                raise await explained(e, lease) from e
-            lease.heard()
-            found = parse_answer(answer.body or b"")
+            found = parse_answer(await answer_of(self._wire, lease, _PATH, asked.body, watch, call))
             if len(found) != len(parts[portion]):
                 raise BadResponse(f"The engine of model '{local.name}' answered with fewer vectors than texts.")
             vectors += map(_unit, found)

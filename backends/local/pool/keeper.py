@@ -82,7 +82,7 @@ def noted(reckoning: Reckoning, key: str, size_bytes: int) -> None:
     try:
         reckoning.measured(key, size_bytes)
     except Exception:
-        _log.exception("memory_not_noted key=%s", key)
+        _log.exception("memory_not_noted", extra={"key": key})
 
 
 async def _attend(worker: Worker, measured: Measured) -> Failed:

@@ -106,7 +106,7 @@ class Owner:
         try:
             what(*about)
         except Exception:
-            _log.exception("pool_message_failed message=%s", what.__name__)
+            _log.exception("pool_message_failed", extra={"message_name": what.__name__})
             for one in about:
                 if isinstance(one, Ticket | Order):
                     one.refuse(refusal.out_of_order())

@@ -7,8 +7,7 @@ has heard of its worker.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Hashable
-from contextlib import aclosing
+from collections.abc import Callable, Hashable
 from typing import Any, Literal
 
 from backends.base import Call
@@ -16,7 +15,7 @@ from backends.local.planning import Plan
 from backends.local.pool.scheduler import BACKOFF_MAX_S, Standing, State
 from backends.local.worker import Failed, Worker
 from backends.ports import Local
-from compat.canonical.error import BadResponse, GatewayError, Unreachable, WorkerCrashed
+from compat.canonical.error import GatewayError
 
 DEATH_NOTICE_S = 1.0
 """How long after its connection broke a worker's death may become known."""
@@ -374,26 +373,3 @@ def blended(old: float | None, new: float) -> float:
 def now() -> float:
     """Seconds on the event loop's clock."""
     return asyncio.get_running_loop().time()
-
-
-def headers(key: str) -> dict[str, str]:
-    """What every request to a worker carries."""
-    # Engines drop idle connections after seconds; one that is being dropped must not be reused.
-    return {"authorization": f"Bearer {key}", "content-type": "application/json", "connection": "close"}
-
-
-async def explained(error: GatewayError, lease: Lease) -> GatewayError:
-    """The error as it is, or what is behind it: that the worker has died."""
-    death = await lease.death()
-    return WorkerCrashed(death.reason) if death else error
-
-
-async def explaining(frames: AsyncGenerator[bytes, None], lease: Lease) -> AsyncGenerator[bytes, None]:
-    """The frames of an answer, each a sign of life; where they break off, with what is behind it."""
-    try:
-        async with aclosing(frames):
-            async for events in frames:
-                lease.heard()
-                yield events
-    except (Unreachable, BadResponse) as e:
-        raise await explained(e, lease) from e

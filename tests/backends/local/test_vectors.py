@@ -2,6 +2,8 @@
 
 import asyncio
 import math
+import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -14,8 +16,10 @@ import pytest
 from backends.base import Call
 from backends.local import LocalBackend, Settings, connect
 from backends.local.engine import Engine
+from backends.local.length import Lengths
 from backends.ports import Local, Ports
-from compat.canonical.error import ContextTooLong, InvalidRequest
+from backends.relay import Wire
+from compat.canonical.error import ContextTooLong, InvalidRequest, WorkerCrashed
 from compat.canonical.event import Result, fold
 from compat.canonical.request import EmbeddingRequest, Request, RerankRequest
 from tests.backends.contract import call
@@ -216,3 +220,17 @@ async def test_whoever_leaves_stops_the_work(connected: Connect) -> None:
 async def test_a_model_is_asked_for_what_it_makes(connected: Connect, request_: Request) -> None:
     with pytest.raises(InvalidRequest, match="makes rankings, not embeddings"):
         await done(connected(), request_)
+
+
+async def test_a_worker_that_dies_while_it_counts_has_crashed(connected: Connect) -> None:
+    backend = connected()
+    async with backend.pool.lease("all-minilm-l6-v2", within := call()) as lease:
+        pid = backend.pool.workers()["all-minilm-l6-v2"].pid
+        assert pid is not None
+        wire = Wire("local")
+        try:
+            os.kill(pid, signal.SIGKILL)
+            with pytest.raises(WorkerCrashed):
+                await Lengths(lease, wire, within, "refuse").count("How long is this?")
+        finally:
+            await wire.aclose()
