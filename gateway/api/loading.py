@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 import msgspec
 from litestar import Response, get, post
+from litestar.openapi import ResponseSpec
 from litestar.params import FromPath
 from msgspec import Struct
 
@@ -94,6 +95,18 @@ class ModelStatus(Struct, frozen=True, kw_only=True):
     """Of its process, for whoever has the scope `admin`."""
 
 
+class LoadedModels(Struct, frozen=True, kw_only=True):
+    """What is in memory."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelStatus]
+    next_cursor: None = None
+    pools: dict[str, dict[str, float]]
+    """By local backend: loaded, max_loaded, memory_bytes, memory_max_bytes and waiting; and since it was connected
+    loads, evictions and crashes."""
+
+
+_BEGUN = ResponseSpec(ModelStatus, description="Begun, for who does not wait; as it stands by now.")
 _load, _unload = msgspec.json.Decoder(LoadOptions), msgspec.json.Decoder(UnloadOptions)
 
 
@@ -128,9 +141,7 @@ def routes(house: House) -> list[Any]:
         task.add_done_callback(over)
         return task
 
-    async def answered(
-        request: Asked, route: Route, work: "asyncio.Task[None]", *, wait: bool
-    ) -> Response[ModelStatus] | Response[None]:
+    async def answered(request: Asked, route: Route, work: "asyncio.Task[None]", *, wait: bool) -> Response[Any]:
         if not wait:
             await asyncio.wait({work}, timeout=REFUSED_S)
             if work.done():
@@ -146,12 +157,13 @@ def routes(house: House) -> list[Any]:
         "/v1/models/{model_id:str}/load",
         opt={"scope": "models:write", "body": LoadOptions, "query": _WAIT | _MODALITY},
         status_code=200,
+        responses={202: _BEGUN},
         summary="Load a model",
         description="Bring a local model into memory, where others may have to make room.  Answers when it is ready; "
         "a client that leaves before has not unloaded it.  A configured name means the first local model of its "
         "routes.",
     )
-    async def load_model(request: Asked, model_id: FromPath[str]) -> Response[Any]:
+    async def load_model(request: Asked, model_id: FromPath[str]) -> Response[ModelStatus]:
         route = await _local(request, model_id)
         wait = (await decoded(request, _load)).wait and word(request, "wait", ("true", "false")) != "false"
         call = Call(
@@ -167,11 +179,12 @@ def routes(house: House) -> list[Any]:
         "/v1/models/{model_id:str}/unload",
         opt={"scope": "models:write", "body": UnloadOptions, "query": _WAIT | _MODALITY},
         status_code=200,
+        responses={202: _BEGUN},
         summary="Unload a model",
         description="Take a local model out of memory.  What runs on it is finished first; who waits for it, or comes "
         "later, has it loaded again.  A pinned one is a conflict, unless `force` is true.",
     )
-    async def unload_model(request: Asked, model_id: FromPath[str]) -> Response[Any]:
+    async def unload_model(request: Asked, model_id: FromPath[str]) -> Response[ModelStatus]:
         route = await _local(request, model_id)
         options = await decoded(request, _unload)
         wait = options.wait and word(request, "wait", ("true", "false")) != "false"
@@ -194,7 +207,7 @@ def routes(house: House) -> list[Any]:
         summary="List models in memory",
         description="The local models in memory or on their way there, and what memory they take of what they may.",
     )
-    async def list_loaded(request: Asked) -> dict[str, Any]:
+    async def list_loaded(request: Asked) -> LoadedModels:
         grant = grant_of(request)
         found, pools = [], {}
         for name, backend in estate_of(request).backends.items():
@@ -203,7 +216,7 @@ def routes(house: House) -> list[Any]:
                 found += [_standing(route, grant) for route in routes if grant.may_ask(route.name)]
                 pools[name] = backend.counts()
         found = [one for one in found if one.status in IN_MEMORY]
-        return {"object": "list", "data": found, "next_cursor": None, "pools": pools}
+        return LoadedModels(data=found, pools=pools)
 
     return [load_model, unload_model, model_status, list_loaded]
 

@@ -5,7 +5,7 @@ A caller sees the requests of its tenant; others' are not there.
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import msgspec
 from litestar import get, post
@@ -27,6 +27,15 @@ SEND_S = 60.0
 END_S = 2.0
 """How long a cancelled request may take to end before its standing is told as it is."""
 _SCOPE = "inference"
+
+
+class RequestList(msgspec.Struct, frozen=True):
+    """A page of requests."""
+
+    object: Literal["list"]
+    data: list[RequestStatus]
+    next_cursor: str | None
+    """For the page after this one; null on the last."""
 
 
 def routes(house: House) -> list[Any]:
@@ -54,7 +63,7 @@ def routes(house: House) -> list[Any]:
         f"first.  Of the latter the last {KEPT} are remembered, by the process that answered them; all are in "
         "/v1/usage.",
     )
-    async def list_requests(request: Asked) -> dict[str, Any]:
+    async def list_requests(request: Asked) -> RequestList:
         limit, wanted, after = (
             number(request, "limit", PAGE, PAGE_MAX, least=1),
             word(request, "status", get_args(Status)),
@@ -67,7 +76,7 @@ def routes(house: House) -> list[Any]:
         ]
         last = visits[limit - 1] if len(visits) > limit else None
         following = None if last is None else "{:d} {!r} {}".format(*place(last))
-        return page([shown(visit) for visit in visits[:limit]], limit, following)
+        return RequestList(**page([shown(visit) for visit in visits[:limit]], limit, following))
 
     @get(
         "/v1/requests/{request_id:str}",
