@@ -1,6 +1,8 @@
 """What the tests of local pictures work with: the small model, wishes, and pictures to compare."""
 
+import asyncio
 import io
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -85,3 +87,25 @@ async def stepping(backend: LocalBackend, **fields: Any) -> AsyncIterator[Event]
     async for event in events:
         if isinstance(event, Progress) and event.step:
             yield event
+
+
+@asynccontextmanager
+async def left_soon_free(backend: LocalBackend) -> AsyncIterator[None]:
+    """Somebody's long work is under way; at the end of the context they leave, and the next is served soon."""
+    began = time.monotonic()
+    await told(backend, wish(size="64x64"))
+    usual_s = time.monotonic() - began
+    reached = asyncio.Event()
+
+    async def work() -> None:
+        async for _ in stepping(backend):
+            reached.set()
+
+    working = asyncio.create_task(work())
+    await reached.wait()
+    yield
+    working.cancel()
+    await asyncio.wait({working})
+    began = time.monotonic()
+    await told(backend, wish(size="64x64"))
+    assert time.monotonic() - began < usual_s + 1.0

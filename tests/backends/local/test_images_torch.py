@@ -1,7 +1,5 @@
 """The same small model through diffusers and torch, which is how the large ones run.  Needs the extra `image`."""
 
-import asyncio
-import time
 from collections.abc import AsyncIterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +12,7 @@ from PIL import Image
 from backends.local import LocalBackend
 from compat.canonical.error import InvalidRequest
 from compat.canonical.event import Produced, Progress
-from tests.backends.local.painting import disc, far, made, opened, png, shapes, started, stepping, told, wish
+from tests.backends.local.painting import disc, far, left_soon_free, made, opened, png, shapes, started, told, wish
 
 _FOUR_LEVELS = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
 HAS_TORCH = find_spec("torch") is not None and find_spec("diffusers") is not None
@@ -112,19 +110,5 @@ async def test_a_parameter_that_a_pipeline_has_not_is_refused_by_its_name(painte
 
 
 async def test_whoever_leaves_frees_the_slot_within_a_second(painter: LocalBackend) -> None:
-    began = time.monotonic()
-    await told(painter, wish(size="64x64"))
-    usual_s = time.monotonic() - began
-    reached = asyncio.Event()
-
-    async def work() -> None:
-        async for _ in stepping(painter):
-            reached.set()
-
-    working = asyncio.create_task(work())
-    await reached.wait()
-    working.cancel()
-    await asyncio.wait({working})
-    began = time.monotonic()
-    await told(painter, wish(size="64x64"))
-    assert time.monotonic() - began < usual_s + 1.0
+    async with left_soon_free(painter):
+        pass
