@@ -46,9 +46,12 @@ from gateway.checks import is_exposed
 from gateway.config import load
 from gateway.db import engine as database
 from gateway.db.audit import Act
-from gateway.estate import Found, build, changes, look, open_things, retired, secrets, succeed
+from gateway.depot import Depot
+from gateway.discovery.problem import Problem
+from gateway.estate import build, changes, look, open_things, retired, secrets, succeed
 from gateway.findings import warnings
 from gateway.house import Estate, House
+from gateway.registry.entries import Found
 from gateway.secrets import own_secrets
 from gateway.settings import Config, ConfigError
 from gateway.telemetry.logging import Redactor, configure, logger
@@ -107,6 +110,7 @@ class Application:
         self.house = House(build(config))
         _warn(self.house.estate)
         self.house.redact = self.redactor
+        self.house.renew = self._renew
         self.failure: ConfigError | None = None
         """Why it could not start."""
         self._path = path
@@ -145,11 +149,22 @@ class Application:
         try:
             async with self._swapping:
                 config = load(self._path, given=self._given)
-                self._swap(config, await asyncio.to_thread(look, config))
+                self._swap(config, await asyncio.to_thread(look, config, self.house.entries))
         except Exception as e:  # a watch that ended here would never be missed
             self.house.metrics.reloads.labels("refused").inc()
             reason = str(e) if isinstance(e, ConfigError) else f"{type(e).__name__}: {e}"
             logger().error("config_refused", reason=reason)
+
+    async def _renew(self) -> None:
+        """Serve the local models that there are now, on the configuration there is."""
+        async with self._swapping:
+            estate = self.house.estate
+            problems: list[Problem] = []
+            found = await asyncio.to_thread(look, estate.config, self.house.entries, problems)
+            self.house.problems = tuple(problems)
+            await self.house.entries.learn(found)
+            if found != estate.local:
+                self._swap(estate.config, found)
 
     def _swap(self, wanted: Config, found: Found) -> None:
         house = self.house
@@ -236,6 +251,7 @@ class Application:
         house = self.house
         engine: database.Engine | None = None
         archive: Archive | None = None
+        depot: Depot | None = None
         tasks: list[asyncio.Task[None]] = []
         try:
             own = own_secrets(house.estate.config)
@@ -245,6 +261,7 @@ class Application:
                 await database.upgrade(engine)
                 archive = house.archive = Archive(engine, house, own, self.redactor)
                 await archive.open()
+                await self._renew()
                 await self._introduce(archive.registrar)
             if (endpoint := house.estate.config.telemetry.otlp_endpoint) is not None:
                 # Not before it is wanted: the SDK takes a third of a second to import.
@@ -256,6 +273,8 @@ class Application:
             if house.estate.entry.tokens is not None:
                 house.estate.entry.tokens.warm()
             house.warm()
+            depot = house.depot = Depot(house, archive)
+            await depot.open()
             if self._path is not None:
                 tasks.append(asyncio.create_task(self._watch(self._path)))
             yield
@@ -269,6 +288,8 @@ class Application:
                 task.cancel()
             ending = (*tasks, *self._reloading, *self._retiring, *self._following)
             await asyncio.gather(*ending, return_exceptions=True)
+            if depot is not None:
+                await _within(CLOSE_S, depot.aclose(), "jobs_unsettled")
             await asyncio.gather(*(one.aclose() for one in open_things(house.estate)), return_exceptions=True)
             if archive is not None:
                 await _within(CLOSE_S, archive.aclose(), "archive_unsettled")

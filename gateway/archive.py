@@ -12,9 +12,11 @@ from gateway.db import engine as database
 from gateway.db.audit import AuditRows
 from gateway.db.budgets import BudgetRows
 from gateway.db.credentials import CredentialRows
+from gateway.db.jobs import JobRows
 from gateway.db.keys import KeyRows
 from gateway.db.memory import MemoryRows
 from gateway.db.models import ModelRows
+from gateway.db.queue import DurableQueue
 from gateway.db.quotas import QuotaRows
 from gateway.db.responses import ResponseRows
 from gateway.db.usage import UsageRows
@@ -51,11 +53,14 @@ class Archive:
         vault = Vault(own.master_key, (key.encode() for key in config.secrets.old_master_keys))
         self.accounts = Accounts(self.credentials, vault, learn=redactor.learn_users, forget=house.book.forget)
         """The same, in use."""
+        self.job_rows = JobRows(engine)
+        self.queue = DurableQueue(engine)
+        """Whose turn it is among them."""
 
     async def open(self) -> None:
         """Read what has to be known from the start, and begin to write."""
         house, engine = self._house, self._engine
-        await ModelRows(engine).put(found for models in house.estate.local.values() for found in models.values())
+        await house.entries.open(models := ModelRows(engine))
         house.limiter.budgets.open(spent := BudgetRows(engine))
         house.quotas.recall(await self._quotas.all())
         house.estate.reckoning.recall(await (memory := MemoryRows(engine)).all())
@@ -67,6 +72,7 @@ class Archive:
         self._write(forget_old(spent, lambda: KEPT_DAYS, "budgets"))
         self._write(house.quotas.write_to(self._quotas))
         self._write(house.estate.reckoning.write_to(memory))
+        self._write(house.entries.write_to(models))
 
     async def answers(self) -> bool:
         """Whether the database can be asked right now."""

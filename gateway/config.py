@@ -71,6 +71,8 @@ def decode(tree: dict[str, Any], environ: Mapping[str, str]) -> Config:
         limits=file.limits,
         prices=file.prices,
         breaker=file.breaker,
+        storage=file.storage,
+        hub=file.hub,
         telemetry=file.telemetry,
         secrets=file.secrets,
     )

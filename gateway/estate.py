@@ -15,26 +15,33 @@ from backends.ports import Local, Ports
 from gateway.asking import ask
 from gateway.auth.authenticator import Authenticator, Tokens
 from gateway.discovery import discover
+from gateway.discovery.problem import Problem
 from gateway.findings import errors
 from gateway.house import Estate
 from gateway.reckoning import MemoryBook
 from gateway.registry import Registry
+from gateway.registry.entries import Entries, Found
 from gateway.routing.router import Router
 from gateway.settings import Auth, Config, ConfigError
 from gateway.telemetry.prices import Prices, payees
 
-Found = Mapping[str, Mapping[str, Local]]
-"""Per local backend, the models there are for it, by name."""
 
+def look(config: Config, entries: Entries | None = None, problems: list[Problem] | None = None) -> Found:
+    """What local models there are now, as they are registered.  Reads their folders, which may take long.
 
-def look(config: Config) -> Found:
-    """What local models there are now.  Reads their folders, which may take long.  Raises ConfigError."""
-    found = {}
+    problems: filled with what cannot be served.
+    Raises ConfigError.
+    """
+    found: dict[str, Mapping[str, Local]] = {}
     for name, entry in config.backends.items():
         if entry.kind == "local":
-            models = discover(name, entry.settings.model_dirs, config.data_dir, entry.settings.models)
-            found[name] = {one.name: entry.settings.bounded(one) for one in models.values()}
-    return found
+            models = discover(name, entry.settings.model_dirs, config.data_dir, entry.settings.models, problems)
+            found[name] = models
+    laid = found if entries is None else entries.laid_over(found)
+    return {
+        name: {one.name: config.backends[name].settings.bounded(one) for one in models.values()}
+        for name, models in laid.items()
+    }
 
 
 def build(config: Config, old: Estate | None = None, found: Found | None = None) -> Estate:
@@ -132,6 +139,7 @@ def secrets(config: Config) -> list[str]:
     """Every secret the configuration holds, and those that backends may take from the environment."""
     found = [key.key for key in config.auth.keys]
     found += [secret for _, secret in config.secrets.named()]
+    found += [config.hub.token] if config.hub.token else []
     found += [value for name, value in os.environ.items() if name.endswith(_SECRETIVE)]
     found += [part for name, value in os.environ.items() if name.endswith("_HEADERS") for part in _headers(value)]
     found += _passwords([json.encode(config, enc_hook=str).decode(), *os.environ.values()])

@@ -4,7 +4,7 @@ A request takes the estate once, when it comes in, and finishes on it whatever i
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -12,10 +12,12 @@ from msgspec import Struct
 from backends.base import Backend, Loads
 from backends.ports import Local
 from gateway.auth.authenticator import Authenticator
+from gateway.discovery.problem import Problem
 from gateway.limits.limiter import Limiter
 from gateway.meshes import Meshes
 from gateway.reckoning import MemoryBook
 from gateway.registry import Registry
+from gateway.registry.entries import Entries
 from gateway.requests import Requests
 from gateway.routing.dispatch import Dispatcher
 from gateway.routing.gate import Gate
@@ -32,6 +34,7 @@ from gateway.visit import Visit
 
 if TYPE_CHECKING:
     from gateway.archive import Archive
+    from gateway.depot import Depot
     from gateway.telemetry.tracing import Tracer
 
 UNTOLD_S = 600.0
@@ -56,6 +59,10 @@ class Estate(Struct, frozen=True, kw_only=True):
     """What local models were found to need; handed on from estate to estate."""
 
 
+async def _nothing() -> None:
+    """Before there is an application."""
+
+
 class House:
     def __init__(self, estate: Estate) -> None:
         self.estate = estate
@@ -69,6 +76,13 @@ class House:
         self._gate(estate)
         self.draining = False
         self._archive: Archive | None = None
+        self._depot: Depot | None = None
+        self.entries = Entries()
+        """What is registered of models."""
+        self.problems: tuple[Problem, ...] = ()
+        """What lies in the folders of local models and cannot be served, as it was at the last look."""
+        self.renew: Callable[[], Awaitable[None]] = _nothing
+        """Look for local models again, as they are registered now, and serve them; the application lends its own."""
         self.redact = Redactor()
         """Masks secrets in a text; the application lends its own."""
         self.tracer: Tracer | None = None
@@ -130,6 +144,16 @@ class House:
     @archive.setter
     def archive(self, archive: "Archive") -> None:
         self._archive = archive
+
+    @property
+    def depot(self) -> "Depot":
+        """What brings models here, which is open while the application runs."""
+        assert self._depot is not None, "the depot is not open"
+        return self._depot
+
+    @depot.setter
+    def depot(self, depot: "Depot") -> None:
+        self._depot = depot
 
     @property
     def guests(self) -> list[Visit]:

@@ -231,6 +231,46 @@ class Telemetry(Section, frozen=True):
     """How long usage is kept; None keeps it for ever."""
 
 
+Amount = Annotated[int, Meta(ge=0)] | str
+"""Bytes, as a number or like `20GiB` (see `gateway.checks.amount`)."""
+
+
+class Storage(Section, frozen=True):
+    """What downloaded models may take of the disk, and which of them make room for others."""
+
+    model_bytes_max: Amount | None = None
+    """None is as much as there is."""
+    min_free_bytes: Amount = "1GiB"
+    """What is always left free on the disk for everything else."""
+    keep: Literal["all", "lru"] = "all"
+    """all: a download that does not fit is refused; lru: models that were not used for longest make room for it."""
+    unused_days: Count | None = None
+    """Downloaded models that nobody has used for so long are removed; None keeps them."""
+    partial_days: Count = 7
+    """What is left of a download that nobody goes on with is removed after so long."""
+    pin: tuple[str, ...] = ()
+    """Models that are never removed by themselves, by name or BACKEND/MODEL, globs allowed."""
+
+
+class Hub(Section, frozen=True):
+    """Where models are downloaded from."""
+
+    endpoint: str | None = None
+    """None takes $HF_ENDPOINT, else https://huggingface.co; a mirror speaks the same API."""
+    token: str | None = None
+    """None takes $HF_TOKEN.  Never sent to another host than the endpoint's."""
+    downloads: Annotated[int, Meta(ge=1, le=16)] = 2
+    """Downloads at a time; the others are queued."""
+    bytes_per_s: Amount | None = None
+    """What all downloads together may take of the line; None is all of it."""
+    stall_s: Seconds = 30.0
+    """How long a transfer may bring nothing before it is begun anew, from the byte it had."""
+    retries: Number = 5
+    """How often in a row a transfer may fail without having brought anything."""
+    updates_h: Annotated[float, Meta(ge=0)] = 24.0
+    """How often, in hours, it is looked whether downloaded models have a newer revision; 0 is never."""
+
+
 class Terms(Section, frozen=True):
     """What the house says of a backend, whatever its kind."""
 
@@ -266,6 +306,8 @@ class File(Section, frozen=True):
     limits: Limits = Limits()
     prices: dict[str, Rate] = {}
     breaker: Rule = Rule()
+    storage: Storage = Storage()
+    hub: Hub = Hub()
     telemetry: Telemetry = Telemetry()
     secrets: Secrets = Secrets()
 
@@ -283,5 +325,7 @@ class Config(Struct, frozen=True, kw_only=True):
     prices: dict[str, Rate] = field(default_factory=dict)
     """By BACKEND/MODEL, globs allowed; they go before the public table's."""
     breaker: Rule = Rule()
+    storage: Storage = Storage()
+    hub: Hub = Hub()
     telemetry: Telemetry = Telemetry()
     secrets: Secrets = Secrets()

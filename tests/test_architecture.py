@@ -80,7 +80,9 @@ def test_a_backend_is_named_in_its_own_module_and_in_the_table_of_kinds_only(kin
         named = {name for name in imports(path) if name == own or name.startswith(f"{own}.")}
         inside = str(path).startswith(own.replace(".", "/"))
         allowed = (
-            {"backends.local"} if path.stem in {"discovery", "findings"} and path.parent.name == "gateway" else set()
+            {"backends.local"}
+            if path.with_suffix("").parts[:2] in {("gateway", "discovery"), ("gateway", "findings")}
+            else set()
         )
         assert inside or named <= allowed | {n for n in named if any(n.startswith(f"{a}.") for a in allowed)}, path
 

@@ -9,11 +9,13 @@ from msgspec.structs import replace
 
 from backends.local.engine import Setting
 from backends.ports import Local
+from compat import amount
 
 Count = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 Idle = Seconds | Literal["never"]
 """How long a model may be idle before it is unloaded."""
+Cache = Literal["huggingface", "ollama", "lmstudio"]
 KvType = Literal["f16", "q8_0", "q4_0"]
 """How the keys and values of a context are kept: 16 bits each, or about half or a quarter of that."""
 Layers = Annotated[int, Meta(ge=0)] | Literal["auto"]
@@ -22,8 +24,7 @@ LongInputs = Literal["refuse", "chunk"]
 """What becomes of a text to embed or rank that is longer than the model reads at once: it is refused, or cut into
 parts, of which embeddings take the mean and ranking the best."""
 
-_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-_amount = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)").fullmatch
+_share = re.compile(r"\d+(?:\.\d+)?\s*%").fullmatch
 
 
 class Adapter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,6 +60,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The native llama-server program, a path or a name on PATH; None looks for `llama-server` there."""
     model_dirs: tuple[str, ...] = ()
     """Folders with models.  Read by the house, which fills the catalogue."""
+    watch: bool = True
+    """Look at these folders again when anything in them changes."""
+    adopt: tuple[Cache, ...] = ()
+    """Whose files are served from where they lie, without a copy: the caches of other programs."""
     models: dict[str, ModelSettings] = {}
     """What is different for some models, by their names here."""
     max_loaded: Count = 3
@@ -114,16 +119,13 @@ _NOTHING = ModelSettings()
 
 def memory_bytes(setting: str | int, total: int) -> int:
     """`memory_max` in bytes, on a machine that has so many in total.  Raises ValidationError naming the cure."""
-    if isinstance(setting, int):
-        given: float = setting
-    elif setting.endswith("%") and (share := _amount(setting[:-1].strip())) and not share[2]:
-        given = total * float(share[1]) / 100
-        if float(share[1]) > 100:
-            raise ValidationError("memory_max: more than 100% of the memory is not there")
-    elif (found := _amount(setting.strip().lower())) and found[2] in _UNITS:
-        given = float(found[1]) * _UNITS[found[2]]
-    else:
-        raise ValidationError(f"memory_max: '{setting}' is no amount; write bytes, 6GiB or 80%")
+    share = float(setting[:-1]) if isinstance(setting, str) and _share(setting) else None
+    try:
+        given = amount.parse(setting) if share is None else int(total * share / 100)
+    except ValueError:
+        raise ValidationError(f"memory_max: '{setting}' is no amount; write bytes, 6GiB or 80%") from None
+    if share is not None and share > 100:
+        raise ValidationError("memory_max: more than 100% of the memory is not there")
     if given < 1:
         raise ValidationError("memory_max: with no memory there are no local models; write bytes, 6GiB or 80%")
-    return int(given)
+    return given

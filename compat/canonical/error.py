@@ -7,6 +7,7 @@ Our errors:
     - Unauthenticated         401
       + Anonymous             401   no credential came at all
     - Forbidden               403
+      + GatedRepo             403   a model repository whose licence has to be accepted, or that is private
     - NotFound                404
     - ModelNotFound           404
     - MethodNotAllowed        405
@@ -17,6 +18,7 @@ Our errors:
     - LimitReached            429
       + BudgetReached         429   `insufficient_quota`
     - HeadersTooLarge         431
+    - InsufficientStorage     507   no room on the disk, or not within what models may take
     - RequestCancelled        499   through the requests API, by somebody of its tenant
     - Rejected                4xx   a provider judged the request itself; its status and words
       + ContextTooLong        400
@@ -24,6 +26,7 @@ Our errors:
   x BackendError              the provider's or the engine's fault
     - Unreachable             502   no connection, or TLS failed
     - BadResponse             502   an answer we cannot read, or one that ended early
+      + Corrupted             502   a file that is not what its hash says
     - UpstreamFailed          502   its 5xx
     - AuthFailed              502   it rejects our key
     - WorkerCrashed           502   a local model's process died
@@ -115,6 +118,10 @@ class Forbidden(RequestError):
     status, code = 403, "insufficient_scope"
 
 
+class GatedRepo(Forbidden):
+    code = "gated_repo"
+
+
 class NotFound(RequestError):
     status = 404
 
@@ -157,6 +164,10 @@ class BudgetReached(LimitReached):
 
 class HeadersTooLarge(RequestError):
     status, code = 431, "headers_too_large"
+
+
+class InsufficientStorage(RequestError):
+    status, code = 507, "insufficient_storage"
 
 
 class RequestCancelled(RequestError):
@@ -211,6 +222,10 @@ class BadResponse(BackendError):
     code = "upstream_bad_response"
     retryable = True
     worked = True
+
+
+class Corrupted(BadResponse):
+    code = "checksum_mismatch"
 
 
 class UpstreamFailed(BackendError):

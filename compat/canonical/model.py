@@ -26,6 +26,21 @@ class Model(Value, frozen=True):
     created: int = 0
     """Seconds since 1970, UTC; 0 when the backend does not say."""
     owned_by: str | None = None
+    parameters: int | None = None
+    """How many numbers its weights are."""
+    version: str | None = None
+    """Of its repository: the commit that its files are from."""
+    memory_bytes: int | None = None
+    """What it takes when it is loaded, as measured, else as estimated."""
+    gated: bool | None = None
+    """Its makers want their licence accepted before they hand it out."""
+    price: str | None = None
+    """Its class: `free`, `paid` or `local`."""
+    aliases: tuple[str, ...] = ()
+    """Other names that clients may ask for it by."""
+    tags: tuple[str, ...] = ()
+    summary: str | None = None
+    """A sentence or two from its card."""
 
     @property
     def id(self) -> str:

@@ -1,46 +1,62 @@
-"""Model rows: what is registered on this machine."""
+"""Rows of what is registered: one for each model."""
 
-import time
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
 
-from sqlalchemy import delete, insert, select
+import msgspec
+from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from backends.ports import Local
 from gateway.db.tables import models
+from gateway.registry.entry import Entry
 
-_KEPT = ("modality", "source", "size_bytes", "quantization", "context_length")
+_entry = msgspec.json.Decoder(Entry)
 
 
 class ModelRows:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def put(self, found: Iterable[Local], *, tenant: str = "default", owner: str = "system") -> None:
-        """Register what discovery found; a row that is there already keeps its time of creation."""
-        now = time.time()
-        async with self._engine.begin() as connection:
-            known = dict((await connection.execute(select(models.c.id, models.c.created_at))).tuples().all())
-            rows: list[dict[str, Any]] = [
-                {
-                    "id": local.model.id,
-                    "tenant_id": tenant,
-                    "owner_id": owner,
-                    "backend": local.model.backend,
-                    "name": local.name,
-                    "path": local.path,
-                    "status": "ready",
-                    "created_at": known.get(local.model.id, now),
-                    "updated_at": now,
-                    **{name: getattr(local.model, name) for name in _KEPT},
-                }
-                for local in found
-            ]
-            if rows:
-                await connection.execute(delete(models).where(models.c.id.in_([row["id"] for row in rows])))
-                await connection.execute(insert(models), rows)
-
-    async def all(self) -> list[dict[str, Any]]:
+    async def all(self) -> list[Entry]:
         async with self._engine.connect() as connection:
-            return [dict(row) for row in (await connection.execute(select(models))).mappings()]
+            rows = await connection.execute(select(models.c.body, models.c.last_used_at).order_by(models.c.id))
+            return [msgspec.structs.replace(_entry.decode(body), last_used_at=at) for body, at in rows.tuples()]
+
+    async def put(self, entries: Iterable[Entry]) -> None:
+        """Keep these in place of what there was of them."""
+        rows = [
+            {
+                "id": entry.id,
+                "tenant_id": entry.tenant,
+                "owner_id": entry.owner,
+                "backend": entry.backend,
+                "name": entry.name,
+                "status": entry.status,
+                "explicit": int(entry.explicit),
+                "body": msgspec.json.encode(entry).decode(),
+                "created_at": entry.created_at,
+                "updated_at": entry.updated_at,
+                "last_used_at": entry.last_used_at,
+            }
+            for entry in entries
+        ]
+        if not rows:
+            return
+        async with self._engine.begin() as connection:
+            await connection.execute(
+                delete(models).where(models.c.id == bindparam("gone")), [{"gone": row["id"]} for row in rows]
+            )
+            await connection.execute(insert(models), rows)
+
+    async def remove(self, ids: Iterable[str]) -> None:
+        gone = [{"gone": id_} for id_ in ids]
+        if gone:
+            async with self._engine.begin() as connection:
+                await connection.execute(delete(models).where(models.c.id == bindparam("gone")), gone)
+
+    async def used(self, times: Mapping[str, float]) -> None:
+        """Write down when these were used last."""
+        if times:
+            rows = [{"used": id_, "at": at} for id_, at in sorted(times.items())]
+            async with self._engine.begin() as connection:
+                statement = update(models).where(models.c.id == bindparam("used")).values(last_used_at=bindparam("at"))
+                await connection.execute(statement, rows)

@@ -177,7 +177,11 @@ async def test_a_model_has_its_own_defaults(start: Start) -> None:
     backend = start(models={"smol": ModelSettings(defaults={"max_tokens": 3})})
     for fields, tokens in (({}, 3), ({"max_tokens": 5}, 5), ({"max_completion_tokens": 6}, 6)):
         # Greedy: a sampled answer may well end by itself before the limit.
-        body = {"model": "smol", "temperature": 0, "messages": [{"role": "user", "content": "Count to fifty."}]} | fields
+        body = {
+            "model": "smol",
+            "temperature": 0,
+            "messages": [{"role": "user", "content": "Count to fifty."}],
+        } | fields
         relayed = await backend.relay(peek(json.dumps(body).encode()), "smol", call())
         assert relayed.body is not None
         answer = json.loads(relayed.body)

@@ -13,10 +13,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from backends.ports import Local
-from compat.canonical.model import Model
 from gateway.db.engine import connect, head, upgrade
-from gateway.db.models import ModelRows
 from gateway.db.tables import metadata
 from gateway.db.usage import UsageRows, Which
 from tests.gateway.conftest import config
@@ -96,22 +93,6 @@ async def test_usage_rows_are_kept_in_batches_and_told_apart_by_tenant(engine: A
     assert [one["request_id"] for one in newest] == ["req_1199", "req_1198", "req_1197"]
     assert newest[0] == row(1199)
     assert [one["request_id"] for one in await rows.page(Which(until=2e9, tenant="other"), 9)] == ["r" * 128]
-
-
-async def test_a_model_that_is_found_again_keeps_its_time_of_creation(engine: AsyncEngine) -> None:
-    await upgrade(engine)
-    rows = ModelRows(engine)
-    found = Local(
-        name="m", path="m.gguf", model=Model(name="m", backend="local", size_bytes=2**33, context_length=8192)
-    )
-    await rows.put([found])
-    [first] = await rows.all()
-    await rows.put([found])
-    [second] = await rows.all()
-    assert second["created_at"] == first["created_at"]
-    assert second["updated_at"] >= first["updated_at"]
-    assert (second["id"], second["size_bytes"], second["tenant_id"]) == ("local/m", 2**33, "default")
-    await rows.put([])
 
 
 async def test_sqlite_is_set_up_for_a_server(tmp_path: Path) -> None:

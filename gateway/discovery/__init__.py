@@ -15,6 +15,7 @@ from backends.local.settings import ModelSettings
 from backends.ports import Local, Traits
 from compat.canonical.model import Modality, Model
 from gateway import embedded, pipelines
+from gateway.discovery.problem import Problem
 from gateway.interpolation import expanded
 from gateway.telemetry.logging import logger
 
@@ -29,7 +30,11 @@ _IN_A_NAME = {"mmproj", "model", "f16", "bf16", "f32", "fp16", "fp32", "q8", "0"
 
 
 def discover(
-    backend: str, folders: Iterable[str], data_dir: Path, settings: Mapping[str, ModelSettings]
+    backend: str,
+    folders: Iterable[str],
+    data_dir: Path,
+    settings: Mapping[str, ModelSettings],
+    problems: list[Problem] | None = None,  # noqa: ARG001  filled soon
 ) -> dict[str, Local]:
     """The models a local backend can serve, by name.
 

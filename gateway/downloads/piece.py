@@ -1,0 +1,24 @@
+"""One file to be fetched: where it is, what it must be, where it goes."""
+
+from pathlib import Path
+
+from msgspec import Struct
+
+
+class Piece(Struct, frozen=True, kw_only=True):
+    url: str
+    """On the hub itself, which may send on to another host."""
+    path: Path
+    """Where it appears once it is whole and what its hash says."""
+    size_bytes: int
+    sha256: str | None = None
+    blob: str | None = None
+    """Its git hash, where it has no sha256."""
+    etag: str | None = None
+    """What it must be on every attempt: the hub's `X-Linked-Etag`, else its `ETag`."""
+    commit: str | None = None
+
+    @property
+    def part(self) -> Path:
+        """Where it grows meanwhile; beside it, `.part.json` says of what file."""
+        return self.path.with_name(f"{self.path.name}.part")
