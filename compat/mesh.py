@@ -21,6 +21,7 @@ from compat.canonical.request import Envelope, MeshRequest
 from compat.magic import mime_of
 from compat.openai.envelope import envelope
 from compat.openai.error import render_error
+from compat.openai.limits import Limits
 from compat.openai.part import media_of_url, url_of_media
 from compat.sse import frame
 
@@ -28,8 +29,9 @@ Format = Literal["glb", "obj", "ply", "stl"]
 MIMES: dict[Format, str] = {"glb": GLB, "obj": "model/obj", "ply": "model/ply", "stl": "model/stl"}
 """Of the formats there are; PLY's is not registered, but commonly used."""
 SEED_MAX = 2**63 - 1
+LIMITS: Limits = {"seed": (0, SEED_MAX)}
 
-_KINDS: dict[str, tuple[str, ...]] = {
+KINDS: dict[str, tuple[str, ...]] = {
     "model": ("string",),
     "prompt": ("string",),
     "image": ("string",),
@@ -39,6 +41,7 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "stream": ("boolean",),
     "user": ("string",),
 }
+"""What the fields that are looked at may be in JSON, besides null."""
 
 
 class MeshBody(Struct):
@@ -93,7 +96,7 @@ _write = msgspec.json.Encoder().encode
 def peek(body: bytes) -> Envelope:
     """Read as much of a request as routing needs.  Raises InvalidRequest."""
     fields = read_fields(body)
-    check_kinds(fields, _KINDS)
+    check_kinds(fields, KINDS)
     given = [name for name in ("prompt", "image") if name in fields and kind_of(fields[name]) != "null"]
     if not given:
         raise missing("prompt")
@@ -111,7 +114,7 @@ def parse_request(asked: Envelope) -> MeshRequest:
         image=None if body.image is None else picture(body.image, "image"),
         seed=seed(body.seed, "seed"),
         user=body.user or None,
-        extra={name: decode_raw(raw) for name, raw in asked.fields.items() if name not in _KINDS},
+        extra={name: decode_raw(raw) for name, raw in asked.fields.items() if name not in KINDS},
     )
 
 

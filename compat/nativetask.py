@@ -1,5 +1,6 @@
 """What a native request asks for, by modality: its parameters, and the task it becomes."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -17,8 +18,9 @@ from compat.canonical.request import (
     Sampling,
     TextRequest,
 )
-from compat.mesh import Format, formats_of, picture, prompt, seed
+from compat.mesh import SEED_MAX, Format, formats_of, picture, prompt, seed
 from compat.openai.images import COUNT_MAX
+from compat.openai.limits import Limits
 from compat.openai.part import media_of_url, parse_message
 
 
@@ -69,7 +71,7 @@ class Parameters(Struct, forbid_unknown_fields=True):
 
 _DRAWN = ("steps", "guidance", "negative_prompt", "strength", "quality", "style", "background", "output_format")
 _SOLID = ("steps", "guidance", "resolution")
-_TAKES: dict[str, frozenset[str]] = {
+TAKES: dict[str, frozenset[str]] = {
     "text": frozenset(
         {"temperature", "top_p", "top_k", "max_tokens", "stop", "seed", "presence_penalty", "frequency_penalty"}
     ),
@@ -77,11 +79,17 @@ _TAKES: dict[str, frozenset[str]] = {
     "3d": frozenset({"seed", "output_formats", *_SOLID}),
     "embedding": frozenset({"dimensions"}),
 }
+"""By modality, the parameters there are for it."""
+LIMITS: Mapping[str, Limits] = {
+    "image": {"n": (1, COUNT_MAX), "seed": (0, SEED_MAX)},
+    "3d": {"seed": (0, SEED_MAX)},
+}
+"""By modality, between what numbers a parameter is."""
 
 
 def check_parameters(modality: Modality, given: Parameters) -> None:
     """Raises InvalidRequest for one of another modality."""
-    takes = _TAKES[modality]
+    takes = TAKES[modality]
     for field in fields(given):
         if getattr(given, field.name) is not None and field.name not in takes:
             name = f"parameters.{field.name}"

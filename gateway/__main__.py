@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from compat.canonical.model import Modality
-from gateway.commands import keys, models, usage
+from gateway.commands import downloads, jobs, keys, models, registered, storage, usage
 from gateway.config import PREFIX, load, schema
 from gateway.settings import ConfigError, SelectionMode
 
@@ -59,11 +59,20 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--modality", choices=get_args(Modality), default="text", help="what is wanted (text)")
     explain.add_argument("--mode", choices=get_args(SelectionMode), default="auto", help="selection mode (auto)")
     explain.add_argument("--json", action="store_true", help="print JSON")
-    about = "Look at models, and have a running gateway load and unload them."
+    about = "Look at models, and have a running gateway fetch, load, unload and remove them."
     below = commands.add_parser("models", help=about, description=about).add_subparsers(
         required=True, metavar="COMMAND"
     )
     models.add_commands(below, configured=_configured)
+    downloads.add_commands(below)
+    registered.add_commands(below)
+    for name, part, what in (
+        ("jobs", jobs, "Long work of a running gateway."),
+        ("storage", storage, "Room for models."),
+    ):
+        part.add_commands(
+            commands.add_parser(name, help=what, description=what).add_subparsers(required=True, metavar="COMMAND")
+        )
     giving = commands.add_parser("keys", help="Give out API keys.", description="Give out API keys.")
     keys.add_commands(giving)
     usage.add_options(command("usage", usage.run, "Show what requests took and cost."))

@@ -19,11 +19,13 @@ from gateway.api import (
     completions,
     credentials,
     document,
+    downloads,
     embeddings,
     errors,
     generate,
     health,
     images,
+    jobs,
     keys,
     limits,
     loading,
@@ -31,10 +33,14 @@ from gateway.api import (
     messages,
     models,
     providers,
+    registering,
     requests,
     rerank,
     responses,
     responses_kept,
+    schema,
+    search,
+    storage,
     usage,
 )
 from gateway.api.door import Door, Paths
@@ -47,7 +53,8 @@ from gateway.config import load
 from gateway.db import engine as database
 from gateway.db.audit import Act
 from gateway.depot import Depot
-from gateway.discovery.problem import Problem
+from gateway.discovery.problem import Problem, tell
+from gateway.discovery.watch import watch
 from gateway.estate import build, changes, look, open_things, retired, secrets, succeed
 from gateway.findings import warnings
 from gateway.house import Estate, House
@@ -75,16 +82,22 @@ More keys: POST /v1/keys, or pluggably keys create with the same --config.
 GENERATING = (chat, completions, embeddings, rerank, images, meshes, messages, responses, generate)
 RESOURCES = (
     models,
+    registering,
+    search,
+    schema,
+    downloads,
     loading,
     limits,
     providers,
     requests,
+    jobs,
     responses_kept,
     keys,
     credentials,
     audit,
     health,
     document,
+    storage,
     usage,
 )
 
@@ -149,7 +162,10 @@ class Application:
         try:
             async with self._swapping:
                 config = load(self._path, given=self._given)
-                self._swap(config, await asyncio.to_thread(look, config, self.house.entries))
+                problems: list[Problem] = []
+                found = await asyncio.to_thread(look, config, self.house.entries, problems)
+                self._swap(config, found)
+                self._note_problems(problems)
         except Exception as e:  # a watch that ended here would never be missed
             self.house.metrics.reloads.labels("refused").inc()
             reason = str(e) if isinstance(e, ConfigError) else f"{type(e).__name__}: {e}"
@@ -161,10 +177,14 @@ class Application:
             estate = self.house.estate
             problems: list[Problem] = []
             found = await asyncio.to_thread(look, estate.config, self.house.entries, problems)
-            self.house.problems = tuple(problems)
+            self._note_problems(problems)
             await self.house.entries.learn(found)
             if found != estate.local:
                 self._swap(estate.config, found)
+
+    def _note_problems(self, problems: Sequence[Problem]) -> None:
+        tell(problems, self.house.problems)
+        self.house.problems = tuple(problems)
 
     def _swap(self, wanted: Config, found: Found) -> None:
         house = self.house
@@ -275,6 +295,7 @@ class Application:
             house.warm()
             depot = house.depot = Depot(house, archive)
             await depot.open()
+            tasks.append(asyncio.create_task(watch(house)))
             if self._path is not None:
                 tasks.append(asyncio.create_task(self._watch(self._path)))
             yield

@@ -19,6 +19,7 @@ from gateway.db.models import ModelRows
 from gateway.db.queue import DurableQueue
 from gateway.db.quotas import QuotaRows
 from gateway.db.responses import ResponseRows
+from gateway.db.schemas import SchemaRows
 from gateway.db.usage import UsageRows
 from gateway.house import House
 from gateway.limits.budgets import KEPT_DAYS
@@ -53,6 +54,8 @@ class Archive:
         vault = Vault(own.master_key, (key.encode() for key in config.secrets.old_master_keys))
         self.accounts = Accounts(self.credentials, vault, learn=redactor.learn_users, forget=house.book.forget)
         """The same, in use."""
+        self.schemas = SchemaRows(engine)
+        """What was said of models' parameters, and when."""
         self.job_rows = JobRows(engine)
         self.queue = DurableQueue(engine)
         """Whose turn it is among them."""

@@ -5,6 +5,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from urllib.parse import urlsplit
 
+from compat import amount
 from gateway.auth.credential import is_token
 from gateway.auth.endpoint import is_prefix
 from gateway.settings import LOOPBACK, SCOPES, Auth, Config, ConfigError, Jwt, Target
@@ -50,6 +51,7 @@ def _faults(config: Config) -> Iterator[str]:
     endpoint = config.telemetry.otlp_endpoint
     if endpoint is not None and not endpoint.startswith(("http://", "https://")):
         yield "telemetry.otlp_endpoint: must begin with http:// or https://, like http://127.0.0.1:4318"
+    yield from _check_storage(config)
     if bool(server.tls.cert) != bool(server.tls.key):
         yield "server.tls: cert and key are needed together"
     if config.breaker.cooldown_max_s < config.breaker.cooldown_s:
@@ -74,6 +76,28 @@ def _faults(config: Config) -> Iterator[str]:
         else:
             for modality, routes in entry.routes.items():
                 yield from _check_routes(f"models.{name}.routes.{modality}", routes, config)
+
+
+def _check_storage(config: Config) -> Iterator[str]:
+    amounts = {
+        "storage.model_bytes_max": config.storage.model_bytes_max,
+        "storage.min_free_bytes": config.storage.min_free_bytes,
+        "hub.bytes_per_s": config.hub.bytes_per_s,
+    }
+    for at, given in amounts.items():
+        try:
+            size = None if given is None else amount.parse(given)
+        except (ValueError, OverflowError):
+            yield f"{at}: '{given}' is no amount; write bytes, or like 20GiB or 500 MB"
+        else:
+            if size == 0 and at == "hub.bytes_per_s":
+                yield "hub.bytes_per_s: 0 would bring nothing; leave it out for no limit"
+    for n, pin in enumerate(config.storage.pin):
+        if not pin.strip():
+            yield f"storage.pin[{n}]: empty; name a model, BACKEND/MODEL, or a glob like '*-instruct'"
+    endpoint = config.hub.endpoint
+    if endpoint is not None and not _is_url(endpoint):
+        yield f"hub.endpoint: '{endpoint}' is no URL; it must be like https://HOST, with http:// for a mirror nearby"
 
 
 def is_exposed(config: Config) -> bool:

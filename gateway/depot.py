@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from gateway.downloads import KIND, Downloads
 from gateway.hub import Hub
 from gateway.jobs import Jobs
+from gateway.settings import Config
 from gateway.storage import Storage
 
 if TYPE_CHECKING:
@@ -23,7 +24,15 @@ class Depot:
         self.hub = Hub(house.estate.config.hub)
         self.storage = Storage(house, house.entries)
         self.downloads = Downloads(house, self.hub, self.storage, house.entries)
-        self.jobs = self.downloads.jobs = Jobs(archive.job_rows, archive.queue, {KIND: self.downloads.work})
+        self.jobs = self.downloads.jobs = Jobs(
+            archive.job_rows, archive.queue, {KIND: self.downloads.work}, {KIND: self.downloads.settled}
+        )
+
+    def adopt(self, config: Config) -> None:
+        """Go by another configuration from now on, in what has begun as well."""
+        self.hub.settings = config.hub
+        self.downloads.adopt()
+        self.jobs.resize(config.hub.downloads)
 
     async def open(self) -> None:
         """Go on with what was begun before, and begin to look after what is here."""
@@ -34,4 +43,5 @@ class Depot:
         for task in self._watching:
             task.cancel()
         await asyncio.gather(*self._watching, return_exceptions=True)
+        await self.downloads.aclose()
         await self.jobs.aclose()

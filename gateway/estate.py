@@ -15,6 +15,7 @@ from backends.ports import Local, Ports
 from gateway.asking import ask
 from gateway.auth.authenticator import Authenticator, Tokens
 from gateway.discovery import discover
+from gateway.discovery.headers import remembered
 from gateway.discovery.problem import Problem
 from gateway.findings import errors
 from gateway.house import Estate
@@ -33,11 +34,15 @@ def look(config: Config, entries: Entries | None = None, problems: list[Problem]
     Raises ConfigError.
     """
     found: dict[str, Mapping[str, Local]] = {}
-    for name, entry in config.backends.items():
-        if entry.kind == "local":
-            models = discover(name, entry.settings.model_dirs, config.data_dir, entry.settings.models, problems)
-            found[name] = models
-    laid = found if entries is None else entries.laid_over(found)
+    with remembered(config.data_dir):
+        for name, entry in config.backends.items():
+            if entry.kind == "local":
+                own = entry.settings
+                found[name] = discover(
+                    *(name, own.model_dirs, config.data_dir, own.models, problems), adopt=own.adopt, patient=own.watch
+                )
+        settings = {name: config.backends[name].settings.models for name in found}
+        laid = found if entries is None else entries.laid_over(found, settings, problems)
     return {
         name: {one.name: config.backends[name].settings.bounded(one) for one in models.values()}
         for name, models in laid.items()

@@ -48,6 +48,11 @@ def errors(config: Config, found: Catalogues) -> list[str]:
     ]
 
 
+def faults(local: Local, defaults: Mapping[str, Any]) -> list[str]:
+    """What is wrong with defaults that a model is to have: each begins with the field's name and a colon."""
+    return list(_defaults(local, ModelSettings(defaults=dict(defaults))))
+
+
 def warnings(config: Config, found: Catalogues) -> list[str]:
     """What is named and not here."""
     said = [line for backend, catalogue in found.items() for line in _absent(config, backend, catalogue)]

@@ -35,6 +35,7 @@ from gateway.visit import Visit
 if TYPE_CHECKING:
     from gateway.archive import Archive
     from gateway.depot import Depot
+    from gateway.storage import Storage
     from gateway.telemetry.tracing import Tracer
 
 UNTOLD_S = 600.0
@@ -79,6 +80,8 @@ class House:
         self._depot: Depot | None = None
         self.entries = Entries()
         """What is registered of models."""
+        estate.registry.lend(self.entries)
+        self.ledger.used = self.entries.used
         self.problems: tuple[Problem, ...] = ()
         """What lies in the folders of local models and cannot be served, as it was at the last look."""
         self.renew: Callable[[], Awaitable[None]] = _nothing
@@ -96,12 +99,15 @@ class House:
 
     def move(self, estate: Estate) -> None:
         """Swap the estate; what is known of routes and keys stays, unless its rules changed."""
+        estate.registry.lend(self.entries, self.estate.registry)
         self.estate = estate
         self.book.adopt(estate.config.breaker)
         self.limiter.adopt(estate.config.limits)
         self._gate(estate)
         if self.tracer is not None:
             self.tracer.adopt(estate.config)
+        if self._depot is not None:
+            self._depot.adopt(estate.config)
 
     def _gate(self, estate: Estate) -> None:
         gates = {}
@@ -154,6 +160,11 @@ class House:
     @depot.setter
     def depot(self, depot: "Depot") -> None:
         self._depot = depot
+
+    @property
+    def storage(self) -> "Storage | None":
+        """What models take of the disk; None while the depot is not open."""
+        return None if self._depot is None else self._depot.storage
 
     @property
     def guests(self) -> list[Visit]:

@@ -75,6 +75,7 @@ class LocalBackend:
         self._settings = settings
         self._catalogue = ports.catalogue
         self._engine = engine
+        self._reckoning = ports.reckoning
         self._wire = Wire(name, parse_error=parse_fault)
         self._given = False
         """Another backend goes on with its workers, and with the wire to them."""
@@ -147,6 +148,16 @@ class LocalBackend:
 
     def standing(self, model: str) -> dict[str, Any]:
         return self.pool.standing(model)
+
+    def overview(self) -> dict[str, tuple[str, int | None]]:
+        """Of the models that were ever wanted: how each stands, and the memory it takes or would take.  Cheap, for
+        many models; all others are unloaded."""
+        return {**self.pool.overview()}
+
+    def need_bytes(self, model: str) -> int | None:
+        """What a model takes in memory, as measured, else as estimated; in any thread.  Raises ModelNotFound."""
+        planned = plan(self._find(model), self._settings, self._engine, self._reckoning)
+        return None if planned is None else planned.need_bytes
 
     def lacks(self, model: str) -> str | None:
         engine = engine_of(self._find(model), self._engine).name

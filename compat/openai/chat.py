@@ -18,7 +18,7 @@ from compat.openai.legacy import modern_choice, modern_messages, modern_tools
 from compat.openai.limits import CHAT, EFFORTS, VERBOSITIES, check_metadata, check_numbers, check_word
 from compat.openai.part import parse_message, render_message
 
-_KINDS: dict[str, tuple[str, ...]] = {
+KINDS: dict[str, tuple[str, ...]] = {
     "model": ("string",),
     "messages": ("array",),
     "stream": ("boolean",),
@@ -44,6 +44,7 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "user": ("string",),
     "metadata": ("object",),
 }
+"""What the fields that are looked at may be in JSON, besides null."""
 
 
 class _PeekedMessage(Struct):
@@ -60,7 +61,7 @@ def peek(body: bytes) -> Envelope:
     Raises InvalidRequest.
     """
     fields = read_fields(body)
-    check_kinds(fields, _KINDS)
+    check_kinds(fields, KINDS)
     messages = fields.get("messages")
     if messages is None or kind_of(messages) == "null":
         raise missing("messages")

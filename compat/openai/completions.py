@@ -22,7 +22,7 @@ from compat.openai.limits import COMPLETIONS, check_numbers
 from compat.openai.usage import render_usage
 from compat.sse import DONE, frame
 
-_KINDS: dict[str, tuple[str, ...]] = {
+KINDS: dict[str, tuple[str, ...]] = {
     "model": ("string",),
     "prompt": ("string", "array"),
     "stream": ("boolean",),
@@ -42,6 +42,7 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "logit_bias": ("object",),
     "user": ("string",),
 }
+"""What the fields that are looked at may be in JSON, besides null."""
 _write = msgspec.json.Encoder().encode
 
 
@@ -71,7 +72,7 @@ _read_request = msgspec.json.Decoder(CompletionRequest)
 def peek(body: bytes) -> Envelope:
     """Read as much of a request as routing needs.  Raises InvalidRequest."""
     fields = read_fields(body)
-    check_kinds(fields, _KINDS)
+    check_kinds(fields, KINDS)
     prompt = fields.get("prompt")
     if prompt is None or kind_of(prompt) == "null":
         raise missing("prompt")

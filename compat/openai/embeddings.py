@@ -23,13 +23,15 @@ from compat.openai.limits import EMBEDDINGS, check_numbers
 from compat.openai.tap import WholeTap
 from compat.openai.usage import parse_usage
 
-_KINDS: dict[str, tuple[str, ...]] = {
+KINDS: dict[str, tuple[str, ...]] = {
     "model": ("string",),
     "input": ("string", "array"),
     "encoding_format": ("string",),
     "dimensions": ("number",),
     "user": ("string",),
 }
+"""What the fields that are looked at may be in JSON, besides null."""
+ENCODINGS = ("float", "base64")
 INPUTS_MAX = 2048
 """Inputs in one request, OpenAI's own limit."""
 _write = msgspec.json.Encoder().encode
@@ -73,7 +75,7 @@ _read_text = msgspec.json.Decoder(str).decode
 def peek(body: bytes) -> Envelope:
     """Read as much of a request as routing needs.  Raises InvalidRequest."""
     fields = read_fields(body)
-    check_kinds(fields, _KINDS)
+    check_kinds(fields, KINDS)
     given = fields.get("input")
     if given is None or kind_of(given) == "null":
         raise missing("input")
@@ -87,7 +89,7 @@ def parse_request(asked: Envelope) -> EmbeddingRequest:
     """Read a request whole.  Raises InvalidRequest."""
     body = read(asked.body, _read_request)
     check_numbers(asked.fields, EMBEDDINGS)
-    if body.encoding_format not in ("float", "base64", None):
+    if body.encoding_format not in (*ENCODINGS, None):
         raise InvalidRequest(
             "Invalid value for 'encoding_format': it is 'float' or 'base64'.",
             param="encoding_format",

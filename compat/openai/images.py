@@ -27,15 +27,16 @@ from compat.canonical.request import Dialect, Envelope, ImageRequest
 from compat.form import Field, Form, read_form
 from compat.magic import mime_of
 from compat.openai.envelope import envelope
-from compat.openai.limits import check_word
+from compat.openai.limits import Limits, check_word
 from compat.openai.part import media_of_url
 
 COUNT_MAX = 10
 """Pictures in one request, OpenAI's own limit."""
 PREVIEWS_MAX = 3
 """Partial images of one picture, OpenAI's own limit."""
+LIMITS: Limits = {"n": (1, COUNT_MAX), "partial_images": (0, PREVIEWS_MAX)}
 
-_KINDS: dict[str, tuple[str, ...]] = {
+KINDS: dict[str, tuple[str, ...]] = {
     "model": ("string",),
     "prompt": ("string",),
     "n": ("number",),
@@ -53,14 +54,15 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "user": ("string",),
     "images": ("array",),
 }
+"""What the fields that are looked at may be in JSON, besides null."""
 _image = re.compile(r"image(\[\d*\])?").fullmatch
 """`image` once, or `image[]` several times, as OpenAI's SDKs send it; some clients number them."""
-_SINGLE = frozenset(_KINDS) | {"mask"}
+_SINGLE = frozenset(KINDS) | {"mask"}
 _CARRIED = frozenset(
     {"model", "prompt", "n", "size", "user", "image", "images", "mask", "stream", "partial_images", "response_format"}
 )
 """What the internal model says, or whoever writes the answer sees to."""
-_PLACES = ("url", "b64_json")
+PLACES = ("url", "b64_json")
 
 
 class ImagesRequest(Struct):
@@ -148,7 +150,7 @@ def peek_edit_form(body: bytes, content_type: str) -> Envelope:
 def parse_request(asked: Envelope) -> ImageRequest:
     """Read a request to make pictures whole.  Raises InvalidRequest."""
     body = read(asked.body, _read_request)
-    check_word("response_format", body.response_format, _PLACES)
+    check_word("response_format", body.response_format, PLACES)
     return _request(asked, body.prompt, body.n, body.size, body.partial_images, body.user, _extra(asked))
 
 
@@ -157,7 +159,7 @@ def parse_edit(asked: Envelope) -> ImageRequest:
     if asked.content_type:
         return _parse_form(asked)
     body = read(asked.body, _read_edit)
-    check_word("response_format", body.response_format, _PLACES)
+    check_word("response_format", body.response_format, PLACES)
     images = tuple(_media(one, f"images[{n}]") for n, one in enumerate(body.images or ()))
     if not images:
         raise missing("images")
@@ -179,7 +181,7 @@ def wants_url(asked: Envelope) -> bool:
 
 def _peeked(dialect: Dialect, body: bytes) -> Envelope:
     fields = read_fields(body)
-    check_kinds(fields, _KINDS)
+    check_kinds(fields, KINDS)
     prompt = fields.get("prompt")
     if prompt is None or kind_of(prompt) == "null":
         raise missing("prompt")
@@ -200,7 +202,7 @@ def _parse_form(asked: Envelope) -> ImageRequest:
             mask = _file(form, field)
         elif field.filename is not None:
             extra[field.name] = field.filename
-    check_word("response_format", texts.get("response_format"), _PLACES)
+    check_word("response_format", texts.get("response_format"), PLACES)
     count, previews = _whole(texts, "n", COUNT_MAX), _whole(texts, "partial_images", PREVIEWS_MAX)
     size, user = texts.get("size"), texts.get("user")
     return _request(asked, texts["prompt"], count, size, previews, user, extra, tuple(images), mask)

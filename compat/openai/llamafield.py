@@ -17,7 +17,7 @@ CHARACTERS_PER_TOKEN = 32
 """No text has so many on average: what is too long by this measure need not be read to know it."""
 
 _NUMBERS = ("min_p", "typical_p", "repeat_penalty", "repeat_last_n", "mirostat", "mirostat_tau", "mirostat_eta")
-_KINDS: dict[str, tuple[str, ...]] = {
+KINDS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(_NUMBERS, ("number",)),
     "grammar": ("string",),
     "chat_template_kwargs": ("object",),
@@ -26,6 +26,7 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "samplers": ("array", "string"),
     "logit_bias": ("object", "array"),
 }
+"""What the fields that are looked at may be in JSON, besides null."""
 _SAMPLERS = frozenset(
     {"dry", "top_k", "typ_p", "typical_p", "typical", "typ", "top_p", "nucleus", "top_n_sigma", "min_p"}
     | {"temperature", "temp", "xtc", "infill", "penalties", "adaptive_p"}
@@ -34,7 +35,7 @@ _SAMPLERS = frozenset(
 _SAMPLER_LETTERS = frozenset("dkypsmtxiea")
 """What a text may name them by."""
 NAMES = (
-    *_KINDS, "cache_prompt", "dry_allowed_length", "dry_base", "dry_multiplier", "dry_penalty_last_n",
+    *KINDS, "cache_prompt", "dry_allowed_length", "dry_base", "dry_multiplier", "dry_penalty_last_n",
     "dry_sequence_breakers", "dynatemp_exponent", "dynatemp_range", "id_slot", "ignore_eos", "json_schema", "lora",
     "min_keep", "n_discard", "n_indent", "n_keep", "n_predict", "n_probs", "post_sampling_probs", "t_max_predict_ms",
     "top_n_sigma", "typ_p", "xtc_probability", "xtc_threshold",
@@ -49,7 +50,7 @@ def check(asked: Envelope, *, context: int, adapters: int) -> None:
     context: in tokens.  adapters: how many LoRA adapters the model has.
     """
     fields = asked.fields
-    check_kinds(fields, _KINDS)
+    check_kinds(fields, KINDS)
     check_numbers(fields, _LIMITS)
     _check_length(fields, context)
     if "lora" in fields:

@@ -24,6 +24,14 @@ def render_model(model: Model, id_: str | None = None) -> dict[str, Any]:
         "quantization": model.quantization,
         "source": model.source,
         "license": model.license,
+        "version": model.version,
+        "parameters": model.parameters,
+        "memory_bytes": model.memory_bytes,
+        "gated": model.gated,
+        "price": model.price,
+        "aliases": list(model.aliases),
+        "tags": list(model.tags),
+        "summary": model.summary,
     }
 
 

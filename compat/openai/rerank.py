@@ -20,13 +20,14 @@ from compat.openai.limits import RERANK, check_numbers, wrong_type
 from compat.openai.tap import WholeTap
 from compat.openai.usage import count
 
-_KINDS: dict[str, tuple[str, ...]] = {
+KINDS: dict[str, tuple[str, ...]] = {
     "model": ("string",),
     "query": ("string",),
     "documents": ("array",),
     "top_n": ("number",),
     "return_documents": ("boolean",),
 }
+"""What the fields that are looked at may be in JSON, besides null."""
 DOCUMENTS_MAX = 1000
 """Documents in one request, where nobody but the gateway judges it."""
 _write = msgspec.json.Encoder().encode
@@ -80,7 +81,7 @@ _read_meta = msgspec.json.Decoder(_Meta).decode
 def peek(body: bytes) -> Envelope:
     """Read as much of a request as routing needs.  Raises InvalidRequest."""
     fields = read_fields(body)
-    check_kinds(fields, _KINDS)
+    check_kinds(fields, KINDS)
     for name in ("query", "documents"):
         if name not in fields or kind_of(fields[name]) == "null":
             raise missing(name)

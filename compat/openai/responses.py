@@ -18,7 +18,7 @@ from compat.openai.limits import EFFORTS, RESPONSES, VERBOSITIES, check_metadata
 from compat.openai.responses_item import Item, is_sealed_here, normalized, parse_items
 from compat.openai.responses_tool import grammars, is_hosted, lost_choice, parse_tools, render_tools
 
-_KINDS: dict[str, tuple[str, ...]] = {
+KINDS: dict[str, tuple[str, ...]] = {
     "model": ("string",),
     "input": ("string", "array"),
     "instructions": ("string",),
@@ -44,6 +44,9 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "truncation": ("string",),
     "user": ("string",),
 }
+"""What the fields that are looked at may be in JSON, besides null."""
+TRUNCATIONS = ("auto", "disabled")
+SUMMARIES = ("auto", "concise", "detailed")
 _STARTS = ("input", "previous_response_id", "prompt", "conversation")
 """One of these says what to answer."""
 _LOGPROBS = "message.output_text.logprobs"
@@ -127,7 +130,7 @@ _read_id = msgspec.json.Decoder(str | None)
 def peek(body: bytes) -> Envelope:
     """Read as much of a request as routing needs.  Raises InvalidRequest."""
     fields = read_fields(body)
-    check_kinds(fields, _KINDS)
+    check_kinds(fields, KINDS)
     if all(_absent(fields.get(name)) for name in _STARTS):
         raise missing("input")
     # Usage is always in the last event here: nothing is to be asked for, or hidden.
@@ -288,13 +291,13 @@ def _summary_asked(body: ResponsesRequest) -> str | None:
 
 def _check(asked: Envelope, body: ResponsesRequest) -> None:
     check_numbers(asked.fields, RESPONSES)
-    check_word("truncation", body.truncation, ("auto", "disabled"))
+    check_word("truncation", body.truncation, TRUNCATIONS)
     check_metadata(body.metadata)
     for n, name in enumerate(body.include or ()):
         check_word(f"include[{n}]", name, _INCLUDABLE)
     if body.reasoning is not None:
         check_word("reasoning.effort", body.reasoning.effort, EFFORTS)
-        check_word("reasoning.summary", _summary_asked(body), ("auto", "concise", "detailed"))
+        check_word("reasoning.summary", _summary_asked(body), SUMMARIES)
     if body.text is not None:
         check_word("text.verbosity", body.text.verbosity, VERBOSITIES)
 

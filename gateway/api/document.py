@@ -1,7 +1,7 @@
 """GET /openapi.json and /docs: the gateway describing itself, without a request to anybody else.
 
 Litestar describes its own handlers; the generating endpoints are plain ASGI, so their paths are added
-here, from the very structs that read their bodies.
+here, with the very schemas of their bodies that /v1/schema tells of.
 """
 
 from pathlib import Path
@@ -16,19 +16,13 @@ from litestar.params import FromPath
 from litestar.routes import HTTPRoute
 
 from compat import native
-from compat.anthropic.body import MessagesRequest
 from compat.canonical.error import NotFound
-from compat.mesh import MeshAnswer, MeshBody
-from compat.openai.chat import ChatRequest
-from compat.openai.completions import CompletionRequest
-from compat.openai.embeddings import EmbeddingsRequest
-from compat.openai.images import ImageEditRequest, ImagesRequest
-from compat.openai.rerank import RerankBody
-from compat.openai.responses import ResponsesRequest
+from compat.mesh import MeshAnswer
 from gateway.api.resource import estate_of
 from gateway.api.security import secure
 from gateway.auth.guard import PUBLIC
 from gateway.house import House
+from gateway.schema.bodies import REFS, components
 from gateway.settings import Auth
 
 VERSION = "0.1.0"
@@ -43,15 +37,15 @@ _TAGS: dict[str, tuple[str, ...]] = {
     "OpenAI": ("/v1/chat/", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/rerank", "/v1/images/"),
     "Anthropic": ("/v1/messages",),
     "Native": ("/v1/generate", "/v1/3d/"),
-    "Models": ("/v1/models", "/v1/providers"),
+    "Models": ("/v1/models", "/v1/schema", "/v1/storage", "/v1/providers"),
     "Keys and usage": ("/v1/keys", "/v1/credentials", "/v1/limits", "/v1/usage"),
     "Requests": ("/v1/requests",),
+    "Jobs": ("/v1/jobs",),
     "Operating": ("/v1/audit", "/health", "/ready", "/metrics"),
 }
 """The groups of paths, by how these begin, as the docs show them."""
 _WHOLE = ("EmbeddingsRequest", "RerankBody")
 """What is never answered as a stream."""
-_REFS = "#/components/schemas/{name}"
 
 _ERROR = {
     "type": "object",
@@ -84,20 +78,6 @@ _ANTHROPIC_ERROR = {
 }
 _COUNT = {"type": "object", "required": ["input_tokens"], "properties": {"input_tokens": {"type": "integer"}}}
 _FILE = {"type": "string", "format": "binary"}
-_EDIT_FORM = {
-    "type": "object",
-    "required": ["image", "prompt"],
-    "properties": {
-        "image": {"description": "One file; several are sent as `image[]`.", "type": "array", "items": _FILE},
-        "mask": _FILE,
-        "prompt": {"type": "string"},
-        "model": {"type": "string"},
-        "n": {"type": "integer"},
-        "size": {"type": "string"},
-        "stream": {"type": "boolean"},
-    },
-    "additionalProperties": True,
-}
 _POLICY = "; ".join(
     (
         "default-src 'self'",
@@ -160,23 +140,11 @@ def config() -> OpenAPIConfig:
 def document(app: Litestar, auth: Auth) -> dict[str, Any]:
     """The whole OpenAPI 3.1 document."""
     base = app.openapi_schema.to_schema()
-    structs = [
-        ChatRequest,
-        CompletionRequest,
-        EmbeddingsRequest,
-        RerankBody,
-        ResponsesRequest,
-        ImagesRequest,
-        ImageEditRequest,
-        MessagesRequest,
-        MeshBody,
-        MeshAnswer,
-        native.Generate,
-        native.Generation,
-    ]
-    _, components = msgspec.json.schema_components(structs, ref_template=_REFS)
+    _, answers = msgspec.json.schema_components([MeshAnswer, native.Generation], ref_template=REFS)
     known = base.setdefault("components", {}).setdefault("schemas", {})
-    known.update(components)
+    known.update(answers)
+    # Copied one level deep: what is said of whole bodies below is said here only.
+    known.update({name: {**schema} for name, schema in components().items()})
     for name in (
         "ChatRequest",
         "CompletionRequest",
@@ -190,7 +158,6 @@ def document(app: Litestar, auth: Auth) -> dict[str, Any]:
     for name in ("ChatCompletion", "Completion", "Embeddings", "Response", "Images"):
         known[name] = {"type": "object", "description": "OpenAI's answer.", "additionalProperties": True}
     known["MessagesRequest"] |= {
-        "required": ["messages", "max_tokens"],
         "additionalProperties": True,
         "description": "Anthropic's request.  Fields not listed here reach an Anthropic provider as they are.",
     }
@@ -221,7 +188,7 @@ def document(app: Litestar, auth: Auth) -> dict[str, Any]:
         ),
         "/v1/images/generations": _generating("Create images", "OpenAI's images.", "ImagesRequest", "Images"),
         "/v1/images/edits": _generating(
-            "Edit images", "OpenAI's image edits.", "ImageEditRequest", "Images", _EDIT_FORM
+            "Edit images", "OpenAI's image edits.", "ImageEditRequest", "Images", _edit_form()
         ),
         "/v1/3d/generations": _generating(
             "Create a mesh", "A 3D model from words or a picture.", "MeshBody", "MeshAnswer"
@@ -261,15 +228,15 @@ def _describe(app: Litestar, base: dict[str, Any]) -> None:
         for handler in route.route_handlers
     ]
     structs = [handler.opt["body"] for _, handler in handlers if "body" in handler.opt]
-    _, components = msgspec.json.schema_components(structs, ref_template=_REFS)
-    base["components"]["schemas"] |= components
+    _, read = msgspec.json.schema_components(structs, ref_template=REFS)
+    base["components"]["schemas"] |= read
     for path, handler in handlers:
         for method in handler.http_methods:
             operation = base["paths"].get(path, {}).get(method.lower())
             if operation is None:
                 continue
             if "body" in handler.opt:
-                schema = {"$ref": _REFS.format(name=handler.opt["body"].__name__)}
+                schema = {"$ref": REFS.format(name=handler.opt["body"].__name__)}
                 operation["requestBody"] = {
                     "required": any(field.required for field in msgspec.structs.fields(handler.opt["body"])),
                     "content": {"application/json": {"schema": schema}},
@@ -291,7 +258,7 @@ def _describe(app: Litestar, base: dict[str, Any]) -> None:
 def _generating(
     summary: str, description: str, request: str, answer: str, form: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    bodies: dict[str, Any] = {"application/json": {"schema": {"$ref": _REFS.format(name=request)}}}
+    bodies: dict[str, Any] = {"application/json": {"schema": {"$ref": REFS.format(name=request)}}}
     if form is not None:
         bodies["multipart/form-data"] = {"schema": form}
     ok = _response("The answer.", answer)
@@ -318,6 +285,19 @@ def _generating(
     }
 
 
+def _edit_form() -> dict[str, Any]:
+    """The body of an edit as a form: pictures are files, the rest is as in JSON, spelled out."""
+    said = components()["ImageEditRequest"]["properties"]
+    image = {"description": "One file; several are sent as `image[]`.", "type": "array", "items": _FILE}
+    fields = {name: schema for name, schema in said.items() if name != "images"}
+    return {
+        "type": "object",
+        "required": ["image", "prompt"],
+        "properties": {"image": image, **fields, "mask": _FILE},
+        "additionalProperties": True,
+    }
+
+
 def _events(name: str) -> dict[str, Any]:
     described = f"Server-sent events; the data of each is a `{name}`."
     return {"description": described, "content": {"text/event-stream": {}}}
@@ -326,7 +306,7 @@ def _events(name: str) -> dict[str, Any]:
 def _response(description: str, schema: str) -> dict[str, Any]:
     return {
         "description": description,
-        "content": {"application/json": {"schema": {"$ref": _REFS.format(name=schema)}}},
+        "content": {"application/json": {"schema": {"$ref": REFS.format(name=schema)}}},
     }
 
 

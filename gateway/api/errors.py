@@ -17,7 +17,7 @@ from compat.canonical.error import (
 )
 from gateway.api.door import error_headers
 from gateway.api.shape import mask, render_error, unavailable
-from gateway.db.engine import FAILURES
+from gateway.db.engine import FAILURES, is_full
 from gateway.telemetry.logging import logger
 from gateway.visit import Visit
 
@@ -51,6 +51,10 @@ def of_database(request: Request[Any, Any, Any], error: Exception) -> Response[b
     return of_gateway(request, unavailable(error, visit))
 
 
+def of_system(request: Request[Any, Any, Any], error: OSError) -> Response[bytes]:
+    return of_database(request, error) if is_full(error) else of_any(request, error)
+
+
 def of_any(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     visit: Visit = request.scope["visit"]  # type: ignore[typeddict-item]
     logger().error("request_failed", request_id=visit.request_id, exc_info=error)
@@ -61,6 +65,7 @@ HANDLERS: ExceptionHandlersMap = {
     GatewayError: of_gateway,
     HTTPException: of_http,
     **dict.fromkeys(FAILURES, of_database),
+    OSError: of_system,
     Exception: of_any,
 }
 

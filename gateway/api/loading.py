@@ -106,7 +106,9 @@ class LoadedModels(Struct, frozen=True, kw_only=True):
     loads, evictions and crashes."""
 
 
-_BEGUN = ResponseSpec(ModelStatus, description="Begun, for who does not wait; as it stands by now.")
+_BEGUN = ResponseSpec(
+    ModelStatus, generate_examples=False, description="Begun, for who does not wait; as it stands by now."
+)
 _load, _unload = msgspec.json.Decoder(LoadOptions), msgspec.json.Decoder(UnloadOptions)
 
 

@@ -3,28 +3,22 @@
 The path is the same in both dialects; a client that names a version of Anthropic's speaks that one.
 """
 
-from collections.abc import Mapping, Sequence
-from itertools import chain
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
-import msgspec
 from litestar import Request, Response, get
 from litestar.params import FromPath, FromQuery
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from backends.base import Loads
 from compat.anthropic import models as anthropic
-from compat.canonical.model import Model
-from compat.openai import models as openai
+from gateway.api.catalogue import Catalogue, Listed, standings
 from gateway.api.resource import estate_of, visit_of
-from gateway.auth.principal import Grant
 from gateway.house import Estate, House
-from gateway.settings import Target
 from gateway.visit import Visit
 
 _PATH = "/v1/models/"
-_VERBS = ("load", "unload", "status")
+_VERBS = ("load", "unload", "status", "update", "rollback")
 """What may follow a model's id in a path."""
 
 
@@ -47,127 +41,86 @@ def whole_ids(app: ASGIApp) -> ASGIApp:
     return framed
 
 
-class _Listed:
-    """A model under the name a client can ask for it by."""
-
-    def __init__(self, id_: str, models: Sequence[Model], routes: list[str] | None = None) -> None:
-        self.id = id_
-        self.models = models
-        """One; or one for each modality that a configured name has routes for."""
-        self.routes = routes
-        """Where a configured name leads; None for a backend's own model."""
-
-    def of(self, modality: str | None, backend: str | None) -> Model | None:
-        """What a client gets to see who asks for these only."""
-        for model in self.models:
-            if modality in (None, model.modality) and backend in (None, model.backend):
-                return model
-        return None
-
-    def is_for(self, name: str, grant: Grant) -> bool:
-        """Whether a caller may use any of its routes, under the name or the route's own."""
-        routes = self.routes or [model.id for model in self.models]
-        return any(
-            (grant.may_ask(name) or grant.may_ask(route)) and grant.may_use(route.partition("/")[0]) for route in routes
-        )
-
-    def rendered(self, model: Model, visit: Visit) -> dict[str, Any]:
-        if visit.anthropic:
-            return anthropic.render_model(model, self.id)
-        out = openai.render_model(model, self.id)
-        return out if self.routes is None else out | {"owned_by": "pluggably", "routes": self.routes}
-
-
-async def _listed(house: House, estate: Estate, visit: Visit) -> dict[str, _Listed]:
+async def _listed(house: House, catalogue: Catalogue, estate: Estate, visit: Visit) -> dict[str, Listed]:
     """Everything a client can ask for, by the id it would ask with: configured names first."""
     grant = visit.grant
     assert grant is not None, "the guard lets nobody in without one"
     accounts = house.archive.accounts
     own = None if accounts.idle else await accounts.of(visit, estate)
-    listed = _all(estate, await (estate.registry.all() if own is None else own.models()))
+    if own is None:
+        listed = await catalogue.listed(estate)
+    else:
+        listed = await catalogue.of(estate, await own.models())
     if not grant.restricted:
         return listed
     return {name: one for name, one in listed.items() if one.is_for(name, grant)}
 
 
-def _all(estate: Estate, models: Sequence[Model]) -> dict[str, _Listed]:
-    by_id = {model.id: _as_it_stands(model, estate) for model in models}
-    out: dict[str, _Listed] = {}
-    for name, entry in estate.config.models.items():
-        if "*" in name:
-            continue
-        if isinstance(entry.routes, tuple):
-            targets = _targets(entry.routes)
-            out[name] = _Listed(name, [_model(targets[0], by_id)], targets)
-        else:
-            by_modality = {modality: _targets(routes) for modality, routes in entry.routes.items()}
-            firsts = [
-                msgspec.structs.replace(_model(targets[0], by_id), modality=modality)
-                for modality, targets in by_modality.items()
-            ]
-            out[name] = _Listed(name, firsts, list(dict.fromkeys(chain.from_iterable(by_modality.values()))))
-    for id_, model in by_id.items():
-        out.setdefault(id_, _Listed(id_, [model]))
-    return out
-
-
-def _as_it_stands(model: Model, estate: Estate) -> Model:
-    backend = estate.backends.get(model.backend)
-    if backend is not None and isinstance(backend, Loads):
-        return msgspec.structs.replace(model, status=backend.standing(model.name)["status"])
-    return model
-
-
-def _targets(routes: Sequence[str | Target]) -> list[str]:
-    return [route if isinstance(route, str) else route.to for route in routes]
-
-
-def _model(id_: str, known: Mapping[str, Model]) -> Model:
-    backend, _, name = id_.partition("/")
-    return known.get(id_) or Model(name=name, backend=backend)
+def found(listed: Mapping[str, Listed], id_: str) -> Listed | None:
+    """What an id means: the model of that id, else of that bare name, else of that alias."""
+    if (one := listed.get(id_)) is not None:
+        return one
+    by_name = (one for one in listed.values() if one.routes is None and one.id.partition("/")[2] == id_)
+    by_alias = (
+        one
+        for one in listed.values()
+        if one.routes is None
+        and any(id_ in (alias, f"{one.models[0].backend}/{alias}") for alias in one.models[0].aliases)
+    )
+    return next(by_name, None) or next(by_alias, None)
 
 
 def routes(house: House) -> list[Any]:
+    catalogue = Catalogue(house)
+
     @get(
         "/v1/models",
         opt={"scope": "models:read"},
         summary="List models",
-        description="Every model a client can ask for: configured names, local models, and what providers list. "
-        "With the header `anthropic-version`, in Anthropic's shape, a page at a time.",
+        description="Every model a client can ask for: configured names, local models, those that are registered and "
+        "not here yet, and what providers list.  With the header `anthropic-version`, in Anthropic's shape, a page at "
+        "a time.",
     )
     async def list_models(
         request: Request[Any, Any, Any],
         modality: FromQuery[str | None] = None,
         backend: FromQuery[str | None] = None,
+        status: FromQuery[str | None] = None,
+        tag: FromQuery[str | None] = None,
         limit: FromQuery[str | None] = None,
         after_id: FromQuery[str | None] = None,
         before_id: FromQuery[str | None] = None,
     ) -> dict[str, Any]:
-        visit = visit_of(request)
-        data = [
-            one.rendered(model, visit)
-            for one in (await _listed(house, estate_of(request), visit)).values()
-            if (model := one.of(modality, backend)) is not None
+        visit, estate = visit_of(request), estate_of(request)
+        listed = await _listed(house, catalogue, estate, visit)
+        stand = standings(estate)
+        seen = [
+            (one, *shown)
+            for one in listed.values()
+            if (shown := one.of(stand, modality, backend, status, tag)) is not None
         ]
         if visit.anthropic:
-            return anthropic.render_page(data, limit=limit, after_id=after_id, before_id=before_id)
-        return {"object": "list", "data": data, "next_cursor": None}
+            pages = [anthropic.render_model(model, one.id) for one, _, model in seen]
+            return anthropic.render_page(pages, limit=limit, after_id=after_id, before_id=before_id)
+        return {"object": "list", "data": [one.written(n, model) for one, n, model in seen], "next_cursor": None}
 
     @get(
         "/v1/models/{model_id:str}",
         opt={"scope": "models:read", "route": "/v1/models/{id}"},
         summary="Get a model",
-        description="One model by its id, which may contain slashes.",
+        description="One model by its id, which may contain slashes, or by an alias.",
     )
     async def get_model(request: Request[Any, Any, Any], model_id: FromPath[str]) -> Response[dict[str, Any]]:
         id_ = unquote(model_id)
-        visit = visit_of(request)
-        listed = await _listed(house, estate_of(request), visit)
-        found = listed.get(id_) or next((one for one in listed.values() if one.id.partition("/")[2] == id_), None)
-        model = None if found is None else found.of(None, None)
-        if found is None or model is None:
+        visit, estate = visit_of(request), estate_of(request)
+        one = found(await _listed(house, catalogue, estate, visit), id_)
+        shown = None if one is None else one.of(standings(estate))
+        if one is None or shown is None:
             assert visit.grant is not None, "the guard lets nobody in without one"
-            raise estate_of(request).router.unknown(id_, visit.grant)
-        return Response(found.rendered(model, visit))
+            raise estate.router.unknown(id_, visit.grant)
+        if visit.anthropic:
+            return Response(anthropic.render_model(shown[1], one.id))
+        entry = one.entry
+        return Response(one.rendered(shown[1]) | {"defaults": {} if entry is None else entry.defaults})
 
     return [list_models, get_model]

@@ -10,20 +10,18 @@ from typing import Any, Literal, get_args
 import msgspec
 from litestar import get, post
 from litestar.params import FromPath
-from litestar.types import ASGIApp, Receive, Scope, Send
-from sse_starlette import EventSourceResponse, ServerSentEvent
+from litestar.types import ASGIApp
+from sse_starlette import ServerSentEvent
 
 from compat.canonical.error import Conflict, InvalidRequest, NotFound
-from gateway.api.resource import PAGE, PAGE_MAX, Asked, cursor_of, grant_of, number, page, visit_of, word
+from gateway.api.feed import event, feed
+from gateway.api.resource import PAGE, PAGE_MAX, Asked, cursor_of, grant_of, number, page, word
 from gateway.house import House
 from gateway.requests import KEPT, RequestStatus, Status, place, shown, status
 from gateway.visit import Visit
 
 LOOK_S = 0.1
 """How often a feed looks at its request: nothing is done for it on the way of the request itself."""
-PING_S = 15
-SEND_S = 60.0
-"""How long a watcher may take nothing."""
 END_S = 2.0
 """How long a cancelled request may take to end before its standing is told as it is."""
 _SCOPE = "inference"
@@ -96,23 +94,7 @@ def routes(house: House) -> list[Any]:
         "the stream ends with the request.",
     )
     async def watch_request(request: Asked, request_id: FromPath[str]) -> ASGIApp:
-        events = _feed(found(request, request_id))
-        feed = EventSourceResponse(events, ping=PING_S, sep="\n", send_timeout=SEND_S)
-        watching = visit_of(request)
-
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            try:
-                await feed(scope, receive, send)  # type: ignore[arg-type]
-            except asyncio.CancelledError:
-                # When the gateway stops, whoever watches is sent away like all others; its events are whole.
-                if id(watching) not in house.expelled or (task := asyncio.current_task()) is None:
-                    raise
-                task.uncancel()
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
-            finally:
-                await events.aclose()
-
-        return app
+        return feed(request, house, _events(found(request, request_id)))
 
     @post(
         "/v1/requests/{request_id:str}/cancel",
@@ -135,7 +117,7 @@ def routes(house: House) -> list[Any]:
     return [list_requests, get_request, watch_request, cancel_request]
 
 
-async def _feed(visit: Visit) -> AsyncGenerator[ServerSentEvent, None]:
+async def _events(visit: Visit) -> AsyncGenerator[ServerSentEvent, None]:
     """A request's standing whenever it has changed, until it is over."""
     told: Any = None
     while True:
@@ -144,7 +126,7 @@ async def _feed(visit: Visit) -> AsyncGenerator[ServerSentEvent, None]:
         news = msgspec.structs.replace(standing, timing=None, eta_s=standing.eta_s and int(standing.eta_s))
         if news != told:
             told = news
-            yield ServerSentEvent(msgspec.json.encode(standing).decode(), event=_name(standing), sep="\n")
+            yield event(_name(standing), msgspec.json.encode(standing))
         if standing.ended_at is not None:
             return
         await asyncio.sleep(LOOK_S)

@@ -1,8 +1,9 @@
 """In which dialect an error is told where no endpoint has been reached: the path says, or the client."""
 
 from compat.anthropic import error as anthropic
-from compat.canonical.error import GatewayError, Overloaded, Rejected
+from compat.canonical.error import GatewayError, InsufficientStorage, Overloaded, Rejected
 from compat.openai import error as openai
+from gateway.db.engine import is_full
 from gateway.telemetry.logging import Redactor, logger, masked
 from gateway.visit import Visit
 
@@ -31,9 +32,14 @@ def mask(error: GatewayError, visit: Visit, redact: Redactor) -> None:
         error.details = masked(error.details, clean)
 
 
-def unavailable(failure: Exception, visit: Visit) -> Overloaded:
-    """What a client is told when the database cannot be asked; the log has the cause."""
+def unavailable(failure: Exception, visit: Visit) -> GatewayError:
+    """What a client is told when the database cannot be asked, or has no room left; the log has the cause."""
     cause = type(getattr(failure, "orig", None) or failure).__name__  # its words hold parameters of the statement
+    if is_full(failure):
+        logger().error("disk_full", request_id=visit.request_id, error=type(failure).__name__, cause=cause)
+        return InsufficientStorage(
+            "The gateway's disk is full: this cannot be kept. Make room on it: by POST /v1/storage/cleanup, or by hand."
+        )
     logger().error("database_failed", request_id=visit.request_id, error=type(failure).__name__, cause=cause)
     return Overloaded(
         "The gateway's database cannot be asked now; try again.", code="database_unavailable", retry_after_s=1.0

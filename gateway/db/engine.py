@@ -5,6 +5,7 @@ Alembic is imported only when there is something to migrate: it is a tenth of th
 """
 
 import asyncio
+import errno
 import fcntl
 import sqlite3
 from collections.abc import AsyncGenerator, Iterator
@@ -29,6 +30,9 @@ FAILURES = (DBAPIError, PoolTimeout, ConnectionError)
 """What a database that cannot be asked now is met as."""
 _UNFIT = ("22", "23")
 """PostgreSQL's classes of errors that are the values' fault."""
+_DISK_FULL = "53100"
+_SQLITE_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
+"""A file that may not grow is a failed write to SQLite; so is a disk that is broken, which fails in other ways too."""
 
 
 def connect(url: str) -> AsyncEngine:
@@ -112,6 +116,16 @@ def unfit(error: Exception) -> bool:
         return isinstance(error, (DataError, IntegrityError)) or state[:2] in _UNFIT
     # What a driver cannot even send.  A certificate that is not believed is a ValueError as well.
     return isinstance(error, (ValueError, TypeError, OverflowError)) and not isinstance(error, OSError)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether it was refused because the disk is full, the user's quota is, or the file may not grow."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    cause = getattr(error, "orig", None) or error
+    if isinstance(cause, sqlite3.Error):
+        return getattr(cause, "sqlite_errorcode", None) in _SQLITE_FULL
+    return getattr(cause, "sqlstate", None) == _DISK_FULL
 
 
 def head() -> str:

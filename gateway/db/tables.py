@@ -49,17 +49,22 @@ jobs = Table(
     Column("priority", Integer, nullable=False),
     Column("target", String(300), doc="what it is about: a model's id"),
     Column("flight", String(200), doc="of a tenant's unfinished jobs with the same there is only one"),
+    Column("flying", String(200), doc="the same while it is unfinished"),
     Column("spec", Text, nullable=False, doc="JSON object: all that is needed to do it; never a secret"),
     Column("progress", Text, nullable=False, doc="JSON, see gateway.jobs.job.Progress"),
     Column("error", Text, doc="JSON object: code and message"),
     Column("result", Text, doc="JSON object"),
     Column("attempts", Integer, nullable=False),
+    Column("fruitless", Integer, nullable=False, doc="attempts since it last got any further"),
+    Column("worker", String(40), doc="the process that does it; it holds it until then"),
+    Column("lease_until", Float, doc="seconds since 1970 by the database's clock"),
     Column("created_at", Float, nullable=False, doc="seconds since 1970, UTC"),
     Column("updated_at", Float, nullable=False),
     Column("started_at", Float),
     Column("ended_at", Float),
-    Index("ix_jobs_tenant", "tenant_id", "created_at"),
-    Index("ix_jobs_flight", "tenant_id", "flight"),
+    Index("ix_jobs_tenant", "tenant_id", "id"),
+    Index("ix_jobs_status", "status"),
+    UniqueConstraint("tenant_id", "flying"),
 )
 
 usage = Table(
@@ -215,6 +220,18 @@ memory = Table(
     Column("owner_id", String(64), nullable=False),
     Column("size_bytes", BigInteger, nullable=False, doc="the most that its process was ever found to take"),
     Column("updated_at", Float, nullable=False),
+)
+
+schemas = Table(
+    "schemas",
+    metadata,
+    Column("tenant_id", String(64), primary_key=True),
+    Column("owner_id", String(64), primary_key=True, doc="system: for all who are not restricted; else the caller"),
+    Column("model", String(300), primary_key=True, doc="the name it was asked for"),
+    Column("version", String(32), primary_key=True, doc="hash of the content"),
+    Column("body", Text, nullable=False, doc="base64 of zlib of JSON"),
+    Column("created_at", Float, nullable=False, doc="seconds since 1970, UTC: when it first held"),
+    Index("ix_schemas_created_at", "created_at"),
 )
 
 audit = Table(

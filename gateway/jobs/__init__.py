@@ -1,22 +1,63 @@
 """Jobs: asked for by a request, done by a queue, watched and ended by their tenant."""
 
-from collections.abc import AsyncGenerator, Mapping
-from typing import Any
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncGenerator, Collection, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from gateway.db.jobs import JobRows
-from gateway.jobs.job import Job, Queue, Work
+import msgspec
+
+from compat.canonical.error import Conflict, GatewayError, NotFound
+from gateway.jobs.course import Course
+from gateway.jobs.job import UNFINISHED, Job, JobFailure, JobStatus, Progress, Queue, Settled, Work
+from gateway.telemetry.logging import logger
+from gateway.visit import new_id
+
+if TYPE_CHECKING:
+    from gateway.db.audit import Act
+    from gateway.db.jobs import JobRows
+
+T = TypeVar("T")
+WRITE_S = 1.0
+"""How often the progress of a job is written down while it is done."""
+NEWS_S = 0.25
+"""How often a watcher is told of it, at most."""
+LOOK_S = 1.0
+"""How often a watcher looks at a job that is done elsewhere."""
+ATTEMPTS_MAX = 100
+"""How often a job may take its process with it without having got any further."""
+KEPT_DAYS, KEPT = 30, 10_000
+"""Jobs that are over: how long, and how many of all tenants'."""
+FORGET_S = 3600.0
+FLIGHT_MAX = 200
 
 
 class Jobs:
     """Open while the application runs.  A job's row is the truth; the queue only says whose turn it is."""
 
-    def __init__(self, rows: JobRows, queue: Queue, kinds: Mapping[str, Work]) -> None:
+    def __init__(
+        self, rows: "JobRows", queue: Queue, kinds: Mapping[str, Work], settled: Mapping[str, Settled] | None = None
+    ) -> None:
+        """settled: by kind, awaited by `pause` and `cancel` when the work has stopped, before they return."""
         self._rows = rows
         self._queue = queue
         self._kinds = kinds
+        self._settled = settled or {}
+        self._here: dict[str, Course] = {}
+        """What is done by this process."""
+        self._watchers: dict[str, set[asyncio.Event]] = {}
+        self._ending: set[asyncio.Task[Any]] = set()
+        self._forgetting: asyncio.Task[None] | None = None
 
     async def open(self, *, at_once: int) -> None:
         """Begin to do what is to be done, and go on with what was begun before."""
+        self._forgetting = asyncio.create_task(self._forget())
+        await self._queue.open(self._run, at_once=at_once)
+
+    def resize(self, at_once: int) -> None:
+        """Do so many at a time from now on; those that run are not ended for it."""
+        self._queue.resize(at_once)
 
     async def put(
         self,
@@ -31,37 +72,223 @@ class Jobs:
         total_bytes: int | None = None,
     ) -> tuple[Job, bool]:
         """Have a job done; the unfinished one of the same tenant and flight, if there is one, and whether it is new."""
-        raise NotImplementedError
+        if flight is not None and len(flight) > FLIGHT_MAX:
+            flight = hashlib.sha256(flight.encode()).hexdigest()
+        now = time.time()
+        asked = Job(
+            id=new_id("job"),
+            kind=kind,
+            tenant=tenant,
+            owner=owner[:64],
+            status="queued",
+            priority=priority,
+            target=target,
+            flight=flight,
+            spec=dict(spec),
+            progress=Progress(bytes_total=total_bytes),
+            created_at=now,
+            updated_at=now,
+        )
+        # Shielded, as all writes that a client may leave: a connection must not be left in the middle of its work.
+        job, new = await self._whole(self._rows.put(asked))
+        if new:
+            await self._queue.put(job.id)
+        return self._standing(job), new
 
     async def get(self, tenant: str, id_: str) -> Job:
         """Raises NotFound."""
-        raise NotImplementedError
+        job = await self._rows.get(id_, tenant)
+        if job is None:
+            raise NotFound(f"There is no job of the id '{id_[:100]}'; GET /v1/jobs lists them.")
+        return self._standing(job)
 
     async def page(
         self, tenant: str, *, status: str | None = None, kind: str | None = None, limit: int, after: str | None = None
     ) -> list[Job]:
         """The newest first; `after` is the id of the last one of the page before."""
-        raise NotImplementedError
+        return [self._standing(job) for job in await self._rows.page(tenant, limit, after, status=status, kind=kind)]
 
     async def unfinished(self) -> list[Job]:
         """Everybody's."""
-        raise NotImplementedError
+        return [self._standing(job) for job in await self._rows.unfinished()]
 
-    async def pause(self, tenant: str, id_: str) -> Job:
-        """Stop it so that it can be gone on with.  Raises NotFound, or Conflict when it is over."""
-        raise NotImplementedError
+    async def pause(self, tenant: str, id_: str, act: "Act | None" = None) -> Job:
+        """Stop it so that it can be gone on with.  Raises NotFound, or Conflict when it is over.
 
-    async def resume(self, tenant: str, id_: str) -> Job:
+        act: written down with it, here as below; what stands so already is left as it is.
+        """
+        return await self._whole(self._stop(tenant, id_, "paused", ("queued", "running"), act))
+
+    async def resume(self, tenant: str, id_: str, act: "Act | None" = None) -> Job:
         """Go on with a paused or a failed one.  Raises NotFound, or Conflict."""
-        raise NotImplementedError
+        return await self._whole(self._resume(tenant, id_, act))
 
-    async def cancel(self, tenant: str, id_: str) -> Job:
+    async def cancel(self, tenant: str, id_: str, act: "Act | None" = None) -> Job:
         """End it for good; returns when its work has stopped.  Raises NotFound, or Conflict when it is over."""
-        raise NotImplementedError
+        return await self._whole(self._stop(tenant, id_, "cancelled", UNFINISHED, act))
 
-    def watch(self, tenant: str, id_: str) -> AsyncGenerator[Job, None]:
+    async def watch(self, tenant: str, id_: str) -> AsyncGenerator[Job, None]:
         """The job as it stands, at once and whenever that has changed, until it is over.  Raises NotFound."""
-        raise NotImplementedError
+        loop = asyncio.get_running_loop()
+        news, told, at = asyncio.Event(), None, 0.0
+        self._watchers.setdefault(id_, set()).add(news)
+        try:
+            while True:
+                news.clear()
+                here = self._here.get(id_)
+                job = await self.get(tenant, id_) if here is None or told is None else self._standing(here.job)
+                # Its times pass anyway.
+                if (standing := msgspec.structs.replace(job, updated_at=0.0)) != told:
+                    told, at = standing, loop.time()
+                    yield job
+                if job.status not in UNFINISHED:
+                    return
+                try:
+                    async with asyncio.timeout(LOOK_S):
+                        await news.wait()
+                except TimeoutError:
+                    pass
+                await asyncio.sleep(max(0.0, at + NEWS_S - loop.time()))
+        finally:
+            self._watchers[id_].discard(news)
+            if not self._watchers[id_]:
+                del self._watchers[id_]
 
     async def aclose(self) -> None:
         """Stop what runs here, to be gone on with after the next start."""
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+        await self._queue.aclose()
+        await asyncio.gather(*self._ending, return_exceptions=True)
+
+    async def _stop(
+        self, tenant: str, id_: str, status: JobStatus, of: Collection[JobStatus], act: "Act | None"
+    ) -> Job:
+        job, moved = await self._move(tenant, id_, status, of, (status,), act)
+        if not moved:
+            return job
+        self._tell(id_)
+        await self._queue.drop(id_)
+        now = await self.get(tenant, id_)
+        # Meanwhile somebody may have gone on with it.
+        if now.status == status and (settled := self._settled.get(job.kind)) is not None:
+            await settled(now)
+        return now
+
+    async def _resume(self, tenant: str, id_: str, act: "Act | None") -> Job:
+        from gateway.db.jobs import Taken
+
+        try:
+            job, moved = await self._move(tenant, id_, "queued", ("paused", "failed"), ("queued", "running"), act)
+        except Taken as e:
+            raise Conflict("Another job for the same thing has been begun since: it does what this one would.") from e
+        if moved:
+            await self._queue.put(id_)
+            self._tell(id_)
+        return job
+
+    async def _move(
+        self,
+        tenant: str,
+        id_: str,
+        status: JobStatus,
+        of: Collection[JobStatus],
+        wanted: Collection[JobStatus],
+        act: "Act | None",
+    ) -> tuple[Job, bool]:
+        """Give a job another status; the job, and whether that was needed: not where it is as it is `wanted`.
+
+        Raises NotFound, Conflict or Taken.
+        """
+        while True:
+            if (job := await self._rows.move(tenant, id_, status, of, act)) is not None:
+                return job, True
+            job = await self.get(tenant, id_)
+            if job.status in wanted:
+                return job, False
+            if job.status not in of:
+                verb = "resumed" if status == "queued" else status
+                raise Conflict(f"The job is {job.status}: it cannot be {verb}.")
+            # Another has changed it in between.
+
+    async def _run(self, id_: str) -> None:
+        job = await self._whole(self._rows.get(id_))
+        if job is None or job.status != "running":
+            return
+        self._here[id_] = course = Course(job, lambda: self._tell(id_))
+        self._tell(id_)
+        writing = asyncio.create_task(self._write(course))
+        try:
+            outcome = await self._outcome(course)
+        finally:
+            course.over.set()
+            await asyncio.gather(writing, return_exceptions=True)
+            del self._here[id_]
+            self._tell(id_)
+        if await self._whole(self._rows.end(job, outcome, course.progress())):
+            code = outcome.code if isinstance(outcome, JobFailure) else None
+            logger().info("job_ended", job=id_, kind=job.kind, target=job.target, error=code)
+        self._tell(id_)
+
+    async def _outcome(self, course: Course) -> dict[str, Any] | JobFailure:
+        job = course.job
+        if job.fruitless > ATTEMPTS_MAX:
+            return JobFailure(code="given_up", message=f"Given up: {ATTEMPTS_MAX} attempts ended without any progress.")
+        if (work := self._kinds.get(job.kind)) is None:
+            return JobFailure(code="unknown_kind", message=f"This gateway does no jobs of the kind '{job.kind}'.")
+        try:
+            result = await work(job, course.report)
+            msgspec.json.encode(result)
+        except GatewayError as e:
+            return JobFailure(code=e.word, message=e.message)
+        except Exception as e:
+            logger().error("job_failed", job=job.id, kind=job.kind, exc_info=e)
+            return JobFailure(code="internal_error", message="The gateway failed at this; its log says why.")
+        return result
+
+    async def _write(self, course: Course) -> None:
+        """Write down how far a job is, now and again, and in the end."""
+        written = course.job.progress
+        while True:
+            over = course.over.is_set()
+            progress, further = course.progress(), course.further()
+            if progress != written or further:
+                try:
+                    await self._rows.advance(course.job, progress, further=further)
+                    written = progress
+                except Exception as e:
+                    logger().warning("job_progress_unwritten", job=course.job.id, error=type(e).__name__)
+            if over:
+                return
+            try:
+                async with asyncio.timeout(WRITE_S):
+                    await course.over.wait()
+            except TimeoutError:
+                pass
+
+    def _standing(self, job: Job) -> Job:
+        """A job with what is known of it here that is not written down yet."""
+        here = self._here.get(job.id)
+        if here is None or job.status != "running":
+            return job
+        return msgspec.structs.replace(job, progress=here.progress())
+
+    def _tell(self, id_: str) -> None:
+        for news in self._watchers.get(id_, ()):
+            news.set()
+
+    async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
+        """What the work returns, which goes on to its end when nobody waits for it any more."""
+        task = asyncio.create_task(work)
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+        return await asyncio.shield(task)
+
+    async def _forget(self) -> None:
+        while True:
+            await asyncio.sleep(FORGET_S)
+            try:
+                if gone := await self._rows.forget(time.time() - KEPT_DAYS * 86_400, KEPT):
+                    logger().info("jobs_forgotten", rows=gone)
+            except Exception as e:
+                logger().error("jobs_forget_failed", error=type(e).__name__)

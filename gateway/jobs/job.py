@@ -52,7 +52,9 @@ class Job(Struct, frozen=True, kw_only=True):
     error: JobFailure | None = None
     result: dict[str, Any] | None = None
     attempts: int = 0
-    """How often it was begun."""
+    """How often it was begun; whoever does it may write to its row only while this is its own count."""
+    fruitless: int = 0
+    """Attempts that ended with their process since it last got any further."""
     created_at: float
     updated_at: float
     started_at: float | None = None
@@ -75,21 +77,36 @@ class Work(Protocol):
         ...
 
 
+Settled = Callable[[Job], Awaitable[None]]
+"""Told of a job that has been paused or cancelled, once its work has stopped: what it leaves behind is cleared away
+before whoever asked for it hears of it."""
+
+
 class Queue(Protocol):
-    """Hands jobs out to whoever does them: durable, and by one at a time.  The port to the job library."""
+    """Hands out the jobs whose rows say `queued`, and those `running` whose process has died: each to one at a time."""
 
     async def open(self, run: Callable[[str], Awaitable[None]], *, at_once: int) -> None:
-        """Begin to hand out: `run` is called with a job's id, again if whoever ran it died, and cancelled by `drop`."""
+        """Begin to hand out: `run` is called with a job's id, its row `running`, and cancelled by `drop`.
+
+        A job that its row still calls `running` when `run` returns or is cancelled is `queued` again.
+        """
         ...
 
-    async def put(self, id_: str, *, priority: int = 0) -> None:
-        """Have a job run, once there is room, by this process or another on the same database."""
+    def resize(self, at_once: int) -> None:
+        """Have room for so many from now on; none that runs is ended for it."""
+        ...
+
+    async def put(self, id_: str) -> None:
+        """A row says `queued` now: have it run, once there is room, by this process or another on the same database."""
         ...
 
     async def drop(self, id_: str) -> None:
-        """Have it not run (any more), wherever it does."""
+        """A row says neither `queued` nor `running` any more: end what runs of it, wherever it does.
+
+        Returns when it has stopped, or is known to be dead.
+        """
         ...
 
     async def aclose(self) -> None:
-        """Give back what runs here, so that it is gone on with after the next start."""
+        """Stop what runs here and give it back, so that it is gone on with at once after the next start."""
         ...

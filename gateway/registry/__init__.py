@@ -8,6 +8,10 @@ from backends.base import Backend
 from backends.ports import Local
 from compat.canonical.error import GatewayError
 from compat.canonical.model import Modality, Model
+from gateway.registry.absence import refusal
+from gateway.registry.book import Book
+from gateway.registry.entries import Entries
+from gateway.registry.entry import Entry
 from gateway.telemetry.logging import logger
 
 FRESH_S = 300.0
@@ -21,11 +25,38 @@ class Registry:
         self._backends = backends
         self._local = local
         """Per local backend, its models by name."""
+        self._entries: Entries | None = None
         self._lists: dict[str, Sequence[Model]] = {}
         self._due: dict[str, float] = {}
         self._asking: dict[str, asyncio.Task[None]] = {}
-        self.edition = 0
-        """Counts the times when more became known."""
+        self._learned = 0
+        """Counts the times when a provider's list became another."""
+        self._book: Book | None = None
+        self._as_of: tuple[int, int] | None = None
+
+    def lend(self, entries: Entries, before: "Registry | None" = None) -> None:
+        """What is registered besides, as it changes.
+
+        before: the registry in whose place this one comes, of which it takes over what is the same.
+        """
+        self._entries = entries
+        if self._book is None and before is not None:
+            self._book = before._book
+
+    @property
+    def edition(self) -> tuple[int, int]:
+        """Another one whenever something else is known."""
+        return self._learned, 0 if self._entries is None else self._entries.edition
+
+    @property
+    def book(self) -> Book:
+        """What is known now, without asking anybody."""
+        if self._book is None or self._as_of != self.edition:
+            self._as_of = self.edition
+            entries = {} if self._entries is None else self._entries.by_id
+            lists = {name: self._lists[name] for name in self._backends if name in self._lists}
+            self._book = Book(self._backends, self._local, lists, entries, self._book)
+        return self._book
 
     def is_closed(self, backend: str) -> bool:
         """Whether all of a backend's models are known: only local ones are."""
@@ -36,29 +67,56 @@ class Registry:
 
     def known(self, backend: str, name: str) -> Model | None:
         """What is known of a backend's model, without asking anybody."""
-        if backend in self._local:
-            found = self._local[backend].get(name)
-            return found.model if found else None
-        return next((model for model in self._lists.get(backend, ()) if model.name == name), None)
+        return self.book.known.get(f"{backend}/{name}")
+
+    def vouched(self, backend: str, name: str) -> Entry | None:
+        """What somebody has registered of a provider's model."""
+        return self.book.vouched.get(f"{backend}/{name}")
+
+    def meant(self, backend: str, name: str) -> str:
+        """A backend's own name for a model, of which this may be an alias."""
+        book = self.book
+        alias = book.aliases.get(name)
+        return name if alias is None or alias.backend != backend or f"{backend}/{name}" in book.known else alias.name
+
+    def here(self, name: str, modality: Modality = "text") -> Model | None:
+        """The local model of a bare name, else any model that has it for an alias; without asking anybody."""
+        book = self.book
+        return named(book.named.get(name, ()), name, modality) or book.aliases.get(name)
+
+    def absent(self, name: str) -> Entry | None:
+        """The local model of this bare name, alias or BACKEND/NAME that is registered and not here."""
+        book = self.book
+        if not book.absent:
+            return None
+        backend, _, rest = name.partition("/")
+        if (entry := book.absent.get(name) or book.absent_names.get(name)) is not None:
+            return entry
+        entry = book.absent_names.get(rest) if backend in self._local else None
+        return entry if entry is not None and entry.backend == backend else None
+
+    def refusal(self, entry: Entry) -> GatewayError:
+        """What is said to who asks for a model that is not here."""
+        return refusal(entry, None if self._entries is None else self._entries.progress(entry.id))
 
     def count(self, backend: str) -> int | None:
         """How many models a backend has, without asking anybody; None: nobody has asked it."""
-        known = self._local.get(backend) if self.is_closed(backend) else self._lists.get(backend)
-        return None if known is None else len(known)
+        if self.is_closed(backend):
+            return len(self._local[backend])
+        return len(self.book.listed[backend]) if backend in self._lists else None
 
     def local(self) -> list[Model]:
-        return [found.model for catalogue in self._local.values() for found in catalogue.values()]
+        return self.book.local
 
     async def all(self) -> list[Model]:
-        """Every model; a provider that cannot be asked now contributes what it last said."""
+        """Every model that can be asked now; a provider that cannot be asked contributes what it last said."""
         await asyncio.gather(*(self._refresh(name) for name in self._backends if not self.is_closed(name)))
-        listed = [model for name in self._backends for model in self._lists.get(name, ())]
-        return self.local() + listed
+        book = self.book
+        return book.local + [model for name in self._backends for model in book.listed.get(name, ())]
 
     async def find(self, name: str, modality: Modality = "text") -> Model | None:
         """The model of this bare name, local ones first, and of those who list it one that makes this."""
-        found = named(self.local(), name, modality)
-        return found or named(await self.all(), name, modality)
+        return self.here(name, modality) or named(await self.all(), name, modality)
 
     async def _refresh(self, name: str) -> None:
         if time.monotonic() < self._due.get(name, 0.0):
@@ -75,7 +133,7 @@ class Registry:
             listed = await self._backends[name].models()
             if listed != self._lists.get(name):
                 self._lists[name] = listed
-                self.edition += 1
+                self._learned += 1
             self._due[name] = time.monotonic() + FRESH_S
         except GatewayError as e:
             self._due[name] = time.monotonic() + FAILED_S

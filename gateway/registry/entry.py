@@ -53,6 +53,10 @@ class Entry(Struct, frozen=True, kw_only=True):
     """Why it failed, or is missing."""
     explicit: bool = False
     """Somebody registered or changed it: what discovery finds does not change what they said."""
+    said: tuple[str, ...] = ()
+    """Which of the fields that files tell of somebody has said otherwise: `capabilities`, `context_length`, …"""
+    found: bool = False
+    """Discovery found it: it is served while discovery does.  Others are served from `path`, wherever that is."""
     hidden: bool = False
     """Somebody removed it and left the files: it is found again and not served."""
     modality: Modality = "text"

@@ -1,7 +1,7 @@
 """A name → the routes that may answer it, in order, and why.
 
 `BACKEND/MODEL` addresses one backend.  A bare name is looked for among the configured names, then
-their globs, then local models, then what the providers list.
+their globs, then local and registered models and their aliases, then what the providers list.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from backends.base import Backend, Price, Timeouts
-from compat.canonical.error import InvalidRequest, ModelNotFound
+from compat.canonical.error import GatewayError, InvalidRequest, ModelNotFound, ModelUnavailable
 from compat.canonical.model import Modality, Model
 from gateway.auth.principal import LOCAL, Grant
 from gateway.registry import Registry
@@ -100,27 +100,34 @@ class Router:
             self._plan()
         plan = self._exact.get(name)
         if plan is not None:
-            return plan if isinstance(plan, Plan) else self._of_modality(plan, name, modality)
+            return self._here(plan if isinstance(plan, Plan) else self._of_modality(plan, name, modality))
         if len(name) > NAME_MAX:
             raise self.unknown(requested, grant)
         for pattern, entry in self._globs:
             if fnmatchcase(name, pattern):
                 plan = self._by_modality(name, entry, f"configured as '{pattern}'")
-                return plan if isinstance(plan, Plan) else self._of_modality(plan, name, modality)
+                return self._here(plan if isinstance(plan, Plan) else self._of_modality(plan, name, modality))
         backend_name, slash, model = name.partition("/")
         backend = self._backends.get(backend_name)
         if slash and model and backend is not None:
+            model = self._registry.meant(backend_name, model)
             if self._registry.is_closed(backend_name) and not self._registry.has_local(backend_name, model):
-                raise self.unknown(requested, grant)
+                raise self._absent(requested, grant) or self.unknown(requested, grant)
             route = self._route(backend_name, model)
             return Plan(requested=name, routes=(route,), reason="addressed as BACKEND/MODEL", retries=2)
-        found = await (lists or self._registry).find(name, modality)
+        found = self._registry.here(name, modality)
         if found is None:
-            raise self.unknown(requested, grant)
+            # Not sent elsewhere, to a provider that has one of the same name, while it is on its way.
+            absent = self._absent(requested, grant)
+            if isinstance(absent, ModelUnavailable):
+                raise absent
+            found = await (lists or self._registry).find(name, modality)
+            if found is None:
+                raise absent or self.unknown(requested, grant)
         return Plan(
             requested=name,
             routes=(self._route(found.backend, found.name),),
-            reason="a local model" if found.status == "ready" else f"listed by backend '{found.backend}'",
+            reason=self._found(name, found),
             retries=2,
         )
 
@@ -158,6 +165,31 @@ class Router:
             raise ModelNotFound(f"The model '{name}' has no routes for {modality}; it has some for {', '.join(plans)}.")
         return plans[modality]
 
+    def _found(self, name: str, model: Model) -> str:
+        if name != model.name:
+            return f"an alias of '{model.id}'"
+        local = self._registry.is_closed(model.backend)
+        return "a local model" if local else f"listed by backend '{model.backend}'"
+
+    def _absent(self, requested: str, grant: Grant) -> GatewayError | None:
+        """What is said of a model that is registered and not here, to those who may use it; None: it is none."""
+        entry = self._registry.absent(requested)
+        if entry is None or not grant.may_use(entry.backend):
+            return None
+        return self._registry.refusal(entry) if grant.may_ask(entry.id) or grant.may_ask(requested) else None
+
+    def _here(self, plan: Plan) -> Plan:
+        """The same plan.  Raises ModelUnavailable where not one of its models is here."""
+        if self._registry.book.absent:
+            absent = [self._registry.absent(route.name) for route in plan.routes]
+            if (first := next(iter(absent), None)) is not None and all(absent):
+                raise self._registry.refusal(first)
+        return plan
+
+    def price(self, backend: str) -> Price | None:
+        """The class of price of a backend's models; None: nobody said."""
+        return self._prices.get(backend)
+
     def _planned(self, name: str, entry: ModelEntry, targets: Sequence[str | Target], reason: str) -> Plan:
         routes = []
         for given in targets:
@@ -185,13 +217,14 @@ class Router:
 
     def _route(self, backend: str, model: str) -> Route:
         facts, closed = self._registry.known(backend, model), self._registry.is_closed(backend)
+        # A provider's list does not say what a model makes, and not all that it can do.
+        said = () if closed or (entry := self._registry.vouched(backend, model)) is None else entry.said
         return Route(
             self._backends[backend],
             model,
             price=self._prices.get(backend),
-            # A provider's list does not say what a model makes, and not all that it can do.
-            modality=facts.modality if facts and closed else None,
-            capabilities=facts.capabilities if facts and closed else (),
+            modality=facts.modality if facts and (closed or "modality" in said) else None,
+            capabilities=facts.capabilities if facts and (closed or "capabilities" in said) else (),
             context_length=facts.context_length if facts else None,
         )
 

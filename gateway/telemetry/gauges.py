@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from backends.base import IN_MEMORY, Loads
 from gateway.settings import ModelEntry
+from gateway.storage.retention import KINDS
 
 if TYPE_CHECKING:
     from gateway.house import House
@@ -81,6 +82,23 @@ class Gauges(Collector):
             for route in _routes(entry):
                 routes.add_metric([model, route, house.book.state(route)], 1.0)
         yield routes
+        yield from self._storage()
+
+    def _storage(self) -> Iterator[Metric]:
+        """What downloaded models take of the disk, as it was looked at last: asking is not to read the disk."""
+        if (storage := self._house.storage) is None:
+            return
+        sizes = GaugeMetricFamily(
+            "pluggably_storage_bytes", "What downloaded models take of the disk, or may.", labels=["kind"]
+        )
+        for kind, size in storage.figures.items():
+            sizes.add_metric([kind], size)
+        gone = CounterMetricFamily(
+            "pluggably_storage_removed", "Models, versions and leftovers removed from the disk.", labels=["kind"]
+        )
+        for kind in sorted(KINDS):
+            gone.add_metric([kind], storage.removed[kind])
+        yield from (sizes, gone)
 
     def _pools(self) -> Iterator[Metric]:
         """What local models take, and what became of them.  Their names are files' of this machine: few."""

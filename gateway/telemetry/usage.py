@@ -66,6 +66,8 @@ class Ledger:
         """Of those queued, how many have left the queue, written or dropped."""
         self.traced: Callable[[Visit], None] | None = None
         """Is told of each visit, while traces are sent somewhere."""
+        self.used: Callable[[str, float], None] | None = None
+        """Is told which model has answered, as BACKEND/MODEL, and when."""
         self.kept: Callable[[Visit], None] | None = None
         """Is given each visit when all is done with it."""
         self._over: list[Visit] = []
@@ -137,6 +139,8 @@ class Ledger:
             m.child(m.tokens, backend, "output").inc(usage.output_tokens or 0)
         if charge.nanousd:
             m.child(m.cost, backend).inc(charge.nanousd / 1e9)
+        if self.used is not None and visit.answered is not None:
+            self.used(visit.answered.name, visit.at)
         if visit.principal is None:
             return
         self._queued += 1

@@ -55,6 +55,11 @@ SAYS = {
         r"\A +0\.[6-9]\d  Paris has been the capital",
         r"-- local/all-minilm-l6-v2, by embedding-similarity",
     ],
+    "schema.py": [
+        r"\Atemperature +How freely .*\[number; 0\.0 to 2\.0; default 0\.2;",
+        r"max_tokens .*1 to 8192",
+        r"\n\s*\S",
+    ],
     "scene.py": [r"\ANo model here builds scenes\.", r"kind: scene"],
 }
 """What each example prints, in this order, when the embedded model answers."""

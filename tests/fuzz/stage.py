@@ -19,6 +19,7 @@ from tests.exchange import HEADERS, Exchange
 from tests.fuzz.ask import Answer, Ask, Key
 from tests.gateway.conftest import APP_KEY, AUTH, BODY_LIMIT, UPSTREAM_KEY
 from tests.http import metric, until
+from tests.hub import hub
 from tests.process import Gateway, gateway
 from tests.provider import Provider, provider
 from tests.scripts import BODY_CANARY, SCRIPTS
@@ -216,6 +217,8 @@ def stage(folder: Path) -> Iterator[Stage]:
         tree = config(openai.url, anthropic.url)
         (folder / "open").mkdir()
         (folder / "locked").mkdir()
+        repositories = stack.enter_context(hub())
+        tree["hub"] = {"endpoint": repositories.url}
         open_ = stack.enter_context(gateway(folder / "open", tree))
         locked = stack.enter_context(gateway(folder / "locked", tree | {"auth": AUTH}))
         built = Stage(open_, locked, [openai, anthropic])

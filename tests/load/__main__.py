@@ -1,4 +1,4 @@
-"""`python -m tests.load [load|soak|pool] [--quick] [--minutes M]`: plays the scenes, prints what they found."""
+"""`python -m tests.load [load|soak|pool|downloads] [--quick] [--minutes M]`: plays the scenes, prints their figures."""
 
 import argparse
 import os
@@ -12,6 +12,7 @@ from types import FrameType
 
 import msgspec
 
+from tests.load import downloads
 from tests.load.plan import FULL, QUICK
 from tests.load.pool import pool
 from tests.load.result import Progress, Result, markdown, text
@@ -21,13 +22,13 @@ from tests.load.stage import provider, raise_file_limit, stage
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.load", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("load", "soak", "pool", "all"), default="all")
+    parser.add_argument("what", nargs="?", choices=("load", "soak", "pool", "downloads", "all"), default="all")
     parser.add_argument("--quick", action="store_true", help="the sizes of `make test`")
     parser.add_argument("--minutes", type=float, help="of the soak")
     parser.add_argument("--only", type=lambda s: s.split(","), default=[], help="scenes, by name")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table")
     options = parser.parse_args()
-    known = {} if options.what == "pool" else scenes(options.what, QUICK if options.quick else FULL)
+    known = {} if options.what in ("pool", "downloads") else scenes(options.what, QUICK if options.quick else FULL)
     if strange := [name for name in options.only if name not in known]:
         parser.error(f"unknown: {', '.join(strange)}; known are {', '.join(known)}")
     return options
@@ -48,6 +49,13 @@ def main() -> int:
     if options.what == "pool":
         with tempfile.TemporaryDirectory(prefix="load-") as name:
             results.append(pool(Path(name), 60 if options.quick else 2000, say))
+        print(text(results))
+        return int(any(result.missed for result in results))
+    if options.what == "downloads":
+        extent = downloads.QUICK if options.quick else downloads.FULL
+        with tempfile.TemporaryDirectory(prefix="load-") as name, provider(Path(name)) as port:
+            results.append(downloads.downloads(Path(name) / "downloads", port, extent, say))
+        say.clear()
         print(text(results))
         return int(any(result.missed for result in results))
     with tempfile.TemporaryDirectory(prefix="load-") as name, provider(Path(name)) as port:

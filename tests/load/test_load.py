@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.load.downloads import SHORT, downloads
 from tests.load.plan import QUICK
 from tests.load.pool import pool
 from tests.load.result import Figure, Progress, Result, markdown, slope, text
@@ -29,6 +30,12 @@ def test_every_target_is_kept(here: Stage, name: str) -> None:
 
 def test_more_local_models_than_memory_holds_serve_a_crowd(tmp_path: Path) -> None:
     result = pool(tmp_path, 60, Progress())
+    assert not result.missed
+
+
+def test_a_download_survives_kills_and_holds_up_no_chat(tmp_path: Path) -> None:
+    with provider(tmp_path) as port:
+        result = downloads(tmp_path / "downloads", port, SHORT, Progress())
     assert not result.missed
 
 

@@ -144,6 +144,14 @@ class Pool:
         seat = self._owner.seats.get(model) or self._owner.unseen(self._find(model))
         return outlook.standing(seat, len(self._owner.line.of(model)))
 
+    def overview(self) -> dict[str, tuple[str, int | None]]:
+        """How those stand that were ever wanted, and the memory each takes or would take; others are unloaded."""
+        line = self._owner.line
+        return {
+            name: (outlook.status(seat, len(line.of(name))), seat.memory()[0] or None)
+            for name, seat in self._owner.seats.items()
+        }
+
     def trouble(self) -> str | None:
         """What keeps it from serving anything, in words fit for clients; None: nothing."""
         return "the local models are out of order; restart the gateway" if self._owner.failed else None

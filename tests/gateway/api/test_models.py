@@ -10,7 +10,8 @@ from tests.process import Gateway
 
 FIELDS = {
     "id", "object", "created", "owned_by", "backend", "modality", "capabilities", "context_length", "status",
-    "size_bytes", "quantization", "source", "license",
+    "size_bytes", "quantization", "source", "license", "version", "parameters", "memory_bytes", "gated", "price",
+    "aliases", "tags", "summary",
 }  # fmt: skip
 
 

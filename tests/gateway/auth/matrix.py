@@ -18,6 +18,7 @@ from gateway.config import load
 from gateway.settings import SCOPES
 from tests.gateway.conftest import speaking
 from tests.http import until
+from tests.hub import hub
 from tests.process import Gateway, gateway
 
 ROOT_KEY, ACME_KEY, RIVAL_KEY = "matrix-root-key-0f1e2d3c", "matrix-acme-key-4b5a6978", "matrix-rival-key-8796a5b4"
@@ -27,6 +28,8 @@ EVERYTHING = sorted(SCOPES - {"admin"})
 TREE: dict[str, Any] = {
     "backends": {"fake": {"kind": "fake"}, "theirs": {"kind": "openai", "base_url": "https://x.test/v1"}},
     "models": {"auto": {"routes": ["fake/fake"]}},
+    # Nobody is there.
+    "hub": {"endpoint": "http://127.0.0.1:9"},
     "auth": {
         "mode": "api_key",
         "keys": [
@@ -161,7 +164,7 @@ class Keys(Struct, frozen=True):
 
 @contextmanager
 def house(folder: Path) -> Iterator[House]:
-    with gateway(folder, TREE) as running:
+    with hub() as server, gateway(folder, TREE | {"hub": {"endpoint": server.url}}) as running:
         one = House(running)
         try:
             yield one

@@ -4,13 +4,18 @@ Nothing here is listed by hand: a new route is in the matrix from its first day,
 no scope.
 """
 
+import asyncio
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from gateway.auth.guard import PUBLIC
+from gateway.db.engine import connect
+from gateway.db.jobs import JobRows
+from gateway.jobs.job import Job
 from gateway.settings import SCOPES
 from tests.gateway.auth.matrix import (
     ACME_KEY,
@@ -130,7 +135,8 @@ def test_who_may_gets_in_in_every_form(running: House, made: Keys) -> None:
             statuses = set()
             for name, form in FORMS.items():
                 answer = running.ask(door.method, door.path, form(key))
-                assert answer.status in (200, 400, 404, 405), f"{door} {name}: {answer}"
+                outside = (502,) if door.template == "/v1/models/search" else ()
+                assert answer.status in (200, 400, 404, 405, *outside), f"{door} {name}: {answer}"
                 if answer.status >= 400:
                     held_to_shape(door, answer)
                 statuses.add(answer.status)
@@ -276,4 +282,28 @@ def made_by(running: House, owner: dict[str, str]) -> dict[str, str]:
         "response_id": make("/v1/responses", model="auto", input="Hello."),
         "request_id": REQUEST_ID,
         "credential_id": make("/v1/credentials", backend="theirs", api_key="sk-an-own-key-0123456789"),
+        "job_id": a_job(running, "acme"),
     }
+
+
+def a_job(running: House, tenant: str) -> str:
+    """One that is over, written beside the gateway: there is no hub here to ask anything of."""
+    now = time.time()
+    job = Job(
+        id="job_" + "7" * 32,
+        kind="download",
+        tenant=tenant,
+        owner=tenant,
+        status="done",
+        target="local/absent",
+        created_at=now,
+        updated_at=now,
+    )
+
+    async def write() -> None:
+        engine = connect(f"sqlite+aiosqlite:///{running.running.folder}/data/gateway.db")
+        await JobRows(engine).put(job)
+        await engine.dispose()
+
+    asyncio.run(write())
+    return job.id

@@ -1,4 +1,4 @@
-"""What is registered of models, and jobs.
+"""What is registered of models, jobs, and the versions of models' schemas.
 
 The old table of models held what was found at the last start, which is found again.
 """
@@ -36,21 +36,37 @@ def upgrade() -> None:
         sa.Column("priority", sa.Integer, nullable=False),
         sa.Column("target", sa.String(300)),
         sa.Column("flight", sa.String(200)),
+        sa.Column("flying", sa.String(200)),
         sa.Column("spec", sa.Text, nullable=False),
         sa.Column("progress", sa.Text, nullable=False),
         sa.Column("error", sa.Text),
         sa.Column("result", sa.Text),
         sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("fruitless", sa.Integer, nullable=False),
+        sa.Column("worker", sa.String(40)),
+        sa.Column("lease_until", sa.Float),
         sa.Column("created_at", sa.Float, nullable=False),
         sa.Column("updated_at", sa.Float, nullable=False),
         sa.Column("started_at", sa.Float),
         sa.Column("ended_at", sa.Float),
+        sa.UniqueConstraint("tenant_id", "flying", name="uq_jobs_tenant_id"),
     )
-    op.create_index("ix_jobs_tenant", "jobs", ["tenant_id", "created_at"])
-    op.create_index("ix_jobs_flight", "jobs", ["tenant_id", "flight"])
+    op.create_index("ix_jobs_tenant", "jobs", ["tenant_id", "id"])
+    op.create_index("ix_jobs_status", "jobs", ["status"])
+    op.create_table(
+        "schemas",
+        sa.Column("tenant_id", sa.String(64), primary_key=True),
+        sa.Column("owner_id", sa.String(64), primary_key=True),
+        sa.Column("model", sa.String(300), primary_key=True),
+        sa.Column("version", sa.String(32), primary_key=True),
+        sa.Column("body", sa.Text, nullable=False),
+        sa.Column("created_at", sa.Float, nullable=False),
+    )
+    op.create_index("ix_schemas_created_at", "schemas", ["created_at"])
 
 
 def downgrade() -> None:
+    op.drop_table("schemas")
     op.drop_table("jobs")
     op.drop_table("models")
     op.create_table(

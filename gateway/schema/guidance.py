@@ -1,0 +1,154 @@
+"""Which model for what, from what is known of the models there are now: no opinion, only comparisons.
+
+Nobody is asked for this: providers that have not been asked what they have contribute nothing, and say so.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from backends.base import IN_MEMORY
+from compat.canonical.model import Modality, Model
+from gateway.auth.principal import Grant
+from gateway.house import Estate, House
+from gateway.schema.bodies import Json
+
+_MAKES: dict[Modality, str] = {
+    "text": "text",
+    "embedding": "embeddings",
+    "rerank": "rankings",
+    "image": "pictures",
+    "3d": "meshes",
+}
+_CHEAP = {"local": 0, "free": 1, "paid": 2}
+_TASKS = {"tools": "calling tools", "vision": "looking at pictures"}
+"""By capability."""
+
+
+class _One(Struct, frozen=True):
+    """A model that may be chosen."""
+
+    id: str
+    model: Model
+    price: str | None
+    status: str | None
+    """Of one on this machine, how it stands."""
+    fits: bool | None
+    """In the memory that models may take; None for those that run elsewhere, and where nobody knows."""
+    speed_s: float
+    """To the first token, as last measured; 0: nobody knows."""
+    told: bool
+    """What it can do is known, not guessed."""
+
+    @property
+    def loaded(self) -> bool:
+        return self.status in IN_MEMORY
+
+    @property
+    def cost(self) -> int:
+        return _CHEAP.get(self.price or "", len(_CHEAP))
+
+
+def guidance(house: House, estate: Estate, grant: Grant, modality: Modality | None = None) -> list[Json]:
+    """For each task, the model that is best at one thing, and why; null where there is none."""
+    # Of two that are alike, the one whose name comes first: the answer is the same each time.
+    ones = sorted(_known(house, estate, grant, modality), key=lambda one: one.id)
+    out: list[Json] = []
+    for made in _MAKES if modality is None else (modality,):
+        fit = [one for one in ones if one.model.modality == made and one.fits is not False]
+        out.append(_best(made, "cheapest", fit, lambda one: (-one.cost, one.loaded), _why_cheap))
+        if ready := [one for one in fit if one.loaded]:
+            out.append(_best(made, "ready now", ready, lambda one: one.model.parameters or 0, _why_ready))
+        if measured := [one for one in fit if one.speed_s > 0]:
+            out.append(_best(made, "fastest to begin", measured, lambda one: -one.speed_s, _why_fast))
+        if wide := [one for one in fit if one.model.context_length]:
+            out.append(
+                _best(made, "longest context", wide, lambda one: (one.model.context_length or 0, -one.cost), _why_long)
+            )
+        if large := [one for one in fit if one.model.parameters]:
+            out.append(_best(made, "largest", large, lambda one: (one.model.parameters or 0, -one.cost), _why_large))
+        if made == "text":
+            for ability, words in _TASKS.items():
+                able = [one for one in fit if one.told and ability in one.model.capabilities]
+                out.append(_best(made, words, able, lambda one: (-one.cost, one.model.parameters or 0), _why_cheap))
+    return out
+
+
+def _known(house: House, estate: Estate, grant: Grant, modality: Modality | None) -> Iterable[_One]:
+    book = estate.registry.book
+    routed = {route if isinstance(route, str) else route.to for entry in estate.config.models.values()
+              for route in _routes(entry.routes)}  # fmt: skip
+    now = house.book.now()
+    rooms: dict[str, float] = {}
+    stand: dict[str, Any] = {}
+    for model in [*book.local, *(one for listed in book.listed.values() for one in listed)]:
+        if modality not in (None, model.modality) or model.backend not in estate.backends:
+            continue
+        id_ = model.id
+        if grant.restricted and not (grant.may_ask(id_) and grant.may_use(model.backend)):
+            continue
+        backend = estate.backends[model.backend]
+        here = estate.registry.is_closed(model.backend)
+        if here and model.backend not in rooms:
+            counts = getattr(backend, "counts", None)
+            rooms[model.backend] = 0.0 if counts is None else counts()["memory_max_bytes"]
+            overview = getattr(backend, "overview", None)
+            stand[model.backend] = {} if overview is None else overview()
+        stands = stand[model.backend].get(model.name) if here else None
+        need = (stands[1] if stands is not None else None) or model.memory_bytes or model.size_bytes
+        yield _One(
+            id=id_,
+            model=model,
+            price=estate.router.price(model.backend),
+            status=None if not here else "unloaded" if stands is None else stands[0],
+            fits=need <= rooms[model.backend] if here and need is not None else None,
+            speed_s=house.book.of(id_).speed(now) if here or id_ in routed else 0.0,
+            told=here or estate.registry.vouched(model.backend, model.name) is not None,
+        )
+
+
+def _routes(routes: Any) -> list[Any]:
+    if isinstance(routes, dict):
+        return [route for some in routes.values() for route in some]
+    return list(routes)
+
+
+def _best(
+    made: Modality, criterion: str, ones: Sequence[_One], rank: Callable[[_One], Any], why: Callable[[_One], str]
+) -> Json:
+    out: Json = {"for": f"{_MAKES[made]}, {criterion}", "modality": made, "criterion": criterion}
+    if not ones:
+        return out | {
+            "model": None,
+            "why": "No model that is known here does this; "
+            f"GET /v1/models/search?modality={made} finds some to download.",
+        }
+    best = max(ones, key=rank)
+    return out | {"model": best.id, "why": why(best)}
+
+
+def _why_cheap(one: _One) -> str:
+    costs = {"local": "runs on this machine", "free": "its provider asks nothing for it", "paid": "paid by use"}
+    words = [costs.get(one.price or "", "its price class is not known")]
+    if one.loaded:
+        words.append("in memory already")
+    elif one.fits:
+        words.append("fits into the memory that models may take")
+    return ", ".join(words)
+
+
+def _why_ready(one: _One) -> str:
+    return f"in memory already ({one.status})"
+
+
+def _why_fast(one: _One) -> str:
+    return f"its first token came after {one.speed_s:.2g} s, as last measured"
+
+
+def _why_long(one: _One) -> str:
+    return f"reads {one.model.context_length} tokens"
+
+
+def _why_large(one: _One) -> str:
+    return f"has {one.model.parameters} parameters, and {_why_cheap(one)}"

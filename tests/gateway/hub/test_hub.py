@@ -1,0 +1,342 @@
+"""The hub as we ask it, through the real `huggingface_hub`, before a hub on loopback."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from compat.canonical.error import (
+    AuthFailed,
+    BadResponse,
+    GatedRepo,
+    GatewayError,
+    InvalidRequest,
+    NotFound,
+    RateLimited,
+    TimedOut,
+    Unreachable,
+    UpstreamFailed,
+)
+from gateway import hub as package
+from gateway.hub import Hub, catalogue
+from gateway.hub.choice import Wanted, choose
+from gateway.settings import Hub as Settings
+from tests.hub import Handler, HubRepo, HubServer, Made, hub
+
+CARD = b"---\nlicense: mit\n---\n# One\n\nA model that is made for these tests and does nothing.\n"
+PIPELINE = b'{"_class_name": "P", "vae": ["diffusers", "AutoencoderKL"], "scheduler": ["diffusers", "PNDMScheduler"]}'
+TOKEN = "hf_me_canary_77"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    for name in ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    one = HubRepo(
+        "org/one",
+        {"README.md": CARD, "one-Q4_K_M.gguf": Made(3 << 20), "one-Q8_0.gguf": Made(5 << 20, 1)},
+        license="mit",
+        tags=["gguf", "bad\x1b[31m tag"],
+        pipeline_tag="text-generation",
+        gguf={"total": 135_000_000, "architecture": "llama", "context_length": 8192},
+    )
+    folder = {
+        "model_index.json": PIPELINE,
+        "vae/config.json": b'{"a": 1}',
+        "vae/diffusion_pytorch_model.safetensors": b"0" * 99,
+        "scheduler/scheduler_config.json": b"{}",
+    }
+    gated = HubRepo("org/gated", {"g.gguf": b"g", "README.md": CARD}, gated="manual", readers=["me"])
+    private = HubRepo("org/private", {"p.gguf": b"p", "big.json": Made(2 << 20)}, private=True, readers=["me"])
+    with hub(one, HubRepo("org/folder", folder), gated, private) as running:
+        running.tokens |= {TOKEN: "me", "hf_you": "you"}
+        yield running
+
+
+def asking(server: HubServer, token: str | None = None) -> Hub:
+    return Hub(Settings(endpoint=f"{server.url}/", token=token))
+
+
+def sent(server: HubServer) -> str | None:
+    """The token that came with the last question."""
+    return server.requests[-1].token
+
+
+async def error_of(hub: Hub, id_: str, revision: str | None = None) -> GatewayError:
+    with pytest.raises(GatewayError) as caught:
+        await hub.repo(id_, revision)
+    assert "127.0.0.1" not in caught.value.message or isinstance(caught.value, GatedRepo)
+    assert TOKEN not in caught.value.message
+    return caught.value
+
+
+async def test_a_repository_is_told_with_sizes_and_hashes(server: HubServer) -> None:
+    repo = await asking(server).repo("org/one")
+    there = server.repos["org/one"]
+    assert (repo.id, repo.commit, repo.license, repo.parameters) == ("org/one", there.commits[0].id, "mit", 135_000_000)
+    assert (repo.context_length, repo.architecture, repo.pipeline) == (8192, "llama", "text-generation")
+    assert repo.tags == ("gguf", "bad [31m tag", "license:mit")
+    by_path = {file.path: file for file in repo.files}
+    large = by_path["one-Q4_K_M.gguf"]
+    assert (large.size_bytes, large.sha256, large.blob) == (3 << 20, there.files["one-Q4_K_M.gguf"].sha256, None)
+    card = by_path["README.md"]
+    assert (card.size_bytes, card.sha256, card.blob) == (len(CARD), None, there.files["README.md"].blob_id)
+    assert choose(repo, Wanted(repo=repo.id), memory_bytes=1 << 30).opens == "one-Q8_0.gguf"
+
+
+async def test_a_revision_is_a_branch_a_tag_or_a_commit(server: HubServer) -> None:
+    there, hub = server.repos["org/one"], asking(server)
+    first = there.commits[0].id
+    second = there.push({"new.gguf": b"n"})
+    there.git_tags["v1.0"] = first
+    there.branches["refs/pr/1"] = first
+    assert (await hub.repo("org/one")).commit == second
+    for revision in ("v1.0", first, first[:8], "refs/pr/1"):
+        assert (await hub.repo("org/one", revision)).commit == first
+    error = await error_of(hub, "org/one", "v2")
+    assert (type(error), error.param) == (NotFound, "revision")
+
+
+async def test_what_is_known_serves_for_a_minute_unless_it_is_to_be_fresh(server: HubServer) -> None:
+    hub = asking(server)
+    first = await hub.repo("org/one")
+    second = server.repos["org/one"].push({"new.gguf": b"n"})
+    assert (await hub.repo("org/one")) == first
+    assert len(server.asked("/api/models/org/one")) == 1
+    assert (await hub.repo("org/one", fresh=True)).commit == second
+    assert (await hub.repo("org/one")).commit == second
+
+
+async def test_a_gated_repository_says_where_its_licence_is_and_what_is_missing(server: HubServer) -> None:
+    page = f"{server.url}/org/gated"
+    error = await error_of(asking(server), "org/gated")
+    assert (type(error), error.status, error.code) == (GatedRepo, 403, "gated_repo")
+    assert page in error.message
+    assert "set hub.token (or HF_TOKEN)" in error.message
+    error = await error_of(asking(server, "hf_you"), "org/gated")
+    assert (type(error), page in error.message, "not been let in" in error.message) == (GatedRepo, True, True)
+    repo = await asking(server, TOKEN).repo("org/gated")
+    assert (repo.gated, repo.license_url) == (True, page)
+
+
+async def test_a_mirror_that_does_not_know_who_may_read_leaves_that_to_its_files(server: HubServer) -> None:
+    server.refuse("/api/models/org/gated/auth-check", 404)
+    assert (await asking(server).repo("org/gated")).gated
+
+
+async def test_a_private_repository_is_not_there_for_others(server: HubServer) -> None:
+    for token in (None, "hf_you"):
+        private = await error_of(asking(server, token), "org/private")
+        missing = await error_of(asking(server, token), "org/none")
+        assert isinstance(private, NotFound)
+        assert private.message == missing.message.replace("none", "private")
+    assert (await asking(server, TOKEN).repo("org/private")).private
+
+
+async def test_the_token_is_the_configured_one_and_no_other(
+    server: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("hf_from_a_home")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+    await asking(server).repo("org/one")
+    assert sent(server) is None
+    monkeypatch.setenv("HF_TOKEN", f"{TOKEN}\n")
+    await asking(server).repo("org/one")
+    assert sent(server) == TOKEN
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    assert (await Hub(Settings(token="hf_you")).repo("org/one")).id == "org/one"
+    assert sent(server) == "hf_you"
+    assert server.requests[-1].headers["user-agent"] == "pluggably"
+    assert isinstance(await error_of(asking(server, "hf_wrong"), "org/one"), AuthFailed)
+
+
+@pytest.mark.parametrize(
+    "id_", ["one", "org/one/two", "../one", "org/..", "org/a b", "org/a?b", "org/a#b", "/one", "org/", "-o/x", ""]
+)
+async def test_a_name_that_cannot_be_is_refused_unasked(server: HubServer, id_: str) -> None:
+    error = await error_of(asking(server), id_)
+    assert (type(error), error.param) == (InvalidRequest, "repo")
+    assert not server.requests
+
+
+@pytest.mark.parametrize("revision", ["../x", "a b", "", "x?y", "a//b", "x" * 300])
+async def test_so_is_a_revision(server: HubServer, revision: str) -> None:
+    error = await error_of(asking(server), "org/one", revision)
+    assert (type(error), error.param) == (InvalidRequest, "revision")
+    assert not server.requests
+
+
+async def test_a_rate_limit_says_when_to_come_back_and_is_asked_once(server: HubServer) -> None:
+    server.refuse("/api/", 429, retry_after="7")
+    error = await error_of(asking(server), "org/one")
+    assert (type(error), error.retry_after_s) == (RateLimited, 7)
+    server.refuse("/api/", 429, ratelimit='"api";r=0;t=55')
+    assert (await error_of(asking(server), "org/one")).retry_after_s == 55
+    server.refuse("/api/", 429, retry_after="Wed, 21 Oct 2026 07:28:00 GMT")
+    assert (await error_of(asking(server), "org/one")).retry_after_s is None
+    assert len(server.requests) == 3
+
+
+def sends(body: bytes, **headers: str):  # type: ignore[no-untyped-def]
+    def act(handler: Handler) -> bool:
+        handler.send_body(body, headers={"content-type": "application/json"} | headers)
+        return True
+
+    return act
+
+
+ROW = b'{"id": "org/one", "sha": "%s", "siblings": [{"rfilename": "a", %s}]}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"<html>", b"[]", b"7", b"null", b"{}", b'{"id": 7}', b'{"id": "org/one"}', b"[" * 100_000),
+        *(ROW % (b"main", b'"size": 1'), ROW % (b"a" * 40, b'"size": null'), ROW % (b"a" * 40, b'"size": -1')),
+        *(ROW % (b"a" * 40, b'"size": "x"'), ROW % (b"../../etc", b'"size": 1')),
+        b'{"id": "org/../one", "sha": "aaaaaaaaaa", "siblings": []}',
+        b'{"id": "org/one", "sha": "aaaaaaaaaa", "siblings": [7]}',
+        b'{"id": "org/one", "sha": "aaaaaaaaaa", "siblings": [{"rfilename": 7, "size": 1}]}',
+        b'{"id": "org/one", "sha": "aaaaaaaaaa", "siblings": [], "lastModified": "yesterday"}',
+        b'{"id": "org/one", "sha": "aaaaaaaaaa", "siblings": [], "safetensors": 7}',
+    ],
+)
+async def test_what_cannot_be_read_is_a_bad_response(server: HubServer, body: bytes) -> None:
+    server.fault("/api/", sends(body))
+    assert isinstance(await error_of(asking(server), "org/one"), BadResponse)
+
+
+async def test_an_answer_that_is_too_long_is_not_read_to_its_end(
+    server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.hub.session.PACKED_MAX", 1000)
+    for packing in ("gzip", "zstd", "br"):
+        server.fault("/api/", sends(b" " * 2000, **{"content-encoding": packing}))
+        assert isinstance(await error_of(asking(server), "org/one"), BadResponse)
+    repo = await asking(server, TOKEN).repo("org/private")
+    asked = len(server.requests)
+    with pytest.raises(BadResponse):
+        await asking(server, TOKEN).contents(repo, "big.json")
+    assert len(server.requests) == asked
+
+
+@pytest.mark.parametrize(("status", "kind"), [(500, UpstreamFailed), (503, UpstreamFailed), (504, TimedOut)])
+async def test_a_hub_that_fails_is_not_asked_again(server: HubServer, status: int, kind: type[GatewayError]) -> None:
+    server.refuse("/api/", status)
+    assert isinstance(await error_of(asking(server), "org/one"), kind)
+    assert len(server.requests) == 1
+
+
+async def test_a_hub_that_is_not_there_is_unreachable() -> None:
+    gone = Hub(Settings(endpoint="http://127.0.0.1:9"))
+    assert isinstance(await error_of(gone, "org/one"), Unreachable)
+    nowhere = Hub(Settings(endpoint="http://no-such-host.invalid"))
+    assert isinstance(await error_of(nowhere, "org/one"), Unreachable)
+
+
+async def test_a_silent_hub_is_given_up_and_whoever_leaves_it_is_free_at_once(
+    server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(package, "DEADLINE_S", 0.4)
+    hub = asking(server)
+    server.hang("/api/", 1.2, times=package.THREADS + 1)
+    begin = time.monotonic()
+    assert isinstance(await error_of(hub, "org/one"), TimedOut)
+    assert time.monotonic() - begin < 1
+    # However many hang, the loop goes on, and once they have ended by their deadline the next is served.
+    tasks = [asyncio.create_task(hub.repo("org/one", fresh=True)) for _ in range(package.THREADS)]
+    await asyncio.sleep(0.1)
+    begin = time.monotonic()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert time.monotonic() - begin < 0.1
+    monkeypatch.setattr(package, "DEADLINE_S", 5.0)
+    assert (await hub.repo("org/one")).id == "org/one"
+
+
+async def test_a_trickling_hub_is_given_up(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(package, "DEADLINE_S", 0.3)
+    ended: list[float] = []
+
+    def trickle(handler: Handler) -> bool:
+        handler.send_response(200)
+        handler.send_header("content-length", "1000")
+        handler.end_headers()
+        try:
+            for _ in range(100):
+                handler.wfile.write(b" ")
+                time.sleep(0.02)
+        finally:
+            ended.append(time.monotonic())
+        return True
+
+    server.fault("/api/", trickle)
+    begin = time.monotonic()
+    assert isinstance(await error_of(asking(server), "org/one"), TimedOut)
+    while not ended:
+        await asyncio.sleep(0.02)
+    # The thread has hung up as well, not only its caller.
+    assert ended[0] - begin < 1.5
+
+
+async def test_offline_is_said(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    error = await error_of(asking(server), "org/one")
+    assert "HF_HUB_OFFLINE" in error.message
+    assert not server.requests
+
+
+async def test_a_folder_comes_with_what_describes_it(server: HubServer) -> None:
+    repo = await asking(server).repo("org/folder")
+    assert repo.documents["vae/config.json"] == {"a": 1}
+    assert choose(repo, Wanted(repo=repo.id), memory_bytes=4 << 30).format == "diffusers"
+
+
+async def test_a_card_says_what_it_says_and_its_lack_harms_nobody(server: HubServer) -> None:
+    hub = asking(server)
+    repo = await hub.repo("org/one")
+    assert (await hub.enrich(repo)).summary == "A model that is made for these tests and does nothing."
+    server.refuse("/org/one/resolve", 500)
+    assert await hub.enrich(repo) == repo
+    gated = await hub.described("org/gated")
+    assert await hub.enrich(gated) == gated
+
+
+async def test_a_token_does_not_follow_to_another_host(server: HubServer) -> None:
+    server.repos["org/private"].push({"big.json": b"{}", "weights.bin": b"w"})
+    hub = asking(server, TOKEN)
+    repo = await hub.repo("org/private")
+    assert await hub.contents(repo, "weights.bin") == b"w"
+    there = server.asked(cdn=True)
+    assert [one.token for one in there] == [None]
+    assert server.asked("/resolve/", cdn=False)[0].token == TOKEN
+
+
+async def test_a_search_tells_what_it_knows_in_time(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue, "SIZES_S", 0.5)
+    server.add(HubRepo("org/slow", {"s-Q4_0.gguf": b"s"}, tags=["gguf"], downloads=9))
+    server.hang("/api/models/org/slow", 2.0)
+    begin = time.monotonic()
+    found, following = await catalogue.search(
+        asking(server), query=None, modality=None, limit=9, cursor=None, room=catalogue.Room(1 << 30, None)
+    )
+    assert time.monotonic() - begin < 1.5
+    assert [(one.id, one.fit) for one in found] == [("org/slow", None), ("org/one", "fits")]
+    assert following is None
+
+
+def test_addresses_are_quoted() -> None:
+    hub = Hub(Settings(endpoint="https://mirror.example/hf/"))
+    assert hub.url("o/n", "abc", "a b/ü#?.gguf") == "https://mirror.example/hf/o/n/resolve/abc/a%20b/%C3%BC%23%3F.gguf"
+
+
+def test_nothing_heavy_is_imported_before_it_is_asked_for() -> None:
+    code = "import sys, gateway.hub.catalogue; sys.exit('huggingface_hub' in sys.modules or 'httpx2' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env=os.environ, check=False).returncode == 0
