@@ -20,6 +20,7 @@ from backends.local.exchange import headers
 from backends.local.inspection import glance, inspect
 from backends.local.making import Makings
 from backends.local.memory import available_bytes, machine_bytes
+from backends.local.order import bounds
 from backends.local.planning import Plan, engine_of, plan
 from backends.local.pool import Pool
 from backends.local.ranking import Rankings
@@ -162,6 +163,21 @@ class LocalBackend:
     def lacks(self, model: str) -> str | None:
         engine = engine_of(self._find(model), self._engine).name
         return None if (cure := lacking(engine)) is None else f"{engine}: {cure}"
+
+    def bounds(self, model: str) -> dict[str, dict[str, Any]]:
+        """What a model allows of parameters, by name, in words of JSON Schema.  Raises ModelNotFound."""
+        local = self._find(model)
+        if local.model.modality in ("image", "3d"):
+            return bounds(local)
+        if local.model.modality != "embedding" or not (width := local.traits.width):
+            return {}
+        if self._settings.of(model).matryoshka:
+            return {"dimensions": {"maximum": width}}
+        return {"dimensions": {"minimum": width, "maximum": width, "examples": [width]}}
+
+    def defaults(self, model: str) -> dict[str, Any]:
+        """What a model takes where a request says nothing, by name.  Raises ModelNotFound."""
+        return self._find(model).defaults | self._settings.of(model).defaults
 
     def counts(self) -> dict[str, float]:
         return self.pool.counts()

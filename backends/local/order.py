@@ -92,6 +92,19 @@ def parameters(local: Local) -> Mapping[str, _Number | _Word]:
     return _FIELD if local.format == "field" else _MESH
 
 
+def bounds(local: Local) -> dict[str, Json]:
+    """The same in words of JSON Schema, and what sizes there are: what `order` holds a request to."""
+    out: dict[str, Json] = {}
+    for name, rule in parameters(local).items():
+        if isinstance(rule, _Number):
+            out[name] = {"minimum": rule.least, "maximum": rule.most}
+        elif rule.words:
+            out[name] = {"enum": list(rule.words)}
+    if local.model.modality == "image":
+        out["size"] = {"side_multiple_of": SIDE_STEP, "side_maximum": SIDE_MAX, "pixels_maximum": PIXELS_MAX}
+    return out
+
+
 def order(request: ImageRequest | MeshRequest, local: Local) -> tuple[Json, tuple[str, ...]]:
     """The body of the job, and the client's names for what it leaves out.  Raises InvalidRequest."""
     if len(request.prompt) > PROMPT_MAX:

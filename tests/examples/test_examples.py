@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway import embedded
 from tests.backends.scenes import TABLE, describing
+from tests.hub import HubRepo, hub
 from tests.process import ROOT, Gateway, gateway
 from tests.provider import Provider
 
@@ -146,6 +148,24 @@ def test_the_langchain_tools_example_calls_a_tool_when_the_model_does(tool_gatew
     assert "answer: The tool says: 42" in said
 
 
+def test_the_download_example_brings_a_model_and_asks_it(tmp_path: Path) -> None:
+    shipped = Path(embedded.models("local", tmp_path)["smollm2-135m-instruct"].path)
+    about = {"total": 134_515_008, "architecture": "llama", "context_length": 8192}
+    repo = HubRepo(
+        "acme/Tiny-GGUF",
+        {"tiny-Q4_1.gguf": shipped.read_bytes()},
+        tags=["gguf"],
+        pipeline_tag="text-generation",
+        gguf=about,
+    )
+    with hub() as there, gateway(tmp_path, {"hub": {"endpoint": there.url}}) as running:
+        there.add(repo)
+        said = run("download.py", running.url, "tiny")
+    assert said.startswith("acme/Tiny-GGUF becomes local/tiny-q4_1\n")
+    assert f"done: ready {shipped.stat().st_size} of {shipped.stat().st_size} bytes" in said
+    assert said.endswith("-- tiny-q4_1\n")
+
+
 def test_the_scene_example_writes_a_mesh(upstream: Provider, tmp_path: Path) -> None:
     upstream.scripts["artist"] = describing(TABLE)
     backends = {"up": {"kind": "openai", "base_url": upstream.url}, "scene": {"kind": "scene", "model": "up/artist"}}
@@ -156,12 +176,12 @@ def test_the_scene_example_writes_a_mesh(upstream: Provider, tmp_path: Path) -> 
 
 
 def test_every_example_is_run() -> None:
-    assert files() == set(SAYS)
+    assert files() == {*SAYS, "download.py"}
 
 
 def test_the_readme_lists_every_example() -> None:
     listed = re.findall(r"^\| \[`([^`]+)`\]\(\1\)", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
-    assert sorted(listed) == sorted(SAYS)
+    assert sorted(listed) == sorted([*SAYS, "download.py"])
 
 
 def test_the_lock_of_the_node_example_names_no_registry() -> None:
