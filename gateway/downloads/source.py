@@ -119,6 +119,8 @@ class Source:
         line.send(_head(f"CONNECT {target} HTTP/1.1", head))
         response = http.client.HTTPResponse(line, method="CONNECT")  # type: ignore[arg-type]
         response.begin()
+        response.fp.detach()  # else the line is closed with the answer
+        response.fp = None  # type: ignore[assignment]
         if response.status != 200:
             raise Failed(Unreachable("The proxy before the model hub refuses to connect."))
 

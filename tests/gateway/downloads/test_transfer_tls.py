@@ -1,5 +1,7 @@
 """TLS is checked and never left for plain HTTP; proxies are gone through where the environment names them."""
 
+import contextlib
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -161,3 +163,47 @@ async def test_a_proxy_is_gone_through(
     assert piece.path.read_bytes() == contents(server)
     named = "Basic dXNlcjpwYSBzcw=="
     assert handler.seen == [("GET", url, named), ("CONNECT", "hub.example:443", named)]  # type: ignore[attr-defined]
+
+
+class _Tunnel(BaseHTTPRequestHandler):
+    """Connects to one port, whatever host is named."""
+
+    port: int
+    seen: list[str]
+
+    def do_CONNECT(self) -> None:
+        self.seen.append(self.path)
+        self.send_response(200, "Connection established")
+        self.end_headers()
+        with socket.create_connection(("127.0.0.1", self.port)) as there:
+            back = threading.Thread(target=_pumped, args=(there, self.connection), daemon=True)
+            back.start()
+            _pumped(self.connection, there)
+            back.join(5)
+        self.close_connection = True
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def _pumped(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+
+async def test_a_hub_over_tls_is_read_through_a_proxy(
+    server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, authority: Authority
+) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    piece, handler = piece_of(server, tmp_path), _handing_out(contents(server))
+    with _running(handler, authority.issue("hub.example").context()) as port:
+        tunnel = type("Tunnel", (_Tunnel,), {"port": port, "seen": []})
+        with _running(tunnel) as proxy:
+            monkeypatch.setenv("https_proxy", f"127.0.0.1:{proxy}")
+            await fetched(replace(piece, url=f"https://hub.example/{REPO}/resolve/main/{LARGE}"), token=TOKEN)
+    assert piece.path.read_bytes() == contents(server)
+    assert tunnel.seen == ["hub.example:443"]  # type: ignore[attr-defined]
+    assert handler.seen == [f"Bearer {TOKEN}"]  # type: ignore[attr-defined]
