@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from compat.canonical.model import Modality
-from gateway.commands import downloads, jobs, keys, models, registered, storage, usage
+from gateway.commands import changing, downloads, jobs, keys, models, registered, storage, usage
+from gateway.commands.parser import Parser
 from gateway.config import PREFIX, load, schema
 from gateway.settings import ConfigError, SelectionMode
 
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = Parser(
         prog="pluggably", description="One OpenAI-compatible gateway for providers, public APIs and local models."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -66,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     models.add_commands(below, configured=_configured)
     downloads.add_commands(below)
     registered.add_commands(below)
+    changing.add_commands(below)
     for name, part, what in (
         ("jobs", jobs, "Long work of a running gateway."),
         ("storage", storage, "Room for models."),

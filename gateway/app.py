@@ -55,7 +55,7 @@ from gateway.db.audit import Act
 from gateway.depot import Depot
 from gateway.discovery.problem import Problem, tell
 from gateway.discovery.watch import watch
-from gateway.estate import build, changes, look, open_things, retired, secrets, succeed
+from gateway.estate import build, changes, lay, open_things, retired, scan, secrets, succeed
 from gateway.findings import warnings
 from gateway.house import Estate, House
 from gateway.registry.entries import Found
@@ -120,7 +120,8 @@ class Application:
         self.redactor = Redactor()
         self.redactor.learn(secrets(config))
         configure(config.telemetry.log_level, config.telemetry.log_format, self.redactor)
-        self.house = House(build(config))
+        self._scanned = scan(config)
+        self.house = House(build(config, found=lay(config, self._scanned)))
         _warn(self.house.estate)
         self.house.redact = self.redactor
         self.house.renew = self._renew
@@ -163,24 +164,40 @@ class Application:
             async with self._swapping:
                 config = load(self._path, given=self._given)
                 problems: list[Problem] = []
-                found = await asyncio.to_thread(look, config, self.house.entries, problems)
+                scanned = await asyncio.to_thread(scan, config)
+                found = await asyncio.to_thread(lay, config, scanned, self.house.entries, problems)
                 self._swap(config, found)
+                self._scanned = scanned
                 self._note_problems(problems)
+                await self._learn(found)
         except Exception as e:  # a watch that ended here would never be missed
             self.house.metrics.reloads.labels("refused").inc()
             reason = str(e) if isinstance(e, ConfigError) else f"{type(e).__name__}: {e}"
             logger().error("config_refused", reason=reason)
 
-    async def _renew(self) -> None:
-        """Serve the local models that there are now, on the configuration there is."""
+    async def _learn(self, found: Found) -> None:
+        """Take down what a new configuration has brought, and what went with the old one: it is in force either way."""
+        try:
+            await self.house.entries.learn(found)
+        except Exception as e:
+            logger().error("models_unregistered", error=type(e).__name__)
+
+    async def _renew(self, *, look: bool = False) -> None:
+        """Serve the local models as they are registered now, on the configuration there is.
+
+        look: in their folders again.
+        """
         async with self._swapping:
             estate = self.house.estate
             problems: list[Problem] = []
-            found = await asyncio.to_thread(look, estate.config, self.house.entries, problems)
+            if look:
+                self._scanned = await asyncio.to_thread(scan, estate.config)
+            found = await asyncio.to_thread(lay, estate.config, self._scanned, self.house.entries, problems)
             self._note_problems(problems)
             await self.house.entries.learn(found)
             if found != estate.local:
                 self._swap(estate.config, found)
+            await self.house.estate.registry.prepare()
 
     def _note_problems(self, problems: Sequence[Problem]) -> None:
         tell(problems, self.house.problems)

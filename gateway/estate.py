@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from urllib.parse import unquote
 
-from msgspec import json
+from msgspec import Struct, json
 
 import backends
 from backends.base import Backend, Priced, Succeeds
@@ -15,45 +15,75 @@ from backends.ports import Local, Ports
 from gateway.asking import ask
 from gateway.auth.authenticator import Authenticator, Tokens
 from gateway.discovery import discover
-from gateway.discovery.headers import remembered
+from gateway.discovery.headers import Headers, remembered
 from gateway.discovery.problem import Problem
 from gateway.findings import errors
 from gateway.house import Estate
 from gateway.reckoning import MemoryBook
 from gateway.registry import Registry
 from gateway.registry.entries import Entries, Found
+from gateway.registry.places import allowed
 from gateway.routing.router import Router
 from gateway.settings import Auth, Config, ConfigError
 from gateway.telemetry.prices import Prices, payees
 
 
-def look(config: Config, entries: Entries | None = None, problems: list[Problem] | None = None) -> Found:
-    """What local models there are now, as they are registered.  Reads their folders, which may take long.
+class Scan(Struct, frozen=True):
+    """What lay in the folders of local models when they were looked at, whatever is registered."""
 
-    problems: filled with what cannot be served.
-    Raises ConfigError.
-    """
+    found: Found
+    headers: Headers
+    problems: tuple[Problem, ...]
+    """What cannot be served."""
+
+
+def scan(config: Config) -> Scan:
+    """Find the local models that there are now.  Reads their folders, which may take long.  Raises ConfigError."""
     found: dict[str, Mapping[str, Local]] = {}
-    with remembered(config.data_dir):
+    problems: list[Problem] = []
+    with remembered(config.data_dir) as headers:
         for name, entry in config.backends.items():
             if entry.kind == "local":
                 own = entry.settings
                 found[name] = discover(
                     *(name, own.model_dirs, config.data_dir, own.models, problems), adopt=own.adopt, patient=own.watch
                 )
-        settings = {name: config.backends[name].settings.models for name in found}
-        laid = found if entries is None else entries.laid_over(found, settings, problems)
+    return Scan(found, headers, tuple(problems))
+
+
+def lay(config: Config, scanned: Scan, entries: Entries | None = None, problems: list[Problem] | None = None) -> Found:
+    """What was found and is still here, as it is registered.  Looks into no folder but those of registered models.
+
+    problems: filled with what cannot be served.
+    """
+    here = {
+        name: {key: one for key, one in models.items() if os.path.exists(one.made_from or one.path)}
+        for name, models in scanned.found.items()
+    }
+    told = [] if problems is None else problems
+    told.extend(scanned.problems)
+    laid: Found = here
+    if entries is not None:
+        settings = {name: config.backends[name].settings.models for name in here}
+        inside = {name: allowed(config, name) for name in here}
+        with remembered(config.data_dir, scanned.headers):
+            laid = entries.laid_over(here, settings, told, inside)
     return {
         name: {one.name: config.backends[name].settings.bounded(one) for one in models.values()}
         for name, models in laid.items()
     }
 
 
+def look(config: Config, entries: Entries | None = None, problems: list[Problem] | None = None) -> Found:
+    """Both: what there is now, as it is registered.  Reads folders."""
+    return lay(config, scan(config), entries, problems)
+
+
 def build(config: Config, old: Estate | None = None, found: Found | None = None) -> Estate:
     """Connect the backends and draw the routes.  Raises ConfigError; opens no connection yet.
 
     A backend whose entry and models are the same as in `old` is taken over with its connections and processes.
-    found: what `look` has found; None: it is looked for now.
+    found: the local models; None: they are looked for now.
     """
     found = look(config) if found is None else found
     if wrong := errors(config, found):

@@ -25,6 +25,8 @@ from gateway.settings import Config, ModelEntry, Target
 
 Catalogues = Mapping[str, Mapping[str, Local]]
 """Per local backend, its models by name."""
+LONG = 1 << 20
+"""Tokens of context, more than any default has."""
 TYPO = 0.81
 """How like a known field's name an unknown one is that was meant to be it."""
 _FIELDS: dict[Modality, tuple[str, ...]] = {
@@ -33,6 +35,8 @@ _FIELDS: dict[Modality, tuple[str, ...]] = {
     "3d": mesh.MeshBody.__struct_fields__,
 }
 """Those of a request that may have defaults."""
+_ASKED = frozenset({"model", "messages", "prompt", "input", "image", "images", "stream", "stream_options"})
+"""What is asked and how it is to be sent, which is each request's own."""
 _SAID: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello."}]}
 _PROMPT: dict[str, Any] = {"prompt": "a chair"}
 
@@ -44,13 +48,18 @@ def errors(config: Config, found: Catalogues) -> list[str]:
         for backend, catalogue in found.items()
         for name, own in _settings(config, backend).models.items()
         if own.defaults and (local := catalogue.get(name)) is not None
-        for fault in _defaults(local, own)
+        for fault in _defaults(local, own, own.slots or _settings(config, backend).slots)
     ]
 
 
-def faults(local: Local, defaults: Mapping[str, Any]) -> list[str]:
-    """What is wrong with defaults that a model is to have: each begins with the field's name and a colon."""
-    return list(_defaults(local, ModelSettings(defaults=dict(defaults))))
+def faults(local: Local, defaults: Mapping[str, Any], settings: object = None) -> list[str]:
+    """What is wrong with defaults that a model is to have: each begins with the field's name and a colon.
+
+    settings: a local backend's; None: as they are where nothing is said.
+    """
+    settings = settings if isinstance(settings, Settings) else Settings()
+    own = settings.of(local.name)
+    return list(_defaults(local, replace(own, defaults=dict(defaults)), own.slots or settings.slots))
 
 
 def warnings(config: Config, found: Catalogues) -> list[str]:
@@ -67,24 +76,27 @@ def _settings(config: Config, backend: str) -> Settings:
     return settings
 
 
-def _defaults(local: Local, own: ModelSettings) -> Iterator[str]:
+def _defaults(local: Local, own: ModelSettings, slots: int) -> Iterator[str]:
     """Each of a model's defaults that is no field of a request, or has no value that a request may have."""
     made = local.model.modality
     if made not in _FIELDS:
         return
     known = [*_FIELDS[made], *(llamafield.NAMES if made == "text" else parameters(local))]
     for name, value in own.defaults.items():
+        if name in _ASKED:
+            yield f"{name}: it has no default: each request says it itself"
+            continue
         # What makes text has more fields than are known here.
         if name not in known and (made != "text" or difflib.get_close_matches(name, known, n=1, cutoff=TYPO)):
             yield f"{name}: unknown field{nearest(name, known)}"
             continue
         try:
-            _ask(replace(local, defaults={name: value}), len(own.adapters))
+            _ask(replace(local, defaults={name: value}), len(own.adapters), slots)
         except InvalidRequest as e:
             yield f"{name}: {e.message}"
 
 
-def _ask(local: Local, adapters: int) -> None:
+def _ask(local: Local, adapters: int, slots: int) -> None:
     """Read a request with a model's defaults as if a client had sent them.  Raises InvalidRequest."""
     match local.model.modality:
         case "image":
@@ -94,7 +106,8 @@ def _ask(local: Local, adapters: int) -> None:
         case _:
             asked = chat.peek(msgspec.json.encode(_SAID | local.defaults))
             chat.parse_request(asked)
-            llamafield.check(asked, context=local.model.context_length or 1, adapters=adapters)
+            # The words here are ours: how long they are says nothing of the defaults.
+            llamafield.check(asked, context=LONG, adapters=adapters, slots=slots)
 
 
 def _absent(config: Config, backend: str, catalogue: Mapping[str, Local]) -> Iterator[str]:

@@ -4,8 +4,8 @@ A request takes the estate once, when it comes in, and finishes on it whatever i
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 
@@ -60,7 +60,12 @@ class Estate(Struct, frozen=True, kw_only=True):
     """What local models were found to need; handed on from estate to estate."""
 
 
-async def _nothing() -> None:
+class Renew(Protocol):
+    async def __call__(self, *, look: bool = False) -> None:
+        """look: for local models in their folders again; else those that were found are served if they are there."""
+
+
+async def _nothing(*, look: bool = False) -> None:
     """Before there is an application."""
 
 
@@ -84,8 +89,8 @@ class House:
         self.ledger.used = self.entries.used
         self.problems: tuple[Problem, ...] = ()
         """What lies in the folders of local models and cannot be served, as it was at the last look."""
-        self.renew: Callable[[], Awaitable[None]] = _nothing
-        """Look for local models again, as they are registered now, and serve them; the application lends its own."""
+        self.renew: Renew = _nothing
+        """Serve the local models as they are registered now; the application lends its own."""
         self.redact = Redactor()
         """Masks secrets in a text; the application lends its own."""
         self.tracer: Tracer | None = None

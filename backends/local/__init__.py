@@ -43,6 +43,7 @@ from compat.canonical.request import (
     RerankRequest,
     TextRequest,
 )
+from compat.openai import llamafield
 from compat.openai.llamafault import parse_fault
 
 _MADE: dict[Dialect, Modality] = {
@@ -169,11 +170,23 @@ class LocalBackend:
         local = self._find(model)
         if local.model.modality in ("image", "3d"):
             return bounds(local)
+        if local.model.modality == "text":
+            return self._text_bounds(local)
         if local.model.modality != "embedding" or not (width := local.traits.width):
             return {}
         if self._settings.of(model).matryoshka:
             return {"dimensions": {"maximum": width}}
         return {"dimensions": {"minimum": width, "maximum": width, "examples": [width]}}
+
+    def _text_bounds(self, local: Local) -> dict[str, dict[str, Any]]:
+        out: dict[str, dict[str, Any]] = {
+            name: {"minimum": least, "maximum": most} for name, (least, most) in llamafield.LIMITS.items()
+        }
+        out["max_output_tokens"] = out["max_completion_tokens"]
+        planned = plan(local, self._settings, self._engine, self._reckoning)
+        if self._engine.parallel and planned is not None:
+            out["n"] = {"minimum": 1, "maximum": planned.spec.slots}  # each answer takes a slot
+        return out
 
     def defaults(self, model: str) -> dict[str, Any]:
         """What a model takes where a request says nothing, by name.  Raises ModelNotFound."""

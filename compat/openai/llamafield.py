@@ -41,17 +41,50 @@ NAMES = (
     "top_n_sigma", "typ_p", "xtc_probability", "xtc_threshold",
 )  # fmt: skip
 """Those that llama.cpp's servers are known to have."""
-_LIMITS: Limits = {"max_tokens": (0, 2**31 - 1), "max_completion_tokens": (1, 2**31 - 1)}
+_INT_MAX = 2**31 - 1
+LIMITS: Limits = {
+    "max_tokens": (0, _INT_MAX),
+    "max_completion_tokens": (1, _INT_MAX),
+    "seed": (-(2**63), 2**63 - 1),
+    "repeat_last_n": (-1, _INT_MAX),
+    "mirostat": (0, 2),
+    "thinking_budget_tokens": (-1, _INT_MAX),
+    "n_predict": (-1, _INT_MAX),
+    "n_probs": (0, _INT_MAX),
+    "n_keep": (-1, _INT_MAX),
+    "n_discard": (0, _INT_MAX),
+    "n_indent": (0, _INT_MAX),
+    "min_keep": (0, _INT_MAX),
+    "id_slot": (-1, _INT_MAX),
+    "dry_allowed_length": (0, _INT_MAX),
+    "dry_penalty_last_n": (-1, _INT_MAX),
+}
+"""Whole numbers only: llama.cpp cuts others off."""
+_DECIMALS = (
+    "dry_base", "dry_multiplier", "dynatemp_exponent", "dynatemp_range", "t_max_predict_ms", "top_n_sigma", "typ_p",
+    "xtc_probability", "xtc_threshold",
+)  # fmt: skip
+_UNTOLD: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys([*LIMITS, *_DECIMALS], ("number",)),
+    **dict.fromkeys(["cache_prompt", "ignore_eos", "post_sampling_probs"], ("boolean",)),
+    "dry_sequence_breakers": ("array",),
+    "json_schema": ("object",),
+}
+"""The same as in `KINDS`, of fields that are seldom asked for."""
 
 
-def check(asked: Envelope, *, context: int, adapters: int) -> None:
+def check(asked: Envelope, *, context: int, adapters: int, slots: int | None = None) -> None:
     """Raises InvalidRequest, or ContextTooLong for what cannot be short enough.
 
-    context: in tokens.  adapters: how many LoRA adapters the model has.
+    context: in tokens.  adapters: how many LoRA adapters the model has.  slots: how many answers it can write at once;
+    None: its engine says so itself.
     """
     fields = asked.fields
     check_kinds(fields, KINDS)
-    check_numbers(fields, _LIMITS)
+    check_kinds(fields, _UNTOLD)
+    check_numbers(fields, LIMITS)
+    if slots is not None:
+        check_numbers(fields, {"n": (1, slots)})
     _check_length(fields, context)
     if "lora" in fields:
         _check_adapters(decode_raw(fields["lora"]), adapters)

@@ -5,6 +5,7 @@ Only how local models stand is looked at each time.  Working out what a model ta
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from itertools import chain
 from typing import Any, Protocol, runtime_checkable
 
@@ -25,6 +26,8 @@ FEW = 50
 """So many are listed at once; the list of more is made in a thread, while others are served."""
 Standings = Mapping[str, tuple[str, int | None]]
 """By id: how models stand that were ever wanted, and the memory they take."""
+Wanted = tuple[str | None, str | None, str | None, str | None]
+"""A modality, a backend, a status and a tag; None is any."""
 
 
 @runtime_checkable
@@ -39,7 +42,12 @@ class Listed:
     """A model under the name a client can ask for it by."""
 
     def __init__(
-        self, id_: str, models: Sequence[Model], routes: list[str] | None = None, entry: Entry | None = None
+        self,
+        id_: str,
+        models: Sequence[Model],
+        routes: list[str] | None = None,
+        entry: Entry | None = None,
+        bare: str | None = None,
     ) -> None:
         self.id = id_
         self.models = models
@@ -48,6 +56,8 @@ class Listed:
         """Where a configured name leads; None for a backend's own model."""
         self.entry = entry
         """What is registered of it."""
+        self.bare = bare
+        """Its name without the backend, where that means this one."""
         self._written: dict[int, msgspec.Raw] = {}
 
     def of(
@@ -73,8 +83,10 @@ class Listed:
         return None
 
     def is_for(self, name: str, grant: Grant) -> bool:
-        """Whether a caller may use any of its routes, under the name, an alias or the route's own."""
+        """Whether a caller may use any of its routes, under the name, bare or whole, an alias or the route's own."""
         names = [name, *(alias for model in self.models for alias in model.aliases)]
+        if self.bare is not None:
+            names.append(self.bare)
         return any(
             (grant.may_ask(route) or any(map(grant.may_ask, names))) and grant.may_use(route.partition("/")[0])
             for route in self.routes or [model.id for model in self.models]
@@ -106,6 +118,7 @@ class Catalogue:
         self._known: tuple[Estate, tuple[int, int], dict[str, Listed]] | None = None
         self._needs: dict[str, tuple[Local, int | None]] = {}
         self._making = asyncio.Lock()
+        self._body: tuple[Mapping[str, Listed], Standings, Wanted, bytes] | None = None
 
     async def listed(self, estate: Estate) -> dict[str, Listed]:
         """What the house can be asked for, by the id a client would ask with: configured names first."""
@@ -118,6 +131,18 @@ class Catalogue:
             if estate is self._house.estate:
                 self._known = estate, edition, listed
             return listed
+
+    def body(self, listed: Mapping[str, Listed], stand: Standings, wanted: Wanted) -> bytes:
+        """The list in JSON, of those wanted only; the last one that many were given is kept."""
+        last = self._body
+        if last is not None and last[0] is listed and last[1] == stand and last[2] == wanted:
+            return last[3]
+        seen = ((one, one.of(stand, *wanted)) for one in listed.values())
+        data = [one.written(*shown) for one, shown in seen if shown is not None]
+        body = msgspec.json.encode({"object": "list", "data": data, "next_cursor": None})
+        if self._known is not None and self._known[2] is listed:
+            self._body = listed, dict(stand), wanted, body
+        return body
 
     async def one(self, estate: Estate, id_: str) -> Listed | None:
         """A backend's model, without asking anybody."""
@@ -159,19 +184,32 @@ class Catalogue:
                 continue
             if isinstance(entry.routes, tuple):
                 targets = _targets(entry.routes)
-                out[name] = Listed(name, [_model(targets[0], by_id)], targets)
+                out[name] = Listed(name, [replace(_model(targets[0], by_id), aliases=())], targets)
             else:
                 by_modality = {modality: _targets(routes) for modality, routes in entry.routes.items()}
                 firsts = [
-                    replace(_model(targets[0], by_id), modality=modality) for modality, targets in by_modality.items()
+                    replace(_model(targets[0], by_id), modality=modality, aliases=())
+                    for modality, targets in by_modality.items()
                 ]
                 out[name] = Listed(name, firsts, list(dict.fromkeys(chain.from_iterable(by_modality.values()))))
-        entries = self._house.entries
+        entries, hidden = self._house.entries, estate.registry.book.hidden
+        names = set[tuple[str, str]]()
+        configured = estate.config.models
+        globs = [name for name in configured if "*" in name]
+
+        def add(id_: str, model: Model, entry: Entry | None) -> None:
+            # By a bare name the first is meant that makes what is wanted.
+            name = model.name
+            meant = (name, model.modality) not in names and name not in configured
+            meant = meant and not any(fnmatchcase(name, glob) for glob in globs)
+            names.add((name, model.modality))
+            out.setdefault(id_, Listed(id_, [model], entry=entry, bare=name if meant else None))
+
         for id_, model in by_id.items():
-            out.setdefault(id_, Listed(id_, [model], entry=entries.get(id_)))
+            if id_ not in hidden:  # what a user's own account lists
+                add(id_, model, entries.get(id_))
         for entry_ in absent:
-            model = self._priced(as_listed(entry_), estate)
-            out.setdefault(entry_.id, Listed(entry_.id, [model], entry=entry_))
+            add(entry_.id, self._priced(as_listed(entry_), estate), entry_)
         return out
 
     def _priced(self, model: Model, estate: Estate) -> Model:

@@ -26,13 +26,13 @@ class DownloadRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """What is to be downloaded: `repo`, or a registered `model`."""
 
     repo: Text | None = None
-    """ORG/NAME on the hub."""
+    """ORG/NAME on the hub, or NAME where the hub calls it so."""
     model: Text | None = None
     """Instead of it: a registered model, BACKEND/NAME, whose files are fetched from its source."""
     file: Text | None = None
     """A file of the repository; of a split one any part."""
     quantization: Text | None = None
-    """Like `Q4_K_M`; `best fit`, or neither this nor `file`, takes the best that fits this machine."""
+    """Like `Q4_K_M`, in place of `file`; `best fit`, or neither of them, takes the best that fits this machine."""
     revision: Text | None = None
     """A branch, a tag or a commit; unless said, the main branch."""
     name: Text | None = None
@@ -50,7 +50,7 @@ class UpdateOptions(Struct, frozen=True, forbid_unknown_fields=True):
 class RollbackOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """Which version is to be served."""
 
-    commit: Annotated[str, Meta(min_length=7, max_length=64)] | None = None
+    commit: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     """Its commit, or the beginning of it; unless said, the newest besides the one in use."""
 
 
@@ -186,6 +186,12 @@ def _check(form: DownloadRequest) -> None:
             "Say what is to be downloaded: either 'repo' or 'model'.", param="repo", code="missing_required_parameter"
         )
     given = [name for name in ("file", "quantization", "revision", "name", "backend") if getattr(form, name)]
+    if form.file is not None and form.quantization is not None:
+        raise InvalidRequest(
+            "Give either 'file' or 'quantization': each says which file is meant, and they may differ.",
+            param="quantization",
+            code="invalid_value",
+        )
     if form.model is not None and given:
         raise InvalidRequest(
             f"'{given[0]}' goes with 'repo': a registered model has its own.", param=given[0], code="invalid_value"

@@ -1,12 +1,13 @@
 """/v1/jobs: long work, as it stands, as a feed of events, paused, gone on with and ended.
 
-A caller sees the jobs of its tenant; others' are not there.
+A caller sees the jobs of its tenant that are about models it may use; others' are not there.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal, get_args
 
 import msgspec
@@ -19,10 +20,11 @@ from sse_starlette import ServerSentEvent
 from gateway.api.feed import event, feed
 from gateway.api.resource import PAGE, PAGE_MAX, Asked, cursor_of, grant_of, number, page, visit_of, word
 from gateway.auth.keycard import moment
+from gateway.auth.principal import Grant
 from gateway.auth.registrar import By
 from gateway.db.audit import Act
 from gateway.house import House
-from gateway.jobs import Jobs
+from gateway.jobs import Jobs, absent
 from gateway.jobs.job import Job, JobFailure, JobStatus, Progress
 
 LOOK_S = 0.5
@@ -88,6 +90,13 @@ def routes(house: House) -> list[Any]:
     def tenant(request: Asked) -> str:
         return grant_of(request).principal.tenant
 
+    async def held(request: Asked, id_: str) -> Job:
+        """The job, if the caller may see it.  Raises NotFound."""
+        job = await jobs().get(tenant(request), id_)
+        if not _allows(grant_of(request), job):
+            raise absent(id_)
+        return job
+
     @get(
         "/v1/jobs",
         opt={
@@ -100,16 +109,19 @@ def routes(house: House) -> list[Any]:
             },
         },
         summary="List jobs",
-        description="The tenant's jobs, the newest first.  Those that are over are kept for 30 days.",
+        description="The tenant's jobs, the newest first; to a key that may not use every model only those about the "
+        "models it may use.  Those that are over are kept for 30 days.",
     )
     async def list_jobs(request: Asked) -> JobList:
         limit, place = number(request, "limit", PAGE, PAGE_MAX, least=1), cursor_of(request)
+        grant = grant_of(request)
         found = await jobs().page(
             tenant(request),
             status=word(request, "status", get_args(JobStatus)),
             kind=word(request, "kind"),
             limit=limit + 1,
             after=place,
+            seen=partial(_allows, grant) if grant.restricted else None,
         )
         following = found[limit - 1].id if len(found) > limit else None
         return JobList(**page([card(job) for job in found], limit, following))
@@ -121,7 +133,7 @@ def routes(house: House) -> list[Any]:
         description="How a job stands, how far it is, and how it ended.",
     )
     async def get_job(request: Asked, job_id: FromPath[str]) -> JobCard:
-        return card(await jobs().get(tenant(request), job_id))
+        return card(await held(request, job_id))
 
     @get(
         "/v1/jobs/{job_id:str}/events",
@@ -132,7 +144,7 @@ def routes(house: House) -> list[Any]:
         "the stream ends with the job.",
     )
     async def watch_job(request: Asked, job_id: FromPath[str]) -> ASGIApp:
-        await jobs().get(tenant(request), job_id)
+        await held(request, job_id)
         return feed(request, house, _events(house, tenant(request), job_id))
 
     @post(
@@ -140,10 +152,11 @@ def routes(house: House) -> list[Any]:
         opt={"scope": "models:write"},
         status_code=200,
         summary="Cancel a job",
-        description="End a job for good; answers when its work has stopped.  What it has not finished is cleared away. "
-        " One that is over is a conflict, unless it was cancelled already.",
+        description="End a job for good; answers when its work has stopped.  What it has not finished is cleared away, "
+        "of one that has failed as well.  One that is done is a conflict.",
     )
     async def cancel_job(request: Asked, job_id: FromPath[str]) -> JobCard:
+        await held(request, job_id)
         return card(await jobs().cancel(tenant(request), job_id, _act(request, "cancel", job_id)))
 
     @post(
@@ -155,6 +168,7 @@ def routes(house: House) -> list[Any]:
         "is a conflict.",
     )
     async def pause_job(request: Asked, job_id: FromPath[str]) -> JobCard:
+        await held(request, job_id)
         return card(await jobs().pause(tenant(request), job_id, _act(request, "pause", job_id)))
 
     @post(
@@ -166,9 +180,16 @@ def routes(house: House) -> list[Any]:
         "is a conflict.",
     )
     async def resume_job(request: Asked, job_id: FromPath[str]) -> JobCard:
+        await held(request, job_id)
         return card(await jobs().resume(tenant(request), job_id, _act(request, "resume", job_id)))
 
     return [list_jobs, get_job, watch_job, cancel_job, pause_job, resume_job]
+
+
+def _allows(grant: Grant, job: Job) -> bool:
+    """Whether a job is about a model that the caller may use, or about none."""
+    id_ = job.target
+    return not grant.restricted or id_ is None or (grant.may_ask(id_) and grant.may_use(id_.partition("/")[0]))
 
 
 async def _events(house: House, tenant: str, id_: str) -> AsyncGenerator[ServerSentEvent, None]:

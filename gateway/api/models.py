@@ -3,21 +3,27 @@
 The path is the same in both dialects; a client that names a version of Anthropic's speaks that one.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
 from urllib.parse import quote, unquote
 
 from litestar import Request, Response, get
 from litestar.params import FromPath, FromQuery
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from backends.base import IN_MEMORY
 from compat.anthropic import models as anthropic
+from compat.canonical.error import InvalidRequest
+from compat.canonical.model import Modality
 from gateway.api.catalogue import Catalogue, Listed, standings
 from gateway.api.resource import estate_of, visit_of
 from gateway.house import Estate, House
+from gateway.registry.entry import Status
 from gateway.visit import Visit
 
 _PATH = "/v1/models/"
+MODALITIES: tuple[str, ...] = get_args(Modality)
+STATUSES = tuple(sorted({"unloaded", "queued", "failed", *IN_MEMORY, *get_args(Status)}))
 _VERBS = ("load", "unload", "status", "update", "rollback")
 """What may follow a model's id in a path."""
 
@@ -70,6 +76,16 @@ def found(listed: Mapping[str, Listed], id_: str) -> Listed | None:
     return next(by_name, None) or next(by_alias, None)
 
 
+def _check(name: str, given: str | None, known: Sequence[str]) -> None:
+    """Raises InvalidRequest for what no model can have."""
+    if given is not None and given not in known:
+        raise InvalidRequest(
+            f"Invalid value for '{name}': expected one of {', '.join(known) or 'none: there are no models'}.",
+            param=name,
+            code="invalid_value",
+        )
+
+
 def routes(house: House) -> list[Any]:
     catalogue = Catalogue(house)
 
@@ -90,19 +106,29 @@ def routes(house: House) -> list[Any]:
         limit: FromQuery[str | None] = None,
         after_id: FromQuery[str | None] = None,
         before_id: FromQuery[str | None] = None,
-    ) -> dict[str, Any]:
+    ) -> Response[dict[str, Any]]:
         visit, estate = visit_of(request), estate_of(request)
         listed = await _listed(house, catalogue, estate, visit)
+        _check("modality", modality, MODALITIES)
+        _check("status", status, STATUSES)
+        if backend is not None:
+            # Whoever may use some backends only is told of no others.
+            _check(
+                "backend",
+                backend,
+                sorted(
+                    {model.backend for one in listed.values() for model in one.models}
+                    | {name for name in estate.backends if visit.grant is None or not visit.grant.restricted}
+                ),
+            )
         stand = standings(estate)
-        seen = [
-            (one, *shown)
-            for one in listed.values()
-            if (shown := one.of(stand, modality, backend, status, tag)) is not None
-        ]
+        wanted = (modality, backend, status, tag)
         if visit.anthropic:
-            pages = [anthropic.render_model(model, one.id) for one, _, model in seen]
-            return anthropic.render_page(pages, limit=limit, after_id=after_id, before_id=before_id)
-        return {"object": "list", "data": [one.written(n, model) for one, n, model in seen], "next_cursor": None}
+            seen = ((one, one.of(stand, *wanted)) for one in listed.values())
+            pages = [anthropic.render_model(shown[1], one.id) for one, shown in seen if shown is not None]
+            return Response(anthropic.render_page(pages, limit=limit, after_id=after_id, before_id=before_id))
+        body: Any = catalogue.body(listed, stand, wanted)
+        return Response(body, media_type="application/json")
 
     @get(
         "/v1/models/{model_id:str}",

@@ -11,6 +11,7 @@ from litestar import delete, get, patch, post
 from litestar.params import FromPath
 from msgspec import Struct
 
+from compat.canonical.error import InvalidRequest
 from gateway.api.catalogue import Catalogue, standings
 from gateway.api.resource import Asked, decoded, grant_of, visit_of, word
 from gateway.auth.registrar import By
@@ -33,6 +34,8 @@ class ModelDeleted(Struct, frozen=True, kw_only=True):
     object: Literal["model"] = "model"
     deleted: Literal[True] = True
     freed_bytes: int
+    kept_for: list[str] = []
+    """Other models that have files of it, which stay for them."""
 
 
 class Imported(Struct, frozen=True, kw_only=True):
@@ -77,6 +80,7 @@ def routes(house: House) -> list[Any]:
         "registered by its id alone.  Nothing is downloaded: POST /v1/models/download does that.",
     )
     async def register_model(request: Asked) -> dict[str, Any]:
+        _only(request)
         form = await decoded(request, _new)
         return await shown(await whole(register.create(form, grant_of(request), _by(request))))
 
@@ -88,7 +92,9 @@ def routes(house: House) -> list[Any]:
         "what is found of it does not change what was said.",
     )
     async def change_model(request: Asked, model_id: FromPath[str]) -> dict[str, Any]:
+        _only(request)
         form = await decoded(request, _changes)
+        await house.estate.registry.learn_of(unquote(model_id))
         work = register.change(unquote(model_id), form, grant_of(request), _by(request))
         return await shown(await whole(work))
 
@@ -109,10 +115,13 @@ def routes(house: House) -> list[Any]:
         "until it is registered again.",
     )
     async def remove_model(request: Asked, model_id: FromPath[str]) -> ModelDeleted:
+        _only(request, "files", "force")
+        await house.estate.registry.learn_of(unquote(model_id))
         flags = {name: word(request, name, ("true", "false")) == "true" for name in ("files", "force")}
+        kept = await asyncio.to_thread(removal.kept_for, unquote(model_id), grant_of(request)) if flags["files"] else []
         work = removal.remove(unquote(model_id), grant_of(request), _by(request), **flags)
         id_, freed = await whole(work)
-        return ModelDeleted(id=id_, freed_bytes=freed)
+        return ModelDeleted(id=id_, freed_bytes=freed, kept_for=kept)
 
     @get(
         "/v1/models/export",
@@ -132,11 +141,22 @@ def routes(house: House) -> list[Any]:
         "files here is `registered` where its source is known, else `missing`.",
     )
     async def import_models(request: Asked) -> Imported:
+        _only(request)
         kept = await decoded(request, _kept)
         created, updated = await whole(register.take_in(kept, grant_of(request), _by(request)))
         return Imported(created=created, updated=updated, unchanged=len(kept.models) - created - updated)
 
     return [register_model, change_model, remove_model, export_models, import_models]
+
+
+def _only(request: Asked, *names: str) -> None:
+    """Raises InvalidRequest for what else is in the query: something may depend on it that does not happen."""
+    for name in request.query_params:
+        if name not in names:
+            known = f"known are {' and '.join(names)}" if names else "this takes none"
+            raise InvalidRequest(
+                f"Unknown query parameter '{name[:64]}': {known}.", param=name[:64], code="unknown_parameter"
+            )
 
 
 def _by(request: Asked) -> By:

@@ -12,12 +12,12 @@ from backends.base import Loads
 from compat import amount
 from compat.canonical.error import InvalidRequest
 from compat.canonical.model import Modality
-from gateway.api.resource import Asked, attended, cursor_of, estate_of, number, page, word
+from gateway.api.resource import PAGE_MAX, Asked, attended, cursor_of, estate_of, number, page, word
 from gateway.house import Estate, House
 from gateway.hub.catalogue import Room, SearchResult, search
 
-PAGE, PAGE_MAX = 20, 50
-"""Repositories a page: each is asked about."""
+PAGE, TOLD_MAX = 20, 50
+"""Repositories a page: each is asked about, so whoever asks for more, as other lists allow, goes on by the cursor."""
 SOURCES = ("huggingface",)
 _CURSOR_MAX = 2000
 
@@ -40,7 +40,7 @@ def routes(house: House) -> list[Any]:
                 "query": "Words of the model's name.",
                 "source": f"Where to search: {', '.join(SOURCES)}, which it is unless said.",
                 "modality": f"Only models that make this: {', '.join(get_args(Modality))}; GGUF models unless said.",
-                "limit": f"Repositories a page, {PAGE} unless said, {PAGE_MAX} at most; what cannot be run here is "
+                "limit": f"Repositories a page, {PAGE} unless said, {TOLD_MAX} at most; what cannot be run here is "
                 "left out of them.",
                 "cursor": "The `next_cursor` of the page before.",
             },
@@ -53,7 +53,7 @@ def routes(house: House) -> list[Any]:
     async def search_models(request: Asked) -> SearchList:
         modality, limit, cursor = (
             _modality(request),
-            number(request, "limit", PAGE, PAGE_MAX, least=1),
+            min(number(request, "limit", PAGE, PAGE_MAX, least=1), TOLD_MAX),
             _cursor(request),
         )
         query = word(request, "query")

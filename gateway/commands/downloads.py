@@ -4,7 +4,7 @@ import argparse
 from functools import partial
 from typing import Any
 
-from gateway.commands.jobs import follow
+from gateway.commands.jobs import follow, going_on
 from gateway.commands.jobs import tell as tell_job
 from gateway.commands.remote import (
     WORK_S,
@@ -19,6 +19,8 @@ from gateway.commands.remote import (
     size,
     table,
 )
+from gateway.commands.repository import wanted
+from gateway.settings import ConfigError
 
 SEARCH_S = 60.0
 
@@ -31,7 +33,11 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     search.add_argument("--modality", help="only models that make this: text, embedding, image, …")
     search.add_argument("--limit", type=int, default=20, help="repositories to ask about, 50 at most (20)")
     download = command("download", _download, "Fetch a model from the hub, and serve it.")
-    download.add_argument("repo", metavar="REPO", help="ORG/NAME")
+    download.add_argument(
+        "repo",
+        metavar="REPO",
+        help="ORG/NAME, ORG/NAME:QUANTIZATION or the address of its page; or BACKEND/NAME, a model that is registered",
+    )
     which = download.add_mutually_exclusive_group()
     which.add_argument("--file", metavar="F", help="a file of it; of a split one any part")
     which.add_argument("--quantization", metavar="Q", help="like Q4_K_M (the best that fits this machine)")
@@ -75,13 +81,28 @@ def _found(one: dict[str, Any]) -> tuple[str, ...]:
 
 def _download(asked: argparse.Namespace) -> None:
     gateway = Gateway(asked)
-    wanted = {name: getattr(asked, name) for name in ("repo", "file", "quantization", "revision", "name", "backend")}
-    body = {name: value for name, value in wanted.items() if value is not None} | {"priority": asked.priority}
+    body = _named(asked, gateway) | {"priority": asked.priority}
     try:
         job = gateway.ask("POST", "/v1/models/download", body, WORK_S)
     except Unanswered as e:
         raise Unanswered(f"{e} A running gateway downloads: pluggably serve starts one.") from e
     _finish(asked, gateway, job)
+
+
+def _named(asked: argparse.Namespace, gateway: Gateway) -> dict[str, Any]:
+    """What is to be downloaded, as the gateway is told.  Raises ConfigError."""
+    named = ((name, getattr(asked, name)) for name in ("file", "quantization", "revision", "name", "backend"))
+    given = {name: value for name, value in named if value is not None}
+    backend, slash, _ = asked.repo.partition("/")
+    known = gateway.config.backends.get(backend)
+    if slash and known is not None and known.kind == "local":
+        return {"model": asked.repo} | given
+    said = wanted(asked.repo, gateway.config.hub.endpoint)
+    if "quantization" in said and {"file", "quantization"} & given.keys():
+        raise ConfigError("REPO: it says the quantization already; leave --file and --quantization out")
+    if "file" in said and {"file", "quantization"} & given.keys():
+        raise ConfigError("REPO: it says the file already; leave --file and --quantization out")
+    return said | given
 
 
 def _update(asked: argparse.Namespace) -> None:
@@ -107,6 +128,7 @@ def _versions(asked: argparse.Namespace, answer: dict[str, Any], told: str) -> N
 
 
 def _finish(asked: argparse.Namespace, gateway: Gateway, job: dict[str, Any]) -> None:
+    job = going_on(gateway, job)
     if asked.detach:
         tell_job(asked, job)
         return

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from gateway.commands.remote import WORK_S, Gateway, Refused, Unanswered, add_command, note, say, say_json, size, table
+from gateway.commands.words import spoken
 
 LOOK_S = 0.5
 """How often a job is asked for that is followed."""
@@ -55,7 +56,7 @@ def follow(gateway: Gateway, job: dict[str, Any], *, quiet: bool = False) -> dic
         raise
     sys.stderr.write(_cleared(shown))
     if job["status"] == "failed":
-        raise Refused(f"{job['error']['message']} ({job['error']['code']})")
+        raise Refused(_why(job["error"]))
     if job["status"] != "done":
         raise Refused(f"The job {job['id']} was {job['status']}.")
     return job
@@ -83,7 +84,26 @@ def tell(asked: argparse.Namespace, job: dict[str, Any]) -> None:
         return
     say(f"{job['id']}  {line(job)}")
     if job["error"] is not None:
-        say(f"  {job['error']['message']} ({job['error']['code']})")
+        say(f"  {_why(job['error'])}")
+
+
+def going_on(gateway: Gateway, job: dict[str, Any]) -> dict[str, Any]:
+    """The job; one that is paused is gone on with, and that is told: somebody asks for what it does."""
+    if job["status"] != "paused":
+        return job
+    note(f"The job {job['id']} was paused: it goes on.")
+    resumed: dict[str, Any] = gateway.ask("POST", f"/v1/jobs/{job['id']}/resume", {}, WORK_S)
+    return resumed
+
+
+def of_model(gateway: Gateway, id_: str) -> dict[str, Any] | None:
+    """The job that is not over and has to do with a model."""
+    standing = (one for status in ("running", "queued", "paused") for one in gateway.all("/v1/jobs", status=status))
+    return next((one for one in standing if one["target"] == id_), None)
+
+
+def _why(error: dict[str, Any]) -> str:
+    return f"{spoken(error['message'])} ({error['code']})"
 
 
 def _list(asked: argparse.Namespace) -> None:
@@ -100,7 +120,8 @@ def _list(asked: argparse.Namespace) -> None:
 def _line(job: dict[str, Any]) -> tuple[str, ...]:
     done, total = job["progress"]["bytes_done"], job["progress"]["bytes_total"]
     far = f"{min(1.0, done / total):.0%}" if total else "-"
-    return job["id"], job["kind"], job["target"] or "-", job["status"], far, size(total), job["created_at"]
+    status = job["status"] if job["error"] is None else f"{job['status']} ({job['error']['code']})"
+    return job["id"], job["kind"], job["target"] or "-", status, far, size(total), job["created_at"]
 
 
 def _status(asked: argparse.Namespace) -> None:

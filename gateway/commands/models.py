@@ -17,17 +17,26 @@ from gateway.commands.remote import (
     Gateway,
     Refused,
     add_command,
+    nobody,
     note,
     path_of,
+    query,
     say,
     say_json,
     size,
     table,
 )
+from gateway.commands.words import spoken
 from gateway.settings import ConfigError
 
 LOOK_S = 0.25
 """How often the progress of loading is asked for, while somebody watches."""
+_FILTERS = {
+    "status": "only those that stand so: ready, unloaded, downloading, failed, missing, …",
+    "modality": "only those that make this: text, embedding, image, …",
+    "backend": "only those of this backend",
+    "tag": "only those with this tag",
+}
 Configured = Callable[[Path | None], list[dict[str, Any]]]
 """The models that a configuration file describes, where no gateway runs on it."""
 
@@ -35,10 +44,12 @@ Configured = Callable[[Path | None], list[dict[str, Any]]]
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", configured: Configured) -> None:
     """Add the commands below `models` that look at what there is and have it in memory."""
     command = partial(add_command, commands)
-    command(
+    listing = command(
         "list", partial(_list, configured), "List models that clients can ask for; by the configuration where no "
         "gateway runs on it."
     )  # fmt: skip
+    for name, what in _FILTERS.items():
+        listing.add_argument(f"--{name}", help=what)
     loading = command("load", _load, "Bring a local model into memory, and wait until it is ready.")
     unloading = command("unload", _unload, "Take a local model out of memory, once what runs on it is finished.")
     unloading.add_argument("--force", action="store_true", help="a pinned one as well")
@@ -50,26 +61,58 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _list(configured: Configured, asked: argparse.Namespace) -> None:
     found = _live(asked)
     if found is None:
-        found = configured(asked.config)
+        found = [one for one in configured(asked.config) if _fits(one, asked)]
     if asked.json:
         say_json(found)
         return
     if not found:
         note("No models.")
         return
-    head = ("MODEL", "MODALITY", "SIZE", "QUANTIZATION", "CONTEXT", "STATUS")
-    table([head, *(_listed(model) for model in found)])
+    head: tuple[str, ...] = ("MODEL", "MODALITY", "SIZE", "QUANTIZATION", "CONTEXT", "STATUS")
+    lines = [_listed(model) for model in found]
+    if any(model.get("aliases") for model in found):
+        head = (*head, "ALIASES")
+        lines = [(*line, ", ".join(model.get("aliases") or ())) for line, model in zip(lines, found, strict=True)]
+    table([head, *lines])
+    for model in found:
+        if model.get("reason"):
+            say(f"{_stands(model)}: {model['id']}: {_reason(model)}")
+
+
+def _fits(model: dict[str, Any], asked: argparse.Namespace) -> bool:
+    """Whether it is one that is asked for."""
+    return (
+        all(getattr(asked, name) in (None, model.get(name)) for name in ("status", "modality", "backend"))
+        and (asked.tag is None or asked.tag in (model.get("tags") or ()))
+    )  # fmt: skip
+
+
+def _stands(model: dict[str, Any]) -> str:
+    paused = model.get("status") == "downloading" and model.get("reason") == "paused"
+    return "paused" if paused else model.get("status") or "-"
+
+
+def _reason(model: dict[str, Any]) -> str:
+    if _stands(model) != "paused":
+        return spoken(model["reason"])
+    return "`pluggably jobs list --status paused` names the job, `pluggably jobs resume ID` goes on with it"
 
 
 def _live(asked: argparse.Namespace) -> list[dict[str, Any]] | None:
     """What the gateway lists; None where none is named and none can be asked at the configured address."""
+    url = None
     try:
-        listed: list[dict[str, Any]] = Gateway(asked).ask("GET", "/v1/models")["data"]
+        gateway = Gateway(asked)
+        url = gateway.url
+        path = "/v1/models" + query(**{name: getattr(asked, name) for name in _FILTERS})
+        listed: list[dict[str, Any]] = gateway.ask("GET", path)["data"]
     except (Refused, ConfigError, LookupError, TypeError) as e:  # the last two: it is something else that answers there
         if asked.url is not None:
             raise
         if isinstance(e, Refused):
             note(f"pluggably: {e} Listed as the configuration has it.")
+        else:
+            nobody(url, "this is the configuration's list, without what was downloaded")
         return None
     return listed
 
@@ -81,7 +124,7 @@ def _listed(model: dict[str, Any]) -> tuple[str, ...]:
         size(model.get("size_bytes")),
         model.get("quantization") or "-",
         str(model.get("context_length") or "-"),
-        model.get("status") or "-",
+        _stands(model),
     )
 
 

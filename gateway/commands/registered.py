@@ -10,12 +10,14 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
+from gateway.commands.jobs import of_model
 from gateway.commands.remote import (
     WORK_S,
     Gateway,
     Refused,
     Unanswered,
     add_command,
+    nobody,
     note,
     path_of,
     query,
@@ -73,6 +75,7 @@ def _live(asked: argparse.Namespace) -> dict[str, Any] | None:
     except (Refused, ConfigError, LookupError, TypeError) as e:  # the last two: it is something else that answers there
         if asked.url is not None or not isinstance(e, (Unanswered, LookupError, TypeError)):
             raise
+        nobody(gateway.url, "this is what lies in the model folders, without what was downloaded")
         return None
     models = [{name: one[name] for name in ("id", "status", "size_bytes")} for one in listed if _is_local(one)]
     return {"models": models, "problems": problems}
@@ -114,7 +117,16 @@ def _register(asked: argparse.Namespace) -> None:
 
 def _remove(asked: argparse.Namespace) -> None:
     flags = query(files="true" if asked.files else None, force="true" if asked.force else None)
-    answer = Gateway(asked).ask("DELETE", path_of(asked.model) + flags, within_s=WORK_S)
+    gateway = Gateway(asked)
+    try:
+        answer = gateway.ask("DELETE", path_of(asked.model) + flags, within_s=WORK_S)
+    except Refused as e:
+        if "is being downloaded" not in str(e) or (job := of_model(gateway, asked.model)) is None:
+            raise
+        raise Refused(
+            f"'{asked.model}' is being downloaded: `pluggably jobs cancel {job['id']}` ends that. --force ends it and "
+            "removes the model."
+        ) from e
     freed = f", {size(answer['freed_bytes'])} freed" if answer["freed_bytes"] else ""
     _tell(asked, answer, f"{answer['id']}: removed{freed}")
 

@@ -1,6 +1,7 @@
 """A gateway that runs, as the command line reaches it: asked over HTTP, with a key that may do what is asked."""
 
 import argparse
+import http.client
 import json
 import os
 import ssl
@@ -10,8 +11,9 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
+from gateway.commands.words import spoken
 from gateway.config import load
 from gateway.settings import Config, ConfigError
 
@@ -33,8 +35,8 @@ class Unanswered(ConfigError):
 class Gateway:
     def __init__(self, asked: argparse.Namespace) -> None:
         config = load(asked.config)
-        self.url = asked.url.rstrip("/") if asked.url else _url_of(config)
-        self._config = config
+        self.url = _url_of(config) if asked.url is None else given_url(asked.url)
+        self.config = config
         self._key_env: str | None = asked.key_env
         context = ssl.create_default_context()
         if asked.url is None and config.server.tls.cert is not None:
@@ -57,18 +59,23 @@ class Gateway:
         scope: that a key must have for it, where that is not the one of reading or writing models.
         """
         headers = {"content-type": "application/json"}
-        if key := self._key(scope or ("models:read" if method == "GET" else "models:write")):
+        scope = scope or ("models:read" if method == "GET" else "models:write")
+        if key := self._key(scope):
             headers["authorization"] = f"Bearer {key}"
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, headers, method=method)  # noqa: S310  ours to choose
         try:
             with self._opener.open(request, timeout=within_s) as answer:
-                return json.load(answer)
+                told = json.load(answer)
         except urllib.error.HTTPError as e:
-            raise Refused(_said(e)) from e
-        except (OSError, ValueError) as e:
-            reason = getattr(e, "reason", e)
+            raise Refused(_said(e, None if key else scope)) from e
+        except (OSError, ValueError, http.client.HTTPException) as e:
+            said = str(getattr(e, "reason", e)) or type(e).__name__
+            reason = "".join(filter(str.isprintable, said))[:200]  # some of it is whoever's who answers
             raise Unanswered(f"no gateway answers at {self.url}: {reason}. Say where it is with --url.") from e
+        if not isinstance(told, dict) or "object" not in told:
+            raise Unanswered(f"what answers at {self.url} is no gateway. Say where it is with --url.")
+        return told
 
     def all(self, path: str, **filters: Any) -> list[dict[str, Any]]:
         """A list, all of its pages."""
@@ -86,7 +93,7 @@ class Gateway:
             if not key:
                 raise ConfigError(f"--key-env: the environment has no {self._key_env}")
             return key
-        good = (key.key for key in self._config.auth.keys if {scope, "admin"} & set(key.scopes))
+        good = (key.key for key in self.config.auth.keys if {scope, "admin"} & set(key.scopes))
         return next(good, None)
 
 
@@ -136,7 +143,11 @@ def query(**given: Any) -> str:
 def size(count: float | None) -> str:
     if count is None:
         return "-"
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{max(1, round(count / 2**20))} MiB"
+    if count >= 2**30:
+        return f"{count / 2**30:.1f} GiB"
+    if count >= 2**20 or count <= 0:
+        return f"{round(count / 2**20)} MiB"
+    return f"{max(1, int(count / 2**10))} KiB"
 
 
 def table(lines: Sequence[Sequence[str]]) -> None:
@@ -158,6 +169,28 @@ def say_json(value: Any) -> None:
     say(json.dumps(value))
 
 
+def given_url(url: str) -> str:
+    """An address as people write it: with or without a scheme, or the one that clients of the API are given.
+
+    Raises ConfigError.
+    """
+    whole = url.strip() if "://" in url else f"http://{url.strip()}"
+    try:
+        parts = urlsplit(whole)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        good = False
+    if not good or not whole.isprintable() or " " in whole or parts.query or parts.fragment:
+        raise ConfigError(f"--url: '{url[:200]}' is no address; it is like http://127.0.0.1:8080")
+    return whole.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+def nobody(url: str | None, instead: str) -> None:
+    """Tell that no gateway answers, and what is shown instead."""
+    where = "" if url is None else f" at {url}"
+    note(f"No gateway answers{where} (start one with `pluggably serve`): {instead}.")
+
+
 def _url_of(config: Config) -> str:
     server = config.server
     if server.port == 0:
@@ -167,12 +200,22 @@ def _url_of(config: Config) -> str:
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{server.port}"
 
 
-def _said(error: urllib.error.HTTPError) -> str:
-    """What the gateway said of what went wrong, and what helps."""
+def _said(error: urllib.error.HTTPError, lacking: str | None) -> str:
+    """What the gateway said of what went wrong, and what helps.
+
+    lacking: the scope that no key of the configuration has, where none was sent.
+    """
     try:
         told = json.load(error)["error"]
         message, code = str(told["message"]), told.get("code")
     except (ValueError, KeyError, TypeError, AttributeError):
         message, code = f"The gateway answered with status {error.code}.", None
-    mine = error.code in (401, 403) and code != "gated_repo"
+    if error.code == 401 and lacking is not None:
+        whose = "the administrator's key" if lacking == "admin" else "a key that has it"
+        return (
+            f"The gateway wants a key, and no key in the configuration has the scope {lacking}; put {whose} in a "
+            "variable and name it with --key-env."
+        )
+    message = spoken(message)
+    mine = error.code in (401, 403) and code != "gated_repo" and "--key-env" not in message
     return f"{message} Name one with --key-env." if mine else message

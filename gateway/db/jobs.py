@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.db.audit import Act, note
 from gateway.db.tables import jobs
-from gateway.jobs.job import UNFINISHED, Job, JobFailure, JobStatus, Progress
+from gateway.jobs.job import STOPPED, UNFINISHED, Job, JobFailure, JobStatus, Progress
 
 _JSON = {"spec": dict[str, Any], "progress": Progress, "error": JobFailure, "result": dict[str, Any]}
 """Columns that hold JSON, and what it is."""
@@ -72,15 +72,30 @@ class JobRows:
         async with self._engine.connect() as connection:
             return [_job(row) for row in (await connection.execute(query)).all()]
 
+    async def unsettled(self, id_: str | None = None) -> list[Job]:
+        """Everybody's that were paused or cancelled and not cleared away after; with an id that one, if it is so."""
+        query = select(jobs).where(jobs.c.status.in_(STOPPED), jobs.c.unsettled == 1).order_by(jobs.c.id)
+        if id_ is not None:
+            query = query.where(jobs.c.id == id_)
+        async with self._engine.connect() as connection:
+            return [_job(row) for row in (await connection.execute(query)).all()]
+
+    async def settle(self, job: Job) -> None:
+        """A job that was stopped is cleared away after, unless it stands otherwise by now."""
+        same = (jobs.c.id == job.id, jobs.c.status == job.status, jobs.c.attempts == job.attempts)
+        async with self._engine.begin() as connection:
+            await connection.execute(update(jobs).where(*same).values(unsettled=0))
+
     async def move(
         self, tenant: str, id_: str, status: JobStatus, of: Collection[JobStatus], act: Act | None = None
     ) -> Job | None:
         """Give a tenant's job another status if it has one `of` these; None when there is none that has.
 
-        act: written down with it.  Raises Taken where an unfinished job of the same flight is in the way.
+        act: written down with it.  One that is stopped by it is `unsettled` from then on.
+        Raises Taken where an unfinished job of the same flight is in the way.
         """
         now = time.time()
-        values: dict[str, Any] = {"status": status, "updated_at": now}
+        values: dict[str, Any] = {"status": status, "updated_at": now, "unsettled": int(status in STOPPED)}
         if status in UNFINISHED:
             values |= {"ended_at": None, "error": None, "fruitless": 0, "flying": jobs.c.flight}
         else:
@@ -136,7 +151,7 @@ class JobRows:
 def _columns(job: Job) -> dict[str, Any]:
     values = msgspec.structs.asdict(job)
     values |= {name: None if values[name] is None else _json(values[name]) for name in _JSON}
-    values["flying"] = job.flight if job.status in UNFINISHED else None
+    values |= {"flying": job.flight if job.status in UNFINISHED else None, "unsettled": 0}
     return values | {"tenant_id": values.pop("tenant"), "owner_id": values.pop("owner")}
 
 

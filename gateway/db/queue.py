@@ -25,6 +25,8 @@ BEAT_S = 1.0
 """How often leases are renewed, and those who do a job see that it is not wanted any more."""
 POLL_S = 1.0
 """How often a process that does nothing looks for what others have put or left behind."""
+IDLE_S = 5.0
+"""The same while nobody does anything: what is put here is begun at once all the same."""
 STOP_S = 5.0
 """How long work that was told to end is waited for."""
 LOOK_S = 0.2
@@ -54,7 +56,9 @@ class DurableQueue:
         self._at_once = 0
         self._keeper: asyncio.Task[None] | None = None
         self._fence: asyncio.TimerHandle | None = None
-        self._failing = False
+        self._failing = self._closing = False
+        self._idle = False
+        """There is nothing to be done, here or elsewhere."""
 
     async def open(self, run: Run, *, at_once: int) -> None:
         self._run, self._at_once = run, at_once
@@ -67,16 +71,22 @@ class DurableQueue:
     async def put(self, id_: str) -> None:  # noqa: ARG002  the row says all
         self._news.set()
 
-    async def drop(self, id_: str) -> None:
+    async def drop(self, id_: str) -> bool:
         loop = asyncio.get_running_loop()
         end = loop.time() + LEASE_S + STOP_S
         if (held := self._held.get(id_)) is not None:
             _end(held)
             await asyncio.wait({held.task}, timeout=STOP_S)
-        while await self._lingers(id_) and loop.time() < end:
+            if not held.task.done():
+                return False
+        while await self._lingers(id_):
+            if self._closing or loop.time() >= end:
+                return False
             await asyncio.sleep(LOOK_S)
+        return True
 
     async def aclose(self) -> None:
+        self._closing = True
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
@@ -104,7 +114,7 @@ class DurableQueue:
             else:
                 self._failing = False
             try:
-                async with asyncio.timeout(BEAT_S if self._held or self._failing else POLL_S):
+                async with asyncio.timeout(BEAT_S if self._held or self._failing else IDLE_S if self._idle else POLL_S):
                     await self._news.wait()
             except TimeoutError:
                 pass
@@ -134,12 +144,16 @@ class DurableQueue:
         began = asyncio.get_running_loop().time()
         wanted = and_(jobs.c.status.in_(_WANTED), or_(jobs.c.worker.is_(None), jobs.c.lease_until < self._now()))
         # Told apart from taking it, which in SQLite would keep others from writing even when there is nothing to take.
-        first = select(jobs.c.id).where(wanted, jobs.c.id.not_in(self._held)).limit(1)
+        free = case((wanted, 1), else_=0)
+        there = select(jobs.c.id, free).where(jobs.c.status.in_(_WANTED), jobs.c.id.not_in(self._held))
+        first = there.order_by(free.desc(), jobs.c.priority.desc(), jobs.c.id).limit(1)
         while True:
             async with self._engine.connect() as connection:
-                id_ = (await connection.execute(first.order_by(jobs.c.priority.desc(), jobs.c.id))).scalar()
-            if id_ is None:
+                found = (await connection.execute(first)).one_or_none()
+            self._idle = found is None
+            if found is None or not found[1]:
                 return None
+            id_ = found[0]
             now = time.time()
             taken = {
                 "status": "running",

@@ -58,6 +58,7 @@ jobs = Table(
     Column("fruitless", Integer, nullable=False, doc="attempts since it last got any further"),
     Column("worker", String(40), doc="the process that does it; it holds it until then"),
     Column("lease_until", Float, doc="seconds since 1970 by the database's clock"),
+    Column("unsettled", Integer, nullable=False, doc="1: stopped, and what it leaves behind is not cleared away yet"),
     Column("created_at", Float, nullable=False, doc="seconds since 1970, UTC"),
     Column("updated_at", Float, nullable=False),
     Column("started_at", Float),

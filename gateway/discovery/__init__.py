@@ -5,7 +5,7 @@ A model is a GGUF file (its other parts and its projector beside it), a folder o
 What cannot be served is reported and left out; nothing is loaded, and of files of weights only the header is read.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -66,21 +66,33 @@ MADE = Path("models", "made")
 
 
 def at(
-    backend: str, path: str | Path, *, name: str | None = None, problems: list[Problem] | None = None
+    backend: str,
+    path: str | Path,
+    *,
+    name: str | None = None,
+    problems: list[Problem] | None = None,
+    inside: Sequence[Path] | None = None,
 ) -> Local | None:
-    """The model in one file (of several parts: the first) or folder, wherever it is; None: nothing there can be served.
+    """The model in one file (of several parts: the first) or folder; None: nothing there can be served.
 
     name: what it is to be called; None: after its file or folder.
     problems: filled with why not.
+    inside: folders of which one must hold the path and all that is opened for it, links followed; None: it may be
+        anywhere.
     """
     path, report = Path(path).absolute(), Report(backend, problems)
+    roots = [Path(path.anchor)] if inside is None else sorted(root.resolve() for root in inside)
+    root = next((root for root in roots if _leads_into(path, root)), None)
+    if root is None:
+        report.add(path, "outside", "it is not in a folder of models, or a link leads out of it; put the files there")
+        return None
     if path.is_dir():
-        tree = Tree(path, report, inside=Path(path.anchor))
+        tree = Tree(path, report, inside=root)
         local = next((one for part in (pipelines, ggufs) for one in part.find(report, tree)), None)
         if local is None:
             next(checkpoints.find(report, tree, None), None)
     else:
-        local = ggufs.one(report, path)
+        local = ggufs.one(report, path, inside=root)
     return local if local is None or name is None else _renamed(local, name)
 
 
@@ -100,6 +112,13 @@ def _models(report: Report, root: Path, data_dir: Path) -> Iterator[Local]:
     yield from ggufs.find(report, tree)
     yield from pipelines.find(report, tree)
     yield from checkpoints.find(report, tree, data_dir / MADE)
+
+
+def _leads_into(path: Path, root: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(root)
+    except (OSError, ValueError, RuntimeError):  # a link to itself, or no path at all
+        return False
 
 
 def _is_same(one: Local, other: Local) -> bool:

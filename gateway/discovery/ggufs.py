@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -42,6 +43,7 @@ class _Whole(NamedTuple):
 def find(report: Report, tree: Tree) -> Iterator[Local]:
     """The models in GGUF files of a tree."""
     files = {found.path: found for found in tree.files if found.path.name.lower().endswith(".gguf")}
+    headers.expect(files.values())
     models: list[_Whole] = []
     projectors: list[_Whole] = []
     for path in files:
@@ -51,16 +53,24 @@ def find(report: Report, tree: Tree) -> Iterator[Local]:
             projectors.append(whole)
         elif whole.header.role == "model":
             models.append(whole)
+    companions = Counter(whole.path.parent for whole in models)
+    eyes: dict[Path, list[_Whole]] = {}
+    for projector in projectors:
+        eyes.setdefault(projector.path.parent, []).append(projector)
     for whole in models:
-        companions = sum(other.path.parent == whole.path.parent for other in models)
-        yield _seeing(model(report.backend, whole), whole, projectors, alone=companions == 1)
+        folder = whole.path.parent
+        yield _seeing(model(report.backend, whole), whole, eyes.get(folder, ()), alone=companions[folder] == 1)
 
 
-def one(report: Report, path: Path) -> Local | None:
-    """The model of this file alone; others in its folder are not opened."""
+def one(report: Report, path: Path, *, inside: Path) -> Local | None:
+    """The model of this file alone; others in its folder are not opened.
+
+    inside: where links may lead.
+    """
     beside: list[Problem] = []
-    folder = Tree(path.parent, Report(report.backend, beside), inside=Path(path.anchor), deep=False)
-    own = {shown(part) for part in folder.refused if _shard.sub("", part.stem) == _shard.sub("", path.stem)}
+    folder = Tree(path.parent, Report(report.backend, beside), inside=inside, deep=False)
+    stem = _shard.sub("", path.stem)
+    own = {shown(part) for part in folder.refused if _shard.sub("", part.stem) == stem or "mmproj" in part.name.lower()}
     report.also(problem for problem in beside if problem.path in own)
     files = {found.path: found for found in folder.files if found.path.name.lower().endswith(".gguf")}
     if path not in files and path in {found.path for found in folder.files}:

@@ -91,7 +91,7 @@ async def watch(house: "House", *, poll_s: float = POLL_S) -> None:
 
 async def _renew(house: "House") -> None:
     try:
-        await house.renew()
+        await house.renew(look=True)
     except Exception as e:  # a watch that ended here would never be missed
         logger().error("models_not_renewed", reason=str(e) if isinstance(e, ConfigError) else type(e).__name__)
 

@@ -5,8 +5,6 @@ Every step can be taken again: a job that was killed between any two goes on fro
 """
 
 import asyncio
-import contextlib
-import errno
 import time
 from collections.abc import Callable
 from contextlib import aclosing
@@ -29,9 +27,11 @@ from compat.canonical.error import (
 from gateway.downloads import landing
 from gateway.downloads.holding import Holding
 from gateway.downloads.pace import Pace
+from gateway.downloads.part import FULL
 from gateway.downloads.piece import Piece
 from gateway.downloads.plan import Plan, read
-from gateway.downloads.planning import PLAN_S, Planner
+from gateway.downloads.planning import PLAN_S, Planner, taken
+from gateway.downloads.settling import KIND, Settling
 from gateway.downloads.tally import Tally
 from gateway.downloads.transfer import fetch
 from gateway.downloads.updates import Updates
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from gateway.house import House
     from gateway.jobs import Jobs
 
-KIND = "download"
+__all__ = ["DONE_S", "KIND", "Downloads"]
 DONE_S = 3.0
 """How long a request waits for a job that has nothing to fetch."""
 
@@ -61,7 +61,8 @@ class Downloads:
         self._entries = entries
         self.pace = Pace(_bytes_per_s(hub))
         self._planner = Planner(house, hub, entries)
-        self.updates = Updates(house, hub, entries, self.clear)
+        self.settling = Settling(entries, lambda: self.jobs, lambda: self.root)
+        self.updates = Updates(house, hub, entries, self.settling.clear)
         self._deciding = asyncio.Lock()
         self._placing: set[asyncio.Task[Any]] = set()
         self._holding = Holding()
@@ -213,24 +214,26 @@ class Downloads:
 
     async def _done(self, plan: Plan, job: Job, report: Report) -> dict[str, Any]:
         tally = Tally(plan, report, self._entries.progressed)
-        entry = self._entries.get(plan.target)
-        if entry is not None and self._planner.is_served(entry, plan):
+        try:
+            plan, entry = await self._held(plan)
+        except Conflict:
+            await self.settling.clear_of(plan, job)  # nobody can go on with it
+            raise
+        if self._planner.is_served(entry, plan):
             tally.begin({file.path: file.size_bytes for file in plan.files})
             if plan.name not in self._house.estate.local.get(plan.backend, {}):
                 await self._house.renew()
             return plan.result
-        if entry is None:
-            await self._entries.put(plan.entry(time.time(), tenant=job.tenant, owner=job.owner))
         tally.say("waiting")
         async with self._holding.of(plan.paths(self.root).values()):
-            await self._stand(plan, "downloading")
+            await self.settling.stand(plan, "downloading")
             await self._fetched(plan, job, tally)
-            await self._stand(plan, "verifying")
+            await self.settling.stand(plan, "verifying")
             tally.say("verifying")
             try:
                 local = await asyncio.to_thread(landing.landed, plan, self.root)
             except (Corrupted, InvalidRequest):
-                await self._clear_of(plan, job)  # another attempt would bring the same
+                await self.settling.clear_of(plan, job)  # another attempt would bring the same
                 raise
             if plan.replaces is not None:
                 tally.say("switching")
@@ -238,15 +241,35 @@ class Downloads:
             now = time.time()
             version = landing.version(plan, local, self.root, now)
             try:
-                await self.updates.serve(plan.target, lambda entry: landing.serving(entry, version, now, plan, local))
-            except KeyError:
-                await self._clear_of(plan, job)
-                raise Conflict("The model was removed while it was downloaded.", code="model_removed") from None
+                await self.updates.serve(
+                    plan.target, lambda entry: landing.serving(_wanted(plan, entry), version, now, plan, local)
+                )
+            except (KeyError, Conflict) as e:
+                await self.settling.clear_of(plan, job)
+                if isinstance(e, Conflict):
+                    raise
+                raise _removed(plan) from None
         tally.say("ready")
         logger().info("model_downloaded", model=plan.target, repo=plan.repo, commit=plan.commit, job=job.id)
         if plan.summary is None:
             self.updates.describe(plan)
         return plan.result
+
+    async def _held(self, plan: Plan) -> tuple[Plan, Entry]:
+        """The plan beside the model that is registered under its name by now: whoever has a name since then keeps it.
+
+        Raises Conflict, or InvalidRequest.
+        """
+        async with self._deciding:
+            if self._entries.get(plan.target) is None:
+                # Another process on the same database may have registered it.
+                there = next((one for one in await self._entries.written() if one.id == plan.target), None)
+                if there is None:
+                    raise _removed(plan)
+                await self._entries.put(there)
+            fitted, entry = self._planner.fitted(plan)
+            assert entry is not None, "it was there"
+            return replace(fitted, was_known=plan.was_known), _wanted(plan, entry)
 
     async def _fetched(self, plan: Plan, job: Job, tally: Tally) -> None:
         """Have every file of the plan there: small ones first, which tell most of what is wrong."""
@@ -264,6 +287,7 @@ class Downloads:
                 blob=file.blob,
                 etag=file.sha256 or file.blob,
                 commit=plan.commit,
+                repo=plan.repo,
             )
             await asyncio.to_thread(piece.path.parent.mkdir, parents=True, exist_ok=True)
             await fetch(
@@ -281,58 +305,14 @@ class Downloads:
         here = await asyncio.to_thread(landing.here, plan, self.root)
         return plan.size_bytes - sum(here.values())
 
-    async def _stand(self, plan: Plan, status: Any, reason: str | None = None) -> None:
-        """Say how the model stands; one that is served meanwhile stays so."""
-        now = time.time()
-        with contextlib.suppress(KeyError):
-            await self._entries.change(
-                plan.target,
-                lambda entry: (
-                    entry
-                    if entry.status == "ready" or (entry.status, entry.reason) == (status, reason)
-                    else replace(entry, status=status, reason=reason, updated_at=now)
-                ),
-            )
-
     async def _failed(self, plan: Plan, error: BaseException) -> None:
         said = error.message if isinstance(error, GatewayError) else "It failed through a defect of the gateway."
         logger().warning("download_failed", model=plan.target, error=type(error).__name__, reason=said)
-        await self._stand(plan, "failed", said)
+        await self.settling.stand(plan, "failed", said)
 
     async def settled(self, job: Job) -> None:
         """Clear away after a job that was paused or cancelled: a `Settled`."""
-        plan = read(job.spec)
-        others = [one for one in await self.jobs.unfinished() if one.id != job.id and one.target == job.target]
-        if any(one.status != "paused" for one in others):
-            return  # somebody else's job goes on with it
-        if job.status == "paused":
-            await self._stand(plan, "downloading", "paused")
-            return
-        if others:
-            return
-        await self._clear_of(plan, job)
-        entry = self._entries.get(plan.target)
-        if entry is None or entry.status == "ready":
-            return
-        if plan.was_known:
-            await self._stand(plan, "registered")
-        else:
-            await self._entries.remove(plan.target)
-
-    async def _clear_of(self, plan: Plan, job: Job) -> None:
-        wanted = {
-            path
-            for one in await self.jobs.unfinished()
-            if one.kind == KIND and one.id != job.id
-            for path in read(one.spec).paths(self.root).values()
-        }
-        await self.clear([path for path in plan.paths(self.root).values() if path not in wanted])
-
-    async def clear(self, paths: list[Path]) -> None:
-        """Remove downloaded files, but for those that a registered model has."""
-        needed = {file for entry in self._entries.all() for one in entry.versions for file in one.files}
-        needed |= {file for entry in self._entries.all() for file in (entry.path, entry.projector) if file}
-        await asyncio.to_thread(landing.remove, [path for path in paths if str(path) not in needed], self.root)
+        await self.settling.settled(job)
 
     async def update(self, id_: str, *, tenant: str, owner: str) -> Job | None:
         """Fetch a newer revision of a model beside the one that is here; None: there is none."""
@@ -362,7 +342,8 @@ class Downloads:
 
     async def watch(self) -> None:
         """Look for newer revisions now and then, until cancelled."""
-        await self._reconcile()
+        async with self._deciding:
+            await self.settling.reconcile()
         await self.updates.watch()
 
     async def aclose(self) -> None:
@@ -370,17 +351,22 @@ class Downloads:
         await self.updates.aclose()
         await asyncio.gather(*self._placing, return_exceptions=True)
 
-    async def _reconcile(self) -> None:
-        """What was to be downloaded when the gateway died, before there was a job for it, is only registered."""
-        async with self._deciding:
-            targets = {job.target for job in await self.jobs.unfinished()}
-            for entry in self._entries.all():
-                if entry.status in ("downloading", "verifying") and entry.id not in targets:
-                    await self._entries.put(replace(entry, status="registered", updated_at=time.time()))
+
+def _wanted(plan: Plan, entry: Entry) -> Entry:
+    """The same, if it is still the model that the plan is for.  Raises Conflict."""
+    if entry.hidden:
+        raise _removed(plan)
+    if not plan.is_of(entry):
+        raise taken(plan)
+    return entry
+
+
+def _removed(plan: Plan) -> Conflict:
+    return Conflict(f"The model '{plan.target}' was removed since: download it anew.", code="model_removed")
 
 
 def _of_disk(error: OSError) -> GatewayError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in FULL:
         return InsufficientStorage("The disk is full. Make room, then resume the job: it goes on from what it has.")
     return InternalError("The files could not be written where downloaded models lie.", code="storage_unwritable")
 

@@ -25,7 +25,8 @@ SYNC_BYTES = 32 << 20
 """How much of it a power cut may cost."""
 READ_BYTES = 1 << 20
 _NOTE_MAX = 16 << 10
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""How a system says that there is no room, or none for this file."""
 
 
 class Note(Struct, frozen=True, kw_only=True):
@@ -225,7 +226,7 @@ def _digest(piece: Piece) -> "hashlib._Hash":
 
 def _agrees(digest: "hashlib._Hash", piece: Piece) -> bool:
     expected = piece.sha256 or piece.blob
-    return expected is None or digest.hexdigest() == expected.lower()
+    return expected is not None and digest.hexdigest() == expected.lower()
 
 
 def _sync_folder(path: Path) -> None:
@@ -241,7 +242,7 @@ def _told_when_full() -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        if e.errno not in _FULL:
+        if e.errno not in FULL:
             raise
         raise InsufficientStorage(
             "The disk is full. Make room, then resume the job: it goes on from what it has."

@@ -17,6 +17,13 @@ class Piece(Struct, frozen=True, kw_only=True):
     etag: str | None = None
     """What it must be on every attempt: the hub's `X-Linked-Etag`, else its `ETag`."""
     commit: str | None = None
+    repo: str | None = None
+    """As the hub calls it."""
+
+    @property
+    def hashed(self) -> bool:
+        """Whether it is known what it must be."""
+        return (self.sha256 or self.blob) is not None
 
     @property
     def part(self) -> Path:

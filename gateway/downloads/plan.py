@@ -16,10 +16,11 @@ from gateway.hub.choice import Choice
 from gateway.hub.repo import Repo, RepoFile
 from gateway.registry.entry import Entry, Source
 
-_commit = re.compile(r"[0-9a-f]{7,64}").fullmatch
+_commit = re.compile(r"[0-9A-Za-z_-][0-9A-Za-z._-]{0,63}").fullmatch
+_hexadecimal = re.compile(r"[0-9a-f]{7,64}").fullmatch
 _repo = re.compile(r"[A-Za-z0-9][\w.-]{0,127}(/[A-Za-z0-9][\w.-]{0,127})?", re.ASCII).fullmatch
 _SHOWN = 12
-"""Digits of a commit in the name of a folder."""
+"""Digits of a commit in the name of a folder; what a mirror calls otherwise is there in full."""
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -67,11 +68,21 @@ class Plan(Struct, frozen=True, kw_only=True):
 
     def folder(self, root: Path, commit: str | None = None) -> Path:
         """Where its files lie; or those of another commit of it."""
-        return root / self.repo.replace("/", "--") / (commit or self.commit)[:_SHOWN]
+        return folder_of(self.repo, commit or self.commit, root)
 
     def paths(self, root: Path) -> dict[str, Path]:
         """Where each of its files lies."""
         return {file.path: self.folder(root) / file.path for file in self.files}
+
+    def is_of(self, entry: Entry) -> bool:
+        """Whether a registered model is what this brings, or another revision of it."""
+        source = entry.source
+        if source is None or source.kind != "huggingface" or source.repo != self.repo:
+            return False
+        if not source.files:
+            return True
+        wanted = [self.opens] if self.opens else [file.path for file in self.files]
+        return any(path in source.files for path in wanted)
 
     @property
     def source(self) -> Source:
@@ -145,7 +156,7 @@ class Plan(Struct, frozen=True, kw_only=True):
 
 def drawn(repo: Repo, choice: Choice, *, name: str | None, backend: str, revision: str | None) -> Plan:
     """The plan for what was chosen.  Raises BadResponse for a hub that would have us write elsewhere."""
-    if not _repo(repo.id) or not _commit(repo.commit):
+    if not _repo(repo.id) or not is_commit(repo.commit):
         raise BadResponse("The hub describes the repository in a way that cannot be used.")
     if wrong := [file.path for file in choice.files if not _is_inside(file.path)]:
         raise BadResponse(f"The hub names a file that would lie outside its folder: '{wrong[0][:100]}'.")
@@ -167,6 +178,16 @@ def drawn(repo: Repo, choice: Choice, *, name: str | None, backend: str, revisio
         gated=repo.gated,
         summary=repo.summary,
     )
+
+
+def is_commit(text: str) -> bool:
+    """Whether this can be what a hub calls a commit, and the name of a folder."""
+    return _commit(text) is not None and not text.endswith(".part")
+
+
+def folder_of(repo: str, commit: str, root: Path) -> Path:
+    """Where the files of a repository lie at a commit."""
+    return root / repo.replace("/", "--") / (commit[:_SHOWN] if _hexadecimal(commit) else commit)
 
 
 def read(spec: dict[str, Any]) -> Plan:

@@ -44,6 +44,8 @@ class Planner:
                         "/v1/models/search finds it.",
                         param="repo",
                     )
+                # Not every hub's list tells hashes: each file is held against its own.
+                choice = replace(choice, files=await self._hub.measured(repo, choice.files))
                 return drawn(repo, choice, name=name, backend=backend, revision=wanted.revision)
         except TimeoutError:
             raise TimedOut(f"The hub did not say within {PLAN_S:.0f} s what the repository holds.") from None
@@ -55,13 +57,10 @@ class Planner:
         entry = self._entries.get(plan.target)
         if entry is None:
             if plan.name in self._house.estate.local.get(plan.backend, {}):
-                raise _taken(plan)
+                raise taken(plan)
             return plan, None
-        source = entry.source
-        if source is None or source.kind != "huggingface" or source.repo != plan.repo:
-            raise _taken(plan)
-        if source.files and plan.opens and plan.opens not in source.files:
-            raise _taken(plan)
+        if not plan.is_of(entry):
+            raise taken(plan)
         serves = entry.status == "ready" and entry.path is not None and Path(entry.path).exists()
         if serves and entry.version not in (None, plan.commit):
             plan = replace(plan, replaces=entry.version)
@@ -102,7 +101,7 @@ class Planner:
         return int(runs.counts()["memory_max_bytes"]) if isinstance(runs, Loads) else UNKNOWN_MEMORY_BYTES
 
 
-def _taken(plan: Plan) -> Conflict:
+def taken(plan: Plan) -> Conflict:
     return Conflict(
         f"There is already a model '{plan.target}' that is not from these files; give this one another 'name'.",
         param="name",

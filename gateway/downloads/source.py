@@ -7,11 +7,15 @@ of the file that was asked for.
 import http.client
 import re
 import ssl
+import time
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
+
+from msgspec.structs import replace
 
 from compat.canonical.error import (
     AuthFailed,
@@ -31,6 +35,8 @@ from gateway.hub import failures
 REDIRECTS_MAX = 5
 _PORTS = {"http": 80, "https": 443}
 _MOVED = (301, 302, 303, 307, 308)
+_HEX_SHA256 = re.compile(r"[0-9a-f]{64}").fullmatch
+_HEX_BLOB = re.compile(r"[0-9a-f]{40}").fullmatch
 _content_range = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)$").match
 
 
@@ -72,8 +78,44 @@ class Source:
         self._piece = piece
         self._token = token
         self._stop = stop
-        self._page = piece.url.partition("/resolve/")[0]
+        page = piece.url.partition("/resolve/")[0]
+        self._repo = piece.repo or unquote("/".join(page.rsplit("/", 2)[1:]))
+        self._endpoint = page.removesuffix(f"/{quote(self._repo)}")
         self._hub = _origin(urlsplit(piece.url))
+
+    def expected(self, until: float) -> Piece:
+        """The piece with what the file must be, as the hub itself says where it hands it out: that is what is held
+        against from now on.
+
+        Raises Failed, Stopped, GatedRepo, NotFound; BadResponse where the hub does not say it.
+        """
+        url = urlsplit(self._piece.url)
+        for _ in range(REDIRECTS_MAX + 1):
+            with failing():
+                line = self._connected(url, until)
+            try:
+                with failing():
+                    response = self._asked(line, url, 0, None, until)
+                moved = response.status in _MOVED
+                if not moved:
+                    self._check(response, url, 0)
+                linked = response.getheader("x-linked-etag")
+                told = linked or ("" if moved else response.getheader("etag")) or ""
+                told = told.removeprefix("W/").strip('"').lower()
+                if _HEX_SHA256(told):
+                    self._piece = replace(self._piece, sha256=told, etag=told)
+                    return self._piece
+                if _HEX_BLOB(told):
+                    self._piece = replace(self._piece, blob=told, etag=told)
+                    return self._piece
+                if moved:
+                    url = _sent_on(url, response.getheader("location", ""))
+            finally:
+                line.close()
+            if not moved or _origin(url) != self._hub:
+                break  # what another host says of a file does not vouch for what it hands out
+        name = self._piece.path.name
+        raise BadResponse(f"The model hub does not say what the file '{name}' must be (no hash): it is not fetched.")
 
     @contextmanager
     def opened(self, start: int, served: str | None, until: float) -> Iterator[Answer]:
@@ -176,7 +218,7 @@ class Source:
 
     def _refusal(self, response: http.client.HTTPResponse, *, at_hub: bool) -> Exception:
         status, code = response.status, response.getheader("x-error-code", "")
-        wait = failures.retry_after(dict(response.getheaders()))
+        wait = _wait_s(dict(response.getheaders()))
         if status == 429:
             error = RateLimited("The model hub's rate limit is reached; try again later.", retry_after_s=wait)
             return Failed(error, wait_s=wait)
@@ -187,20 +229,22 @@ class Source:
         if not at_hub:
             # What the hub signs holds for a while: the next attempt asks it for another address.
             return Failed(BadResponse(f"The host that the model hub names refuses to hand out the file ({status})."))
-        endpoint, organisation, name = [*self._page.rsplit("/", 2), "", ""][:3]
-        repo, has_token = unquote(f"{organisation}/{name}"), self._token is not None
+        repo, has_token = self._repo, self._token is not None
         if code == "GatedRepo":
-            return failures.gated(endpoint, repo, has_token=has_token)
+            return failures.gated(self._endpoint, repo, has_token=has_token)
         if status in (401, 403):
             cure = "the token that is configured may not read it" if has_token else "no token is configured for it"
             if code == "RepoNotFound":
                 return NotFound(
-                    f"There is no repository '{repo}' on the hub, or it is private and {cure}.", param="repo"
+                    f"There is no repository '{repo}' on the hub, or it is private and {cure}.",
+                    param="repo",
+                    code="repo_not_found",
                 )
             return AuthFailed(f"The model hub refuses to hand out the files of '{repo}': {cure}.")
         if status in (404, 410):
             what = {"RevisionNotFound": "revision", "RepoNotFound": "repo"}.get(code, "file")
-            return NotFound(f"The repository '{repo}' has no such {what} any more.", param=what)
+            said = f"The repository '{repo}' has no such {what} any more."
+            return NotFound(said, param=what, code=f"{what}_not_found")
         return BadResponse(f"The model hub answers with status {status} about a file of '{repo}'.")
 
 
@@ -217,6 +261,18 @@ def failing() -> Iterator[None]:
         raise Failed(BadResponse("The model hub answers in a way that cannot be read.")) from e
     except OSError as e:
         raise Failed(Unreachable("The model hub cannot be reached, or hung up.")) from e
+
+
+def _wait_s(headers: dict[str, str]) -> float | None:
+    """How long the hub wants to be left alone, in seconds or until a date."""
+    if (wait := failures.retry_after(headers)) is not None:
+        return wait
+    given = next((text for name, text in headers.items() if name.lower() == "retry-after"), "")
+    try:
+        until = parsedate_to_datetime(given).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
+    return min(max(0.0, until - time.time()), failures.RETRY_MAX_S)
 
 
 def _sent_on(url: SplitResult, location: str) -> SplitResult:

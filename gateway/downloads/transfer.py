@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from compat.canonical.error import Corrupted, Unreachable
+from compat.canonical.error import Corrupted, TimedOut, Unreachable
 from gateway.downloads.line import Stop
 from gateway.downloads.pace import Pace
 from gateway.downloads.part import Part, forget_note, is_there, part_of
@@ -24,6 +24,10 @@ _WRITE_S = 1.0
 _REPORT_S = 0.2
 AGAIN_S, AGAIN_MAX_S = 0.5, 30.0
 """The rest after a failed attempt: doubled for each in a row."""
+SLOW_BYTES_PER_S, SLOW_S = 1 << 10, 5.0
+"""A line that brings less than this, on average over this long or `stall_s`, is as good as silent."""
+BROUGHT_BYTES = 64 << 10
+"""An attempt that brings less than this has brought nothing, as `retries` counts."""
 
 
 async def fetch(
@@ -40,7 +44,8 @@ async def fetch(
 
     report: told how many bytes of it are here, from within the event loop, a few times a second.
     verifying: told when all bytes are here and only the hash is left to be held against.
-    Cancelled, it stops within a second and leaves what it has to be gone on with.
+    Cancelled, it stops within a second and leaves what it has to be gone on with.  A file that nobody has told the hash
+    of is what the hub says of it when it is asked for it.
     Raises Corrupted, GatedRepo, AuthFailed, NotFound, Unreachable, BadResponse, UpstreamFailed, TimedOut, RateLimited,
     Conflict while another process fetches it, InsufficientStorage; OSError for a folder that cannot be written to.
     """
@@ -122,35 +127,56 @@ class _Transfer:
         self._retries = retries
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
         self._reported = 0.0
-        self._hashed = (piece.sha256 or piece.blob) is not None
         self._asks_whether_same = True
 
     def run(self) -> None:
         """Raises Stopped, and what `fetch` does."""
-        piece = self._piece
+        if not self._piece.hashed:
+            self._piece = self._expected()
         if self._found():
             return
-        with part_of(piece) as part:
-            if self._found():  # whoever had it before us has brought it
+        with part_of(self._piece) as part:
+            try:
+                self._bring(part)
+            except Corrupted:
                 part.drop()
-                return
-            part.resume(self._stop)
-            resumed = part.size > 0
-            self._at(part.size)
+                raise
+            except BaseException:
+                if not part.size:
+                    part.drop()
+                raise
+
+    def _expected(self) -> Piece:
+        failures = 0
+        while True:
+            try:
+                return self._source.expected(time.monotonic() + self._stall_s)
+            except Failed as e:
+                failures += 1
+                if failures > self._retries:
+                    raise e.error from e
+                self._rest(e, failures, 0)
+
+    def _bring(self, part: Part) -> None:
+        if self._found():  # whoever had it before us has brought it
+            part.drop()
+            return
+        part.resume(self._stop)
+        resumed = part.size > 0
+        self._at(part.size)
+        self._receive(part)
+        self._end(part)
+        if resumed and not part.is_right():
+            # What was there may have suffered since: from a power cut, or a disk.
+            part.begin()
             self._receive(part)
             self._end(part)
-            if resumed and not part.is_right():
-                # What was there may have suffered since: from a power cut, or a disk.
-                part.begin()
-                self._receive(part)
-                self._end(part)
-            if not part.is_right():
-                part.drop()
-                raise Corrupted(
-                    f"The file '{piece.path.name}' that came from the hub is not what its hash says; it was removed. "
-                    "Download it again, or from another mirror."
-                )
-            part.land()
+        if not part.is_right():
+            raise Corrupted(
+                f"The file '{self._piece.path.name}' that came from the hub is not what its hash says; it was removed. "
+                "Download it again, or from another mirror."
+            )
+        part.land()
 
     def _found(self) -> bool:
         if not is_there(self._piece, self._stop):
@@ -177,33 +203,34 @@ class _Transfer:
                     part.begin()
             if part.size >= self._piece.size_bytes:
                 return
-            failures = 0 if part.size > most else failures + 1
+            failures = 0 if part.size - most >= BROUGHT_BYTES else failures + 1
             most = max(most, part.size)
             if failures > self._retries:
                 raise failed.error
-            rest = failed.wait_s
-            if rest is None:
-                rest = min(AGAIN_MAX_S, AGAIN_S * 2 ** max(0, failures - 1)) * random.uniform(0.5, 1)  # noqa: S311
-            logger().info(
-                "transfer_retried",
-                file=self._piece.path.name,
-                bytes=part.size,
-                error=failed.error.word,
-                reason=failed.error.message,
-                rest_s=round(rest, 1),
-            )
-            self._stop.sleep(rest)
+            self._rest(failed, failures, part.size)
+
+    def _rest(self, failed: Failed, failures: int, size_bytes: int) -> None:
+        rest = failed.wait_s
+        if rest is None:
+            rest = min(AGAIN_MAX_S, AGAIN_S * 2 ** max(0, failures - 1)) * random.uniform(0.5, 1)  # noqa: S311
+        logger().info(
+            "transfer_retried",
+            file=self._piece.path.name,
+            bytes=size_bytes,
+            error=failed.error.word,
+            reason=failed.error.message,
+            rest_s=round(rest, 1),
+        )
+        self._stop.sleep(rest)
 
     def _attempt(self, part: Part) -> None:
         """Raises Failed."""
         served = part.note.served if part.size and self._asks_whether_same else None
         with self._source.opened(part.size, served, time.monotonic() + self._stall_s) as answer:
             if answer.start == part.size:
-                if part.size and not self._hashed and answer.served != part.note.served:
-                    raise Failed(Corrupted("The hub has another file by now than it had before."), anew=True)
                 self._take(part, answer)
                 return
-            if served is None or not self._hashed:
+            if served is None:
                 part.begin()
                 self._take(part, answer)
                 return
@@ -213,14 +240,17 @@ class _Transfer:
 
     def _take(self, part: Part, answer: Answer) -> None:
         part.write_note(answer.served)
-        buffer, filled, write_at = self._buffer, 0, time.monotonic() + _WRITE_S
+        buffer, filled, now = self._buffer, 0, time.monotonic()
+        write_at, patience = now + _WRITE_S, _Patience(max(SLOW_S, self._stall_s))
         try:
             while (left := self._piece.size_bytes - part.size - filled) > 0:
                 room = self._pace.most(min(len(buffer) - filled, left))
-                if not (got := answer.read(buffer[filled : filled + room], time.monotonic() + self._stall_s)):
+                asked = time.monotonic()
+                if not (got := answer.read(buffer[filled : filled + room], asked + self._stall_s)):
                     return
                 filled += got
                 now = time.monotonic()
+                patience.spend(now - asked, got)
                 if filled == len(buffer) or now >= write_at:
                     taken, filled, write_at = filled, 0, now + _WRITE_S
                     part.write(buffer[:taken])
@@ -235,3 +265,21 @@ class _Transfer:
         if now - self._reported >= _REPORT_S:
             self._reported = now
             self._at(part.size)
+
+
+class _Patience:
+    """Ends an attempt on a line that hardly brings anything: no byte of it comes so late that it would be silence."""
+
+    def __init__(self, over_s: float) -> None:
+        self._over_s = over_s
+        self._waited = 0.0
+        self._got = 0
+
+    def spend(self, seconds: float, got: int) -> None:
+        """So long it was waited for so many bytes; what we rest ourselves is not counted.  Raises Failed."""
+        self._waited, self._got = self._waited + seconds, self._got + got
+        if self._waited < self._over_s:
+            return
+        if self._got < SLOW_BYTES_PER_S * self._waited:
+            raise Failed(TimedOut("The model hub hardly sends anything."))
+        self._waited, self._got = 0.0, 0

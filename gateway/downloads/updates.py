@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import re
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from msgspec.structs import replace
 from backends.base import Loads
 from compat.canonical.error import Conflict, GatewayError, InvalidRequest, NotFound
 from gateway.downloads import landing
-from gateway.downloads.plan import Plan, same
+from gateway.downloads.plan import Plan, is_commit, same
 from gateway.hub import Hub
 from gateway.hub.repo import Repo
 from gateway.registry.entries import Entries
@@ -27,12 +26,11 @@ FIRST_S = 60.0
 """Not while a gateway starts is it looked for newer revisions."""
 LOOK_S = 30.0
 """How often it is looked whether it is time."""
-IDLE_S = 600.0
-"""How long it is waited for a moment when nobody uses a model.  Then it is switched all the same: what runs is
-finished on the old files, and who comes meanwhile waits for the new ones to load."""
+IDLE_S = 120.0
+"""How long it is waited for a moment when nobody uses a model, and other jobs for this one's place.
+Then it is switched all the same: what runs is finished on the old files, and who comes meanwhile waits for the new ones
+to load."""
 IDLE_LOOK_S = 0.2
-
-_commit = re.compile(r"[0-9a-f]{7,64}").fullmatch
 
 
 class Updates:
@@ -113,9 +111,11 @@ class Updates:
 
         Raises NotFound, InvalidRequest, or Conflict when there is none.
         """
-        if commit is not None and not _commit(commit):
+        if commit is not None and not is_commit(commit):
             raise InvalidRequest(
-                "Invalid value for 'commit': expected 7 to 64 hexadecimal digits.", param="commit", code="invalid_value"
+                "Invalid value for 'commit': expected one of the model's 'versions', or its beginning.",
+                param="commit",
+                code="invalid_value",
             )
         entry = self.downloaded(id_)
         others = [one for one in entry.versions if one.path != entry.path]

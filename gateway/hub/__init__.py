@@ -7,7 +7,7 @@ models are fetched by `gateway.downloads`.  The token is the configured one and 
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs, quote, urlsplit
@@ -16,10 +16,10 @@ import msgspec
 from msgspec.structs import replace
 
 from compat.canonical.error import BadResponse, GatewayError, NotFound, TimedOut
-from gateway.hub import card, failures, session
+from gateway.hub import card, failures, questions, session
 from gateway.hub.folder import documents_of
-from gateway.hub.reading import repo_of
-from gateway.hub.repo import Repo, check_id, check_revision
+from gateway.hub.reading import info_of, is_large, repo_of
+from gateway.hub.repo import Repo, RepoFile, check_id, check_revision
 from gateway.hub.threads import Threads
 from gateway.settings import Hub as Settings
 
@@ -35,6 +35,9 @@ FRESH_S = 60.0
 KEPT = 256
 THREADS = 8
 DOCUMENTS_AT_ONCE = 4
+MEASURED_AT_ONCE = 4
+MEASURED_MAX = 64
+"""Files that are measured before one of them is chosen."""
 _DEFAULT = "https://huggingface.co"
 _AGENT = "pluggably"
 T = TypeVar("T")
@@ -63,8 +66,9 @@ class Hub:
         """
         async with _within(DEADLINE_S):
             repo = await self.described(id_, revision, fresh=fresh)
-            if repo.gated:
-                await self._ask(lambda api: _check(api, id_), id_, revision)
+            if repo.gated or repo.private:
+                await self._check(repo)
+            repo = await self._sized(repo)
             if wanted := documents_of(repo):
                 repo = replace(repo, documents=await self._documents(repo, wanted))
             return repo
@@ -85,7 +89,13 @@ class Hub:
             return known[1]
 
         def look(api: "HfApi") -> Repo:
-            return repo_of(api.model_info(id_, revision=revision, files_metadata=True), revision, self.endpoint)
+            found = repo_of(info_of(questions.described(api, id_, revision)), revision, self.endpoint)
+            if found.files and all(file.sized for file in found.files):
+                return found
+            listed = questions.tree(api, id_, found.commit)
+            if not found.files:
+                return replace(found, files=tuple(listed.values()))
+            return replace(found, files=tuple(_fuller(file, listed.get(file.path)) for file in found.files))
 
         async with _within(within_s or DEADLINE_S):
             repo = await self._ask(look, id_, revision, within_s=within_s)
@@ -94,6 +104,16 @@ class Hub:
         while len(self._known) > KEPT:
             del self._known[next(iter(self._known))]
         return repo
+
+    async def measured(self, repo: Repo, files: tuple[RepoFile, ...]) -> tuple[RepoFile, ...]:
+        """The files with their sizes and, where the hub tells it, a hash; those that have both are not asked about.
+
+        Raises as `repo` does, and BadResponse where the hub does not tell a size.
+        """
+        found = tuple(await self._measured(repo, files))
+        if unknown := next((file for file in found if not file.sized), None):
+            raise BadResponse(f"The model hub does not say how large '{unknown.path[:100]}' of '{repo.id}' is.")
+        return found
 
     async def contents(
         self, repo: Repo, path: str, *, most_bytes: int = 1 << 20, within_s: float | None = None
@@ -107,11 +127,7 @@ class Hub:
         address = self.url(repo.id, repo.commit, path)
 
         def fetch(api: "HfApi") -> bytes:
-            from huggingface_hub.utils._http import get_session, hf_raise_for_status
-
-            response = get_session().get(address, headers=_headers(api))
-            hf_raise_for_status(response)
-            return bytes(response.content)
+            return bytes(questions.get(api, address).content)
 
         async with _within(DEADLINE_S):
             return await self._ask(fetch, repo.id, repo.revision, most_bytes, within_s=within_s)
@@ -120,16 +136,11 @@ class Hub:
         """A page of the hub's list of models, and its cursor for the next one.  Raises as `repo` does."""
 
         def look(api: "HfApi") -> tuple[list["ModelInfo"], str | None]:
-            from huggingface_hub.hf_api import ModelInfo
-            from huggingface_hub.utils._http import get_session, hf_raise_for_status
-
             # As `list_models` asks, which has no parameter for where to go on.
-            response = get_session().get(f"{self.endpoint}/api/models", params=dict(query), headers=_headers(api))
-            hf_raise_for_status(response)
+            response = questions.get(api, f"{self.endpoint}/api/models", dict(query))
             # Only the cursor of the address is taken: what asks next is asked of the endpoint.
             following = parse_qs(urlsplit(response.links.get("next", {}).get("url", "")).query)
-            rows = [ModelInfo(**row) for row in response.json()]  # type: ignore[no-untyped-call]
-            return rows, following.get("cursor", [None])[0]
+            return [info_of(row) for row in response.json()], following.get("cursor", [None])[0]
 
         async with _within(DEADLINE_S):
             return await self._ask(look)
@@ -156,6 +167,57 @@ class Hub:
         """Where the bytes of a file are to be asked for: `{endpoint}/{repo}/resolve/{commit}/{path}`, quoted."""
         return f"{self.endpoint}/{quote(repo)}/resolve/{quote(commit, safe='')}/{quote(path)}"
 
+    async def _check(self, repo: Repo) -> None:
+        """Raises GatedRepo where its files are not for us."""
+        withheld = failures.gated(self.endpoint, repo.id, has_token=self.token is not None)
+        try:
+            if await self._ask(lambda api: questions.may_read(api, repo.id), repo.id, repo.revision):
+                return
+        except NotFound as e:
+            raise withheld from e  # it was described a moment ago
+        # A mirror need not know the question; its files do.  Cards are for everybody.
+        files = [file for file in repo.files if not file.path.startswith(".") and not file.path.endswith(".md")]
+        if not files:
+            return
+        try:
+            await self._measure(repo, max(files, key=lambda file: (is_large(file), file.size_bytes)))
+        except NotFound as e:
+            if repo.private:
+                raise withheld from e
+        except BadResponse:
+            return  # it does not know HEAD either: the download will say
+
+    async def _sized(self, repo: Repo) -> Repo:
+        """With the sizes of its GGUF files, by which one is chosen, as far as they can be had."""
+        wanted = [file for file in repo.files if not file.sized and file.path.lower().endswith(".gguf")]
+        if not wanted or len(wanted) > MEASURED_MAX:
+            return repo
+        found = {file.path: file for file in await self._measured(repo, tuple(wanted), lenient=True)}
+        return replace(repo, files=tuple(found.get(file.path, file) for file in repo.files))
+
+    async def _measured(self, repo: Repo, files: tuple[RepoFile, ...], *, lenient: bool = False) -> list[RepoFile]:
+        """lenient: a file that is not there is as it was."""
+        gate = asyncio.Semaphore(MEASURED_AT_ONCE)
+
+        async def one(file: RepoFile) -> RepoFile:
+            if file.sized and (file.sha256 or file.blob):
+                return file
+            async with gate:
+                try:
+                    return await self._measure(repo, file)
+                except (NotFound, BadResponse):
+                    # What its list says is enough, if need be.
+                    if not lenient and not file.sized:
+                        raise
+                    return file
+
+        async with _within(DEADLINE_S):
+            return await _all([one(file) for file in files])
+
+    async def _measure(self, repo: Repo, file: RepoFile) -> RepoFile:
+        address = self.url(repo.id, repo.commit, file.path)
+        return await self._ask(lambda api: questions.measured(api, address, file), repo.id, repo.revision)
+
     async def _documents(self, repo: Repo, wanted: tuple[str, ...]) -> dict[str, Any]:
         gate = asyncio.Semaphore(DOCUMENTS_AT_ONCE)
 
@@ -167,13 +229,7 @@ class Hub:
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 return None
 
-        tasks = [asyncio.create_task(one(path)) for path in wanted]
-        try:
-            read = await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-        return dict(zip(wanted, read, strict=True))
+        return dict(zip(wanted, await _all([one(path) for path in wanted]), strict=True))
 
     async def _ask(
         self,
@@ -204,24 +260,23 @@ class Hub:
         return await self._threads.run(ask)
 
 
-def _check(api: "HfApi", id_: str) -> None:
-    """Raises what the library raises where the licence was not accepted."""
-    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+def _fuller(file: RepoFile, other: RepoFile | None) -> RepoFile:
+    """The file with what only the other knows of it."""
+    if other is None:
+        return file
+    size = file if file.sized else other
+    hashed = file if file.sha256 or file.blob else other
+    return replace(file, size_bytes=size.size_bytes, sized=size.sized, sha256=hashed.sha256, blob=hashed.blob)
 
+
+async def _all(coroutines: list[Coroutine[Any, Any, T]]) -> list[T]:
+    """What they return, in order; the first error ends the others."""
+    tasks = [asyncio.create_task(one) for one in coroutines]
     try:
-        api.auth_check(id_)
-    except RepositoryNotFoundError:
-        raise
-    except HfHubHTTPError as e:
-        # A mirror need not know the question; its files will say.
-        if e.response is None or e.response.status_code not in (404, 405, 501):
-            raise
-
-
-def _headers(api: "HfApi") -> dict[str, str]:
-    from huggingface_hub.utils._headers import build_hf_headers
-
-    return build_hf_headers(token=api.token, headers=api.headers)
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 @asynccontextmanager

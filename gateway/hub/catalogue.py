@@ -69,7 +69,7 @@ class SearchResult(Struct, frozen=True, kw_only=True):
     """A repository that has a model; null is not known."""
 
     id: str
-    """ORG/NAME: what `repo` of POST /v1/models/download takes."""
+    """ORG/NAME, or NAME: what `repo` of POST /v1/models/download takes."""
     object: Literal["model.search_result"] = "model.search_result"
     source: Literal["huggingface"] = "huggingface"
     modality: Modality
@@ -176,19 +176,19 @@ def _result(
         tags=list(repo.tags[:TAGS_SHOWN]),
         parameters=repo.parameters,
         context_length=repo.context_length,
-        quantizations=[_quantization(repo, one, room, sized=known is not None) for one in there[:QUANTIZATIONS_SHOWN]],
+        quantizations=[_quantization(repo, one, room) for one in there[:QUANTIZATIONS_SHOWN]],
         size_bytes=size,
         fit=verdict,
         summary=_summary(said),
     )
 
 
-def _quantization(repo: Repo, offer: Offer, room: Room, *, sized: bool) -> Quantization:
+def _quantization(repo: Repo, offer: Offer, room: Room) -> Quantization:
     return Quantization(
         name=offer.quantization or offer.name,
         files=[words(file.path, 400) for file in offer.files[:FILES_SHOWN]],
-        size_bytes=offer.size_bytes if sized else None,
-        fit=_fit(offer.memory_bytes(repo), offer.size_bytes, room) if sized else None,
+        size_bytes=offer.size_bytes if offer.sized else None,
+        fit=_fit(offer.memory_bytes(repo), offer.size_bytes, room) if offer.sized else None,
     )
 
 
@@ -196,16 +196,19 @@ def _verdict(repo: Repo, there: Sequence[Offer], room: Room) -> tuple[int | None
     """The size of what would be downloaded, and whether it fits."""
     if there:
         taken = best(repo, there, room.memory_bytes)
+        if not taken.sized:
+            return None, None
         return taken.size_bytes, _fit(taken.memory_bytes(repo), taken.size_bytes, room)
     if any(file.path == INDEX for file in repo.files):
         # What a pipeline names is not read for a list: about what is beside its variants and its single files.
         weights = [
-            file.size_bytes
+            file
             for file in repo.files
             if file.path.endswith(".safetensors") and "/" in file.path and file.path.count(".") == 1
         ]
-        size = sum(weights)
-        return (size, _fit(int(size * 1.1) + (1 << 30), size, room)) if size else (None, None)
+        size = sum(file.size_bytes for file in weights)
+        known = bool(size) and all(file.sized for file in weights)
+        return (size, _fit(int(size * 1.1) + (1 << 30), size, room)) if known else (None, None)
     return None, None
 
 

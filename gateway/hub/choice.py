@@ -59,8 +59,9 @@ class Choice(Struct, frozen=True, kw_only=True):
     projector: str | None = None
     quantization: str | None = None
     size_bytes: int
+    """Without the files whose sizes are not known."""
     memory_bytes: int | None = None
-    """An estimate."""
+    """An estimate; None where a size is not known."""
     fit: Fit | None = None
     """Into the memory that models may take."""
     reason: str
@@ -86,7 +87,7 @@ def choose(repo: Repo, wanted: Wanted, *, memory_bytes: int) -> Choice:
             param="quantization",
         )
     check_files(folder.files)
-    size = sum(file.size_bytes for file in folder.files)
+    size, sized = sum(file.size_bytes for file in folder.files), all(file.sized for file in folder.files)
     memory = int(size * OVERHEAD) + (_FOLDER_BYTES if folder.modality != "embedding" else 0)
     return Choice(
         name=repo.id.rpartition("/")[2].lower(),
@@ -95,14 +96,20 @@ def choose(repo: Repo, wanted: Wanted, *, memory_bytes: int) -> Choice:
         files=folder.files,
         opens="",
         size_bytes=size,
-        memory_bytes=memory,
-        fit=fit(memory, memory_bytes),
+        memory_bytes=memory if sized else None,
+        fit=fit(memory, memory_bytes) if sized else None,
         reason=f"the folder's {len(folder.files)} files that are needed to run it",
     )
 
 
 def best(repo: Repo, there: Sequence[Offer], memory_bytes: int) -> Offer:
     """Of these the best that fits comfortably, within reason; else the smallest."""
+    if not any(one.sized for one in there):
+        # Then the coarsest that is sensible is the likeliest to fit.
+        return max(
+            there, key=lambda one: (quantization.is_sensible(one.quantization), quantization.rank(one.quantization))
+        )
+    there = [one for one in there if one.sized]
     ordered = sorted(there, key=lambda one: (quantization.rank(one.quantization), -one.size_bytes))
     easy = [one for one in ordered if fit(one.memory_bytes(repo), memory_bytes) == "fits"]
     sensible = [one for one in easy if quantization.is_sensible(one.quantization)]
@@ -125,7 +132,7 @@ def _gguf(repo: Repo, wanted: Wanted, there: list[Offer], memory_bytes: int) -> 
     if kind is None:
         _check_single(repo, there)
         found = best(repo, there, memory_bytes)
-        verdict = _FITS[fit(found.memory_bytes(repo), memory_bytes)]
+        verdict = _FITS[fit(found.memory_bytes(repo), memory_bytes)] if found.sized else "its size is not known"
         return _of_offer(repo, found, memory_bytes, verdict if len(there) > 1 else f"the only one there is; {verdict}")
     matching = _of_kind(there, kind)
     if not matching:
@@ -202,8 +209,8 @@ def _of_offer(repo: Repo, offer: Offer, memory_bytes: int, reason: str) -> Choic
         projector=offer.projector.path if offer.projector else None,
         quantization=offer.quantization,
         size_bytes=offer.size_bytes,
-        memory_bytes=need,
-        fit=fit(need, memory_bytes),
+        memory_bytes=need if offer.sized else None,
+        fit=fit(need, memory_bytes) if offer.sized else None,
         reason=f"{offer.quantization or 'this file'}: {reason}",
     )
 

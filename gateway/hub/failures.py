@@ -1,6 +1,7 @@
 """What goes wrong with the hub, as our errors."""
 
 import json
+from typing import TYPE_CHECKING
 
 from compat.canonical.error import (
     AuthFailed,
@@ -15,6 +16,9 @@ from compat.canonical.error import (
     Unreachable,
     UpstreamFailed,
 )
+
+if TYPE_CHECKING:
+    from httpx2 import Response
 
 RETRY_MAX_S = 120.0
 OFFLINE = "The model hub is not asked, because HF_HUB_OFFLINE is set: unset it and restart the gateway."
@@ -34,7 +38,7 @@ def told(error: Exception, *, endpoint: str, repo: str | None, revision: str | N
             return Unreachable(OFFLINE)
         case errors.GatedRepoError():
             return gated(endpoint, repo or "", has_token=has_token)
-        case errors.RepositoryNotFoundError():
+        case errors.RepositoryNotFoundError() if error.response is None or "x-error-code" in error.response.headers:
             cure = f"the token in {_SETTING} may not see it" if has_token else f"{_SETTING} is not set"
             return NotFound(f"There is no repository {of} on the hub, or it is private and {cure}.", param="repo")
         case errors.RevisionNotFoundError():
@@ -43,6 +47,10 @@ def told(error: Exception, *, endpoint: str, repo: str | None, revision: str | N
             return NotFound(f"The repository {of} has no such file at this revision.", param="file")
         case errors.DisabledRepoError():
             return Forbidden(f"The hub has disabled the repository {of}.", param="repo", code="repo_disabled")
+        case errors.HfHubHTTPError() if repo and error.response is not None and _is_withheld(error.response):
+            return gated(endpoint, repo, has_token=has_token)
+        case errors.HfHubHTTPError() if repo and error.response is not None and error.response.status_code == 404:
+            return NotFound(f"The hub has no repository {of}, or not this of it at this revision.", param="repo")
         case errors.HfHubHTTPError() if error.response is not None:
             return _by_status(error.response.status_code, dict(error.response.headers), of, has_token=has_token)
         case errors.HFValidationError():
@@ -60,13 +68,21 @@ def told(error: Exception, *, endpoint: str, repo: str | None, revision: str | N
 
 
 def gated(endpoint: str, repo: str, *, has_token: bool) -> GatedRepo:
-    """The error for a repository whose licence is still to be accepted."""
+    """The error for a repository that is for some only: whose licence is still to be accepted, or that is private."""
     page = f"{endpoint}/{repo}"
     if has_token:
-        cure = f"the account of the token in {_SETTING} has not been let in: accept it there, and ask again"
+        cure = f"the account of the token in {_SETTING} has not been let in: accept its licence there, and ask again"
     else:
-        cure = f"accept it there, then set {_SETTING} to a token of that account"
-    return GatedRepo(f"The model repository '{repo}' is gated by its licence at {page}: {cure}.", param="repo")
+        cure = f"accept its licence there, then set {_SETTING} to a token of that account"
+    return GatedRepo(f"The model repository '{repo}' is gated or private, see {page}: {cure}.", param="repo")
+
+
+def _is_withheld(response: "Response") -> bool:
+    """Whether it refuses this repository, and not the token as such."""
+    told = response.headers
+    if told.get("x-error-message") == "Invalid credentials in Authorization header":
+        return False
+    return response.status_code in (401, 403)
 
 
 def _by_status(status: int, headers: dict[str, str], of: str, *, has_token: bool) -> GatewayError:

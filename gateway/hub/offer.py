@@ -38,6 +38,11 @@ class Offer(Struct, frozen=True, kw_only=True):
     def size_bytes(self) -> int:
         return sum(file.size_bytes for file in self.files) + (self.projector.size_bytes if self.projector else 0)
 
+    @property
+    def sized(self) -> bool:
+        """Whether its size is known."""
+        return all(file.sized for file in self.files) and (self.projector is None or self.projector.sized)
+
     def memory_bytes(self, repo: Repo) -> int:
         return memory(
             self.size_bytes,

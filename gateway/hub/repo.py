@@ -12,7 +12,7 @@ TEXT_MAX = 200
 """Characters of a word of the hub's: a licence, a tag."""
 TAGS_MAX = 100
 _part = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_-])?"
-_id = re.compile(f"{_part}/{_part}").fullmatch
+_id = re.compile(f"(?:{_part}/)?{_part}").fullmatch
 _revision = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./+-]{0,199}").fullmatch
 
 
@@ -20,17 +20,20 @@ class RepoFile(Struct, frozen=True, kw_only=True):
     path: str
     """Inside the repository, with slashes."""
     size_bytes: int
+    """0 where it is not known."""
     sha256: str | None = None
     """Of files in LFS or Xet; None for small ones, which have only a git hash."""
     blob: str | None = None
     """The git hash (sha1 over `blob SIZE\\0` and the contents) of a small file."""
+    sized: bool = True
+    """Whether its size is known; some mirrors have lists without, and `Hub.measured` asks them file by file."""
 
 
 class Repo(Struct, frozen=True, kw_only=True):
     """A model repository at one commit.  None is not known."""
 
     id: str
-    """ORG/NAME"""
+    """ORG/NAME; the oldest have a NAME only."""
     commit: str
     revision: str
     """As it was asked for: `main`, a tag, a commit."""
@@ -62,7 +65,7 @@ def check_id(id_: str) -> None:
     """Raises InvalidRequest for what cannot be a repository's name."""
     if not is_id(id_):
         raise InvalidRequest(
-            f"'{words(id_, 100)}' is no repository: expected ORG/NAME, as in its page's address.",
+            f"'{words(id_, 100)}' is no repository: expected ORG/NAME (or NAME), as in its page's address.",
             param="repo",
             code="invalid_value",
         )

@@ -40,8 +40,12 @@ def bounded(ends: float, most_bytes: int = BYTES_MAX) -> Iterator[None]:
 def _prepare() -> None:
     """Have the library use our client; it has one for the whole process."""
     import httpx2
-    from huggingface_hub import set_client_factory
+    from huggingface_hub import constants, set_client_factory
     from huggingface_hub.utils._http import hf_request_event_hook
+
+    # Else the first headers it writes make it ask huggingface.co, whatever mirror is configured, which coding agents
+    # there are.
+    constants.HF_HUB_DISABLE_TELEMETRY = True
 
     class Counted(httpx2.SyncByteStream):
         """An answer's body, up to the bounds."""

@@ -2,13 +2,15 @@
 
 import asyncio
 import hashlib
+import re
 import time
-from collections.abc import AsyncGenerator, Collection, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakValueDictionary
 
 import msgspec
 
-from compat.canonical.error import Conflict, GatewayError, NotFound
+from compat.canonical.error import Conflict, GatewayError, NotFound, Overloaded
 from gateway.jobs.course import Course
 from gateway.jobs.job import UNFINISHED, Job, JobFailure, JobStatus, Progress, Queue, Settled, Work
 from gateway.telemetry.logging import logger
@@ -31,6 +33,16 @@ KEPT_DAYS, KEPT = 30, 10_000
 """Jobs that are over: how long, and how many of all tenants'."""
 FORGET_S = 3600.0
 FLIGHT_MAX = 200
+TIDY_S = 5.0
+"""How often it is tried again to clear away after what has not stopped yet."""
+BATCH = 200
+"""Rows that are read at a time where not all of them may be seen."""
+_ID = re.compile("job_[0-9a-f]{1,36}")
+
+
+def absent(id_: str) -> NotFound:
+    """What is said of a job that is not there, and of one that is not the caller's to see."""
+    return NotFound(f"There is no job of the id '{id_[:100]}'; GET /v1/jobs lists them.")
 
 
 class Jobs:
@@ -39,7 +51,11 @@ class Jobs:
     def __init__(
         self, rows: "JobRows", queue: Queue, kinds: Mapping[str, Work], settled: Mapping[str, Settled] | None = None
     ) -> None:
-        """settled: by kind, awaited by `pause` and `cancel` when the work has stopped, before they return."""
+        """settled: by kind, awaited by `pause` and `cancel` when the work has stopped, before they return.
+
+        Where the process dies in between, or the work does not stop in time, that is made up for: soon after the next
+        start, and soon after it has stopped.  Nobody else need look for what was stopped and not cleared away after.
+        """
         self._rows = rows
         self._queue = queue
         self._kinds = kinds
@@ -48,11 +64,13 @@ class Jobs:
         """What is done by this process."""
         self._watchers: dict[str, set[asyncio.Event]] = {}
         self._ending: set[asyncio.Task[Any]] = set()
-        self._forgetting: asyncio.Task[None] | None = None
+        self._settling: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._untidy = asyncio.Event()
+        self._tending: list[asyncio.Task[None]] = []
 
     async def open(self, *, at_once: int) -> None:
         """Begin to do what is to be done, and go on with what was begun before."""
-        self._forgetting = asyncio.create_task(self._forget())
+        self._tending = [asyncio.create_task(self._forget()), asyncio.create_task(self._tidy())]
         await self._queue.open(self._run, at_once=at_once)
 
     def resize(self, at_once: int) -> None:
@@ -97,23 +115,43 @@ class Jobs:
 
     async def get(self, tenant: str, id_: str) -> Job:
         """Raises NotFound."""
-        job = await self._rows.get(id_, tenant)
+        # The shape first: PostgreSQL takes no NUL.
+        job = await self._rows.get(id_, tenant) if _ID.fullmatch(id_) else None
         if job is None:
-            raise NotFound(f"There is no job of the id '{id_[:100]}'; GET /v1/jobs lists them.")
+            raise absent(id_)
         return self._standing(job)
 
     async def page(
-        self, tenant: str, *, status: str | None = None, kind: str | None = None, limit: int, after: str | None = None
+        self,
+        tenant: str,
+        *,
+        status: str | None = None,
+        kind: str | None = None,
+        limit: int,
+        after: str | None = None,
+        seen: Callable[[Job], bool] | None = None,
     ) -> list[Job]:
-        """The newest first; `after` is the id of the last one of the page before."""
-        return [self._standing(job) for job in await self._rows.page(tenant, limit, after, status=status, kind=kind)]
+        """The newest first; `after` is the id of the last one of the page before.
+
+        seen: whether a job may be told of; None is all of them.
+        """
+        found: list[Job] = []
+        size = limit if seen is None else max(limit, BATCH)
+        while True:
+            rows = await self._rows.page(tenant, size, after, status=status, kind=kind)
+            found += rows if seen is None else filter(seen, rows)
+            if len(found) >= limit or len(rows) < size:
+                return [self._standing(job) for job in found[:limit]]
+            after = rows[-1].id
 
     async def unfinished(self) -> list[Job]:
         """Everybody's."""
         return [self._standing(job) for job in await self._rows.unfinished()]
 
     async def pause(self, tenant: str, id_: str, act: "Act | None" = None) -> Job:
-        """Stop it so that it can be gone on with.  Raises NotFound, or Conflict when it is over.
+        """Stop it so that it can be gone on with.
+
+        Raises NotFound; Conflict when it is over; Overloaded where its work does not stop in time.
 
         act: written down with it, here as below; what stands so already is left as it is.
         """
@@ -124,8 +162,11 @@ class Jobs:
         return await self._whole(self._resume(tenant, id_, act))
 
     async def cancel(self, tenant: str, id_: str, act: "Act | None" = None) -> Job:
-        """End it for good; returns when its work has stopped.  Raises NotFound, or Conflict when it is over."""
-        return await self._whole(self._stop(tenant, id_, "cancelled", UNFINISHED, act))
+        """End it for good; returns when its work has stopped and what it leaves behind is cleared away.
+
+        One that has failed as well, which frees its disk.  Raises as `pause`.
+        """
+        return await self._whole(self._stop(tenant, id_, "cancelled", UNFINISHED | {"failed"}, act))
 
     async def watch(self, tenant: str, id_: str) -> AsyncGenerator[Job, None]:
         """The job as it stands, at once and whenever that has changed, until it is over.  Raises NotFound."""
@@ -156,8 +197,8 @@ class Jobs:
 
     async def aclose(self) -> None:
         """Stop what runs here, to be gone on with after the next start."""
-        if self._forgetting is not None:
-            self._forgetting.cancel()
+        for task in self._tending:
+            task.cancel()
         await self._queue.aclose()
         await asyncio.gather(*self._ending, return_exceptions=True)
 
@@ -165,15 +206,38 @@ class Jobs:
         self, tenant: str, id_: str, status: JobStatus, of: Collection[JobStatus], act: "Act | None"
     ) -> Job:
         job, moved = await self._move(tenant, id_, status, of, (status,), act)
-        if not moved:
+        if moved:
+            self._tell(id_)
+        elif not await self._rows.unsettled(id_):
             return job
-        self._tell(id_)
-        await self._queue.drop(id_)
-        now = await self.get(tenant, id_)
-        # Meanwhile somebody may have gone on with it.
-        if now.status == status and (settled := self._settled.get(job.kind)) is not None:
-            await settled(now)
-        return now
+        if not await self._settle(id_):
+            self._untidy.set()
+            raise Overloaded(
+                f"The job is {status}, but its work has not stopped yet; what it leaves behind is cleared away when it "
+                "has.",
+                code="still_stopping",
+                retry_after_s=TIDY_S,
+            )
+        return await self.get(tenant, id_)
+
+    async def _settle(self, id_: str) -> bool:
+        """Clear away after a job that was stopped, if that is still to be done, when its work has stopped.
+
+        False when it has not.
+        """
+        lock = self._settling.setdefault(id_, asyncio.Lock())
+        async with lock:
+            while found := await self._rows.unsettled(id_):
+                if not await self._queue.drop(id_):
+                    return False
+                now = await self._rows.get(id_)
+                # Meanwhile somebody may have gone on with it, and stopped it again.
+                if now is None or (now.status, now.attempts) != (found[0].status, found[0].attempts):
+                    continue
+                if (settled := self._settled.get(now.kind)) is not None:
+                    await settled(now)
+                await self._rows.settle(now)
+        return True
 
     async def _resume(self, tenant: str, id_: str, act: "Act | None") -> Job:
         from gateway.db.jobs import Taken
@@ -201,7 +265,7 @@ class Jobs:
         Raises NotFound, Conflict or Taken.
         """
         while True:
-            if (job := await self._rows.move(tenant, id_, status, of, act)) is not None:
+            if _ID.fullmatch(id_) and (job := await self._rows.move(tenant, id_, status, of, act)) is not None:
                 return job, True
             job = await self.get(tenant, id_)
             if job.status in wanted:
@@ -283,6 +347,27 @@ class Jobs:
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
         return await asyncio.shield(task)
+
+    async def _tidy(self) -> None:
+        """Clear away what those before us, or we ourselves, could not."""
+        while True:
+            self._untidy.clear()
+            left = False
+            try:
+                for job in await self._whole(self._rows.unsettled()):
+                    try:
+                        left |= not await self._whole(self._settle(job.id))
+                    except Exception as e:
+                        left = True
+                        logger().warning("job_unsettled", job=job.id, error=type(e).__name__)
+            except Exception as e:
+                left = True
+                logger().warning("jobs_unsettled", error=type(e).__name__)
+            try:
+                async with asyncio.timeout(TIDY_S if left else None):
+                    await self._untidy.wait()
+            except TimeoutError:
+                pass
 
     async def _forget(self) -> None:
         while True:

@@ -7,6 +7,8 @@ from msgspec import Struct
 
 JobStatus = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
 UNFINISHED: frozenset[JobStatus] = frozenset({"queued", "running", "paused"})
+STOPPED: frozenset[JobStatus] = frozenset({"paused", "cancelled"})
+"""By somebody."""
 
 
 class Progress(Struct, frozen=True, kw_only=True):
@@ -79,7 +81,8 @@ class Work(Protocol):
 
 Settled = Callable[[Job], Awaitable[None]]
 """Told of a job that has been paused or cancelled, once its work has stopped: what it leaves behind is cleared away
-before whoever asked for it hears of it."""
+before whoever asked for it hears of it.  Told again, by the next process, when this one died before it had returned, or
+when it raised; a job that had failed may be cancelled, too."""
 
 
 class Queue(Protocol):
@@ -100,10 +103,11 @@ class Queue(Protocol):
         """A row says `queued` now: have it run, once there is room, by this process or another on the same database."""
         ...
 
-    async def drop(self, id_: str) -> None:
+    async def drop(self, id_: str) -> bool:
         """A row says neither `queued` nor `running` any more: end what runs of it, wherever it does.
 
-        Returns when it has stopped, or is known to be dead.
+        True when it has stopped, or is known to be dead; False when it goes on in spite of it for some seconds, or
+        the queue is closed meanwhile.
         """
         ...
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from backends.base import Backend
 from backends.ports import Local
@@ -40,8 +41,8 @@ class Registry:
         before: the registry in whose place this one comes, of which it takes over what is the same.
         """
         self._entries = entries
-        if self._book is None and before is not None:
-            self._book = before._book
+        if before is not None and before._book is not None:
+            self._book, self._as_of = before._book, None
 
     @property
     def edition(self) -> tuple[int, int]:
@@ -52,11 +53,25 @@ class Registry:
     def book(self) -> Book:
         """What is known now, without asking anybody."""
         if self._book is None or self._as_of != self.edition:
-            self._as_of = self.edition
-            entries = {} if self._entries is None else self._entries.by_id
-            lists = {name: self._lists[name] for name in self._backends if name in self._lists}
-            self._book = Book(self._backends, self._local, lists, entries, self._book)
+            as_of = self.edition
+            self._book = self._draft()()
+            self._as_of = as_of
         return self._book
+
+    async def prepare(self) -> None:
+        """Work out in a thread what is known, which is long of thousands: so that nobody has to wait for it."""
+        as_of = self.edition
+        if self._book is None or self._as_of != as_of:
+            book = await asyncio.to_thread(self._draft())
+            if as_of == self.edition:
+                self._book, self._as_of = book, as_of
+
+    def _draft(self) -> Callable[[], Book]:
+        entries, coming = {}, frozenset[str]()
+        if self._entries is not None:
+            entries, coming = dict(self._entries.by_id), self._entries.coming()
+        lists = {name: self._lists[name] for name in self._backends if name in self._lists}
+        return partial(Book, self._backends, self._local, lists, entries, self._book, coming)
 
     def is_closed(self, backend: str) -> bool:
         """Whether all of a backend's models are known: only local ones are."""
@@ -64,6 +79,27 @@ class Registry:
 
     def has_local(self, backend: str, name: str) -> bool:
         return name in self._local[backend]
+
+    def is_listed(self, id_: str) -> bool:
+        """Whether a provider lists a model, or may do so: removed ones too."""
+        backend = id_.partition("/")[0]
+        if self.is_closed(backend):
+            return False
+        return backend not in self._lists or any(model.id == id_ for model in self._lists[backend])
+
+    async def learn_of(self, name: str) -> None:
+        """Ask those who may list a model of this name, BACKEND/NAME or bare, unless it is known anyway."""
+        backend = name.partition("/")[0]
+        if backend in self._backends:
+            if not self.is_closed(backend):
+                await self._refresh(backend)
+        elif self.here(name) is None and self.absent(name) is None:
+            await self.all()
+
+    def is_gone(self, backend: str, name: str) -> bool:
+        """Whether nothing can be asked of it: it was removed, or its files are not here."""
+        models = self._local.get(backend)
+        return f"{backend}/{name}" in self.book.hidden or (models is not None and name not in models)
 
     def known(self, backend: str, name: str) -> Model | None:
         """What is known of a backend's model, without asking anybody."""
@@ -83,6 +119,13 @@ class Registry:
         """The local model of a bare name, else any model that has it for an alias; without asking anybody."""
         book = self.book
         return named(book.named.get(name, ()), name, modality) or book.aliases.get(name)
+
+    def is_meant(self, backend: str, name: str, modality: Modality = "text") -> bool:
+        """Whether the bare name leads to this backend's model, as far as is known without asking anybody."""
+        book = self.book
+        listed = [model for one in self._backends for model in book.listed.get(one, ())]
+        found = self.here(name, modality) or named(listed, name, modality)
+        return found is not None and (found.backend, found.name) == (backend, name)
 
     def absent(self, name: str) -> Entry | None:
         """The local model of this bare name, alias or BACKEND/NAME that is registered and not here."""
@@ -134,6 +177,7 @@ class Registry:
             if listed != self._lists.get(name):
                 self._lists[name] = listed
                 self._learned += 1
+                await self.prepare()
             self._due[name] = time.monotonic() + FRESH_S
         except GatewayError as e:
             self._due[name] = time.monotonic() + FAILED_S

@@ -10,6 +10,13 @@ AGAIN_S = 30.0
 def refusal(entry: Entry, done: float | None = None) -> GatewayError:
     """done: of its download, 0 to 1."""
     name = entry.name[:200]
+    if entry.status == "downloading" and entry.reason == "paused":
+        paused = ModelUnavailable(
+            f"The model '{name}' is not here yet: its download is paused. POST /v1/jobs/JOB/resume goes on with it; "
+            "GET /v1/jobs names the job."
+        )
+        paused.final = False
+        return paused
     if entry.status in ("downloading", "verifying"):
         far = f": {done:.0%}" if done is not None and entry.status == "downloading" else ""
         doing = "being downloaded" if entry.status == "downloading" else "here and being verified"
@@ -31,7 +38,9 @@ def refusal(entry: Entry, done: float | None = None) -> GatewayError:
                 f"The model '{name}' is registered, but its files are missing: put them back, or download it again."
             )
         case _:
-            return ModelNotFound(f"The model '{name}' is not here any more: its files are missing.")
+            return ModelNotFound(
+                f"The model '{name}' is not here any more: its files are missing. Put them back, or ask for another."
+            )
 
 
 def _because(entry: Entry) -> str:

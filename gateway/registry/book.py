@@ -25,14 +25,18 @@ class Book:
         lists: Mapping[str, Sequence[Model]],
         entries: Mapping[str, Entry],
         before: "Book | None" = None,
+        coming: Container[str] = (),
     ) -> None:
         """entries: what is registered, by id.
 
+        coming: the ids of those that are about to be served, or looked for.
         before: the one in whose place this comes; what is the same in both is taken over, which is much quicker.
         """
         seen = {} if before is None else before.seen
         self.seen: dict[str, _Seen] = {}
         by_id = {id_: entry for id_, entry in entries.items() if not entry.hidden}
+        self.hidden = frozenset(entries.keys() - by_id.keys())
+        """The ids of those that somebody removed, and that are found or listed all the same."""
         vouched = {id_: entry for id_, entry in by_id.items() if entry.explicit and entry.backend not in local}
 
         def described_anew(model: Model) -> Model:
@@ -46,16 +50,21 @@ class Book:
         self.local = [described_anew(found.model) for models in local.values() for found in models.values()]
         """Every local model that is here."""
         self.listed: dict[str, list[Model]] = {
-            backend: [described_anew(model) for model in models] for backend, models in lists.items()
+            backend: [described_anew(model) for model in models if model.id not in self.hidden]
+            for backend, models in lists.items()
         }
         """What each provider offers; those that somebody has registered besides behind them."""
         self.absent: dict[str, Entry] = {}
         """The local models that are registered and not here, by id."""
         for entry in by_id.values():
             if entry.backend in local:
-                # Not yet looked for since its folder is not among the configured ones any more.
-                lost = entry.status == "ready"
-                self.absent[entry.id] = replace(entry, status="missing", reason=MISSING) if lost else entry
+                if entry.status == "ready":
+                    # What has just been put there is looked at before it is served; of others, the folder is not
+                    # among the configured ones any more.
+                    new = entry.id in coming
+                    status, why = ("verifying", None) if new else ("missing", MISSING)
+                    entry = replace(entry, status=status, reason=why)
+                self.absent[entry.id] = entry
             elif entry.backend in backends:
                 self.listed.setdefault(entry.backend, []).append(as_listed(entry))
         self.vouched = vouched

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec.structs import replace
@@ -42,6 +43,8 @@ class Entries:
         """The edition that was last laid over what is found; None: none yet."""
         self._unwritten: dict[str, float] = {}
         self._done: dict[str, float] = {}
+        self._laid: frozenset[str] = frozenset()
+        """The ids of those that were there to be served at the last look."""
         self.edition = 0
         """Counts the changes."""
         self.discovered: frozenset[str] = frozenset()
@@ -60,6 +63,12 @@ class Entries:
     def by_id(self) -> Mapping[str, Entry]:
         """The same by id, as it changes."""
         return self._entries
+
+    def coming(self) -> frozenset[str]:
+        """The ids of those that were there when files were last looked for, or became what they are since then."""
+        looked = self._looked
+        late = () if looked is None else (id_ for id_, n in self._changed.items() if n > looked)
+        return self._laid.union(late)
 
     def get(self, id_: str) -> Entry | None:
         return self._entries.get(id_)
@@ -112,15 +121,18 @@ class Entries:
         found: Found,
         settings: Mapping[str, Mapping[str, Own]] | None = None,
         problems: list[Problem] | None = None,
+        inside: Mapping[str, Sequence[Path]] | None = None,
     ) -> Found:
         """What is to be served: the found ones as they are registered, the registered ones found elsewhere, and none
         that is hidden.  Reads files; runs in a thread.
 
         settings: what the configuration says of models, by backend and name; that goes before what is registered.
+        inside: per backend the folders that models named by their path may lie in; None: anywhere.
         """
         edition, entries = self.edition, dict(self._entries)
-        out = laid(found, entries, settings or {}, problems)
+        out = laid(found, entries, settings or {}, problems, inside)
         self._looked = edition
+        self._laid = frozenset(one.model.id for models in out.values() for one in models.values())
         self.discovered = frozenset(one.model.id for models in found.values() for one in models.values())
         return out
 

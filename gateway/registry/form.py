@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from compat.canonical.error import InvalidRequest
 from compat.canonical.model import Modality
+from gateway.checks import unknown_word
 
 LISTED_MAX = 100
 """Of aliases, tags, capabilities, defaults."""
@@ -19,9 +20,21 @@ TAG_MAX, WORD_MAX, SUMMARY_MAX, PATH_MAX = 64, 200, 2_000, 4_096
 """Characters."""
 _repo = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}").fullmatch
 _revision = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}").fullmatch
-_capability = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}").fullmatch
+CONTEXT_MAX = 2**31 - 1
+"""In tokens."""
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
+CAPABILITIES = (
+    *("chat", "completions", "streaming", "json_schema", "tools", "vision", "thinking"),
+    *("embeddings", "rerank", "images", "image_edits", "3d", "image_to_3d", "constructed"),
+    *("text", "embedding", "image"),
+    *("batch", "citations", "code_execution", "context_management", "effort", "pdf_input"),
+)
+"""What models are said to be able to: by their files, by the gateway (a modality: another's main work as well), and by
+the providers that tell."""
 
-Tokens = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+# Both are held against what they may be by `check`, whose refusals say what that is.
+Made = Annotated[str, Meta(extra_json_schema={"enum": list(MODALITIES)})]
+Tokens = Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": CONTEXT_MAX})]
 
 
 class SourceForm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -49,7 +62,7 @@ class NewModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
     source: SourceForm | None = None
     path: str | None = None
     """Of a file or folder on the server: absolute, and in a model folder or the gateway's data."""
-    modality: Modality | None = None
+    modality: Made | None = None
     version: str | None = None
     aliases: tuple[str, ...] = ()
     """Other names that clients may ask for it by, as they are and behind the backend's."""
@@ -92,7 +105,7 @@ class ModelChanges(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     pinned: bool | UnsetType | None = UNSET
     context_length: Tokens | UnsetType | None = UNSET
     capabilities: tuple[str, ...] | UnsetType | None = UNSET
-    modality: Modality | UnsetType | None = UNSET
+    modality: Made | UnsetType | None = UNSET
     license: str | UnsetType | None = UNSET
     hidden: bool | UnsetType | None = UNSET
     """false serves a model again that was removed and whose files were left."""
@@ -109,8 +122,12 @@ def check(form: NewModel | ModelChanges, at: str = "") -> None:
     for n, tag in enumerate(_of(form.tags)):
         _text(f"{at}tags[{n}]", tag, TAG_MAX)
     for n, word in enumerate(_of(form.capabilities)):
-        if not _capability(word):
-            raise wrong(f"{at}capabilities[{n}]", "use lower-case words like 'chat', 'vision' or 'json_schema'")
+        if word not in CAPABILITIES:
+            raise wrong(f"{at}capabilities[{n}]", unknown_word(word[:64], CAPABILITIES))
+    if isinstance(form.modality, str) and form.modality not in MODALITIES:
+        raise wrong(f"{at}modality", unknown_word(form.modality[:64], MODALITIES))
+    if isinstance(form.context_length, int) and not 1 <= form.context_length <= CONTEXT_MAX:
+        raise wrong(f"{at}context_length", f"use 1 to {CONTEXT_MAX} tokens")
     for name, most in (("license", WORD_MAX), ("summary", SUMMARY_MAX), ("version", WORD_MAX)):
         if isinstance(text := getattr(form, name, None), str):
             _text(f"{at}{name}", text.replace("\n", " ") if name == "summary" else text, most)

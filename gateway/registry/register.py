@@ -5,7 +5,9 @@ Every change is checked, written down with its author, and in force here when it
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,18 +24,21 @@ from gateway.discovery import at as read_at
 from gateway.discovery.problem import Problem
 from gateway.findings import faults
 from gateway.registry.entry import Entry, Source
-from gateway.registry.form import Kept, KeptModel, ModelChanges, NewModel, SourceForm, check, said, wrong
+from gateway.registry.exchange import NOTHING, is_as_it_was, is_kept, kept, of_provider, provided, source_of
+from gateway.registry.form import Kept, KeptModel, ModelChanges, NewModel, check, said, wrong
 from gateway.registry.laying import OF_THE_FILES
 from gateway.registry.learning import MISSING, entry_of
 from gateway.registry.naming import Names, check_alias, check_free, check_name
-from gateway.registry.places import lying
+from gateway.registry.places import allowed, lying, several
 from gateway.settings import ConfigError
 
 if TYPE_CHECKING:
     from gateway.house import House
 
-LONG = 1 << 20
-"""Tokens of context that a model is taken to have while nobody knows."""
+LISTED_S = 3.0
+"""How long providers that have not told what they have are waited for when somebody gives an alias."""
+CANDIDATES_MAX = 5
+"""Models of a folder that a refusal names."""
 TOLD_MAX = 50
 """Ids in one line of the audit log."""
 
@@ -41,15 +46,16 @@ TOLD_MAX = 50
 class Register:
     def __init__(self, house: "House") -> None:
         self._house = house
-        self._deciding = asyncio.Lock()
-        """Two who want the same name must not both find it free."""
+        self.deciding = asyncio.Lock()
+        """Two who want the same name must not both find it free, nor one change what another takes away."""
 
     async def create(self, form: NewModel, grant: Grant, by: By) -> str:
         """Register a model; its id.  Raises InvalidRequest, Conflict, Forbidden."""
         check(form)
-        async with self._deciding:
+        await self._listed_by_providers(form.aliases)
+        async with self.deciding:
             id_, field = self._id(form)
-            _check_allowed(id_, grant)
+            self._check_allowed(id_, grant)
             known = self._house.entries.get(id_)
             if known is not None and known.explicit and not known.hidden:
                 raise Conflict(f"'{id_}' is registered already: PATCH /v1/models/{{id}} changes it.", param=field)
@@ -67,28 +73,46 @@ class Register:
     async def change(self, id_: str, form: ModelChanges, grant: Grant, by: By) -> str:
         """Change what is registered of a model.  Raises InvalidRequest, Conflict, ModelNotFound."""
         check(form)
-        async with self._deciding:
+        await self._listed_by_providers(form.aliases)
+        async with self.deciding:
             entry = self.entry(id_, grant)
             told = dict(said(form))
-            names = self._names()
-            fields = {name: value for name, value in told.items() if value is not None}
-            fields |= {name: _NOTHING[name] for name, value in told.items() if value is None}
-            if "aliases" in told:
-                fields["aliases"] = _aliases(told["aliases"] or (), entry.id, names, "")
+            if entry.hidden and "hidden" not in told:
+                raise self._house.estate.router.unknown(id_, grant)
+            fields = {name: NOTHING[name] if value is None else value for name, value in told.items()}
+            names, comes_back = self._names(), entry.hidden and not fields.get("hidden")
+            if comes_back:
+                check_free(entry.id, names, "hidden")
+            if comes_back or "aliases" in told:
+                fields["aliases"] = _aliases(fields.get("aliases", entry.aliases), entry.id, names, "")
             if "tags" in told:
-                fields["tags"] = tuple(dict.fromkeys(told["tags"] or ()))
+                fields["tags"] = tuple(dict.fromkeys(fields["tags"]))
             own = {name for name in OF_THE_FILES if told.get(name) is not None}
             taken_back = {name for name in OF_THE_FILES if name in told} - own
-            spoken = tuple(sorted((set(entry.said) | own) - taken_back))
-            changed = replace(entry, explicit=True, said=spoken, **fields)
+
+            def edit(now: Entry) -> Entry:
+                if now.hidden and not entry.hidden:
+                    raise self._house.estate.router.unknown(id_, grant)
+                spoken = tuple(sorted((set(now.said) | own) - taken_back))
+                new = replace(now, explicit=True, said=spoken, **fields)
+                return now if new == now else replace(new, updated_at=time.time())
+
+            changed = edit(entry)
             if not self._is_local(entry.backend) and (changed.defaults or changed.pinned):
                 raise wrong("defaults" if changed.defaults else "pinned", "only local models have that")
             if "defaults" in told or "modality" in told:
                 self._check_defaults(changed, self._local(changed), "")
-            if changed != entry or self._house.entries.get(entry.id) is None:
+            known = self._house.entries.get(entry.id)
+            if changed != entry or known is None:
                 detail = {name: list(v) if isinstance(v, tuple) else v for name, v in told.items()}
                 act = act_of("update", entry.id, grant, by, detail)
-                await self._served([replace(changed, updated_at=time.time())], act)
+                if known is None:
+                    await self._served([replace(changed, updated_at=time.time())], act)
+                    return entry.id
+                try:
+                    await self._edited(known, edit, ("explicit", "said", *fields), act)
+                except KeyError:
+                    raise self._house.estate.router.unknown(id_, grant) from None
         return entry.id
 
     def export(self, grant: Grant, *, everything: bool) -> Kept:
@@ -96,31 +120,36 @@ class Register:
         entries = sorted(self._house.entries.all(), key=lambda entry: entry.id)
         return Kept(
             models=tuple(
-                _kept(entry)
+                kept(entry)
                 for entry in entries
-                if (everything or entry.explicit or entry.hidden) and _allows(grant, entry.id)
+                if (everything or entry.explicit or entry.hidden) and self._allows(grant, entry.id)
             )
         )
 
-    async def take_in(self, kept: Kept, grant: Grant, by: By) -> tuple[int, int]:
+    async def take_in(self, registry: Kept, grant: Grant, by: By) -> tuple[int, int]:
         """Register what was exported: all of it or nothing; how many are new, and how many became others.
 
         Raises what `create` raises, naming the model.
         """
-        async with self._deciding:
-            ids = [self._id(form, f"models[{n}].")[0] for n, form in enumerate(kept.models)]
-            names, entries, taken = self._names(without=set(ids)), [], set[str]()
-            for n, (id_, form) in enumerate(zip(ids, kept.models, strict=True)):
+        await self._listed_by_providers([alias for form in registry.models for alias in form.aliases])
+        async with self.deciding:
+            ids = [self._id(form, f"models[{n}].")[0] for n, form in enumerate(registry.models)]
+            known = {id_: self._house.entries.get(id_) for id_ in ids}
+            # What is there already may be called what it is called, even if nobody could call it so now.
+            same = {id_ for id_, form in zip(ids, registry.models, strict=True) if is_kept(form, known[id_])}
+            names, entries, taken = self._names(without=set(ids) - same), list[Entry](), set[str]()
+            for n, (id_, form) in enumerate(zip(ids, registry.models, strict=True)):
                 at = f"models[{n}]."
                 if id_ in taken:
                     raise wrong(f"{at}id", f"'{id_}' is there twice")
                 taken.add(id_)
-                _check_allowed(id_, grant)
+                self._check_allowed(id_, grant)
+                if id_ in same:
+                    continue
                 check(form, at)
                 entries.append(await self._entry(form, id_, grant, names, at, field=f"{at}id"))
                 names.add(id_, () if form.hidden else entries[-1].aliases)
-            known = {entry.id: self._house.entries.get(entry.id) for entry in entries}
-            news = [entry for entry in entries if not _is_as_it_was(entry, known[entry.id])]
+            news = [entry for entry in entries if not is_as_it_was(entry, known[entry.id])]
             new = sum(known[entry.id] is None for entry in news)
             if news:
                 told = {"models": len(news), "ids": [entry.id for entry in news[:TOLD_MAX]]}
@@ -148,7 +177,7 @@ class Register:
         if found is None:
             hidden = [entry for entry in house.entries.all() if entry.hidden and entry.name == id_]
             found = hidden[0] if len(hidden) == 1 else None
-        if found is None or found.backend not in estate.backends or not _allows(grant, found.id):
+        if found is None or found.backend not in estate.backends or not self._allows(grant, found.id):
             raise estate.router.unknown(id_, grant)
         return found
 
@@ -159,7 +188,7 @@ class Register:
         if (local := estate.local.get(backend, {}).get(name)) is not None:
             return entry_of(local, now)
         model = estate.registry.known(backend, name)
-        return None if model is None else _of_provider(model, now)
+        return None if model is None else of_provider(model, now)
 
     def _id(self, form: NewModel, at: str = "") -> tuple[str, str]:
         """The id that a form means, and the field that says it."""
@@ -195,41 +224,41 @@ class Register:
     async def _entry(self, form: NewModel, id_: str, grant: Grant, names: Names, at: str, *, field: str) -> Entry:
         """What a form registers, beside what is known of the model.  Raises InvalidRequest, Conflict."""
         backend, _, name = id_.partition("/")
-        kept = form if isinstance(form, KeptModel) else None
+        again = form if isinstance(form, KeptModel) else None
         check_free(id_, names, field)
         aliases = _aliases(form.aliases, id_, names, at)
         now = time.time()
         base = self._house.entries.get(id_) or self._listed(id_)
         if base is None:
             base = Entry(backend=backend, name=name, status="missing", reason=MISSING, created_at=now, updated_at=now)
-        if not base.explicit and (kept is None or kept.explicit):
+        if not base.explicit and (again is None or again.explicit):
             base = replace(base, tenant=grant.principal.tenant, owner=grant.principal.id[:64])
         own = {n: getattr(form, n) for n in OF_THE_FILES if getattr(form, n) is not None}
         # What was said before and is not any more is for the files to tell.
-        own |= {n: _NOTHING[n] for n in base.said if n in OF_THE_FILES and n not in own}
+        own |= {n: NOTHING[n] for n in base.said if n in OF_THE_FILES and n not in own}
         entry = replace(
             base,
-            explicit=True if kept is None else kept.explicit,
-            hidden=False if kept is None else kept.hidden,
+            explicit=True if again is None else again.explicit,
+            hidden=False if again is None else again.hidden,
             said=tuple(sorted(n for n in OF_THE_FILES if getattr(form, n) is not None)),
             aliases=aliases,
             tags=tuple(dict.fromkeys(form.tags)),
             defaults=form.defaults,
-            summary=form.summary if form.summary is not None or kept is not None else base.summary,
+            summary=form.summary if form.summary is not None or again is not None else base.summary,
             version=form.version or base.version,
             pinned=form.pinned,
             updated_at=now,
             **own,
         )
         if not self._is_local(backend):
-            return _provided(form, entry, at)
+            return provided(form, entry, at)
         if form.source is not None:
-            entry = replace(entry, source=_source(form.source))
+            entry = replace(entry, source=source_of(form.source))
             if entry.status == "missing" and entry.path is None:
                 entry = replace(entry, status="registered", reason=None)
         local = self._local(entry)
-        if form.path is not None and (kept is None or base.path != form.path):
-            entry, local = await self._lying(form.path, entry, local, at, strict=kept is None)
+        if form.path is not None and (again is None or base.path != form.path):
+            entry, local = await self._lying(form.path, entry, local, at, strict=again is None)
         self._check_defaults(entry, local, at)
         return entry
 
@@ -240,7 +269,13 @@ class Register:
         estate, problems = self._house.estate, list[Problem]()
         try:
             place = await asyncio.to_thread(lying, path, estate.config, entry.backend, f"{at}path")
-            found = await asyncio.to_thread(read_at, entry.backend, place, name=entry.name, problems=problems)
+            inside = allowed(estate.config, entry.backend)
+            if place.is_dir() and (many := await asyncio.to_thread(several, entry.backend, place, inside)):
+                listed = ", ".join(f"'{one[:100]}'" for one in many[:CANDIDATES_MAX])
+                raise wrong(f"{at}path", f"there are {len(many)} models in this folder; name one of them: {listed}")
+            found = await asyncio.to_thread(
+                read_at, entry.backend, place, name=entry.name, problems=problems, inside=inside
+            )
             if found is None:
                 reason = problems[0].reason if problems else "no GGUF file, and no folder of a model"
                 raise wrong(f"{at}path", f"what lies there cannot be served: {reason[:300]}")
@@ -257,10 +292,9 @@ class Register:
         if local is None:
             model = Model(name=entry.name, backend=entry.backend, modality=entry.modality)
             local = Local(name=entry.name, path="", model=model, format=entry.format)
-        said_ = {name: getattr(entry, name) for name in OF_THE_FILES if name in entry.said}
-        model = replace(local.model, **said_)
-        model = replace(model, context_length=model.context_length or LONG)
-        if found := faults(replace(local, model=model, defaults={}), entry.defaults):
+        model = replace(local.model, **{name: getattr(entry, name) for name in OF_THE_FILES if name in entry.said})
+        settings = self._house.estate.config.backends[entry.backend].settings
+        if found := faults(replace(local, model=model, defaults={}), entry.defaults, settings):
             name, _, fault = found[0].partition(": ")
             raise wrong(f"{at}defaults.{name}", fault.rstrip("."))
 
@@ -281,98 +315,69 @@ class Register:
                 names.add(entry.id, entry.aliases)
         return names
 
+    async def _listed_by_providers(self, aliases: object) -> None:
+        """Ask those who have not told yet what they list, before somebody takes a name of it for an alias."""
+        if aliases:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LISTED_S):
+                    await self._house.estate.registry.all()
+
+    def _allows(self, grant: Grant, id_: str) -> bool:
+        if not grant.restricted:
+            return True
+        backend, _, name = id_.partition("/")
+        if not grant.may_use(backend):
+            return False
+        if grant.may_ask(id_):
+            return True
+        # By its bare name, where that leads to it.
+        estate = self._house.estate
+        here = estate.registry.here(name)
+        leads = here is None or here.id == id_
+        return leads and grant.may_ask(name) and not any(fnmatchcase(name, one) for one in estate.config.models)
+
+    def _check_allowed(self, id_: str, grant: Grant) -> None:
+        if not self._allows(grant, id_):
+            raise Forbidden(f"This key may not use the model '{id_}', nor register it.", code="model_not_allowed")
+
+    async def _edited(self, known: Entry, edit: Callable[[Entry], Entry], fields: Iterable[str], act: Act) -> None:
+        """Change these fields and serve it so; nothing is changed where that cannot be.  Raises KeyError."""
+        book, id_ = self._house.entries, known.id
+        before = {name: getattr(known, name) for name in fields}
+        await book.change(id_, edit, act)
+
+        async def undo() -> None:
+            with suppress(KeyError):
+                await book.change(id_, lambda now: replace(now, **before))
+
+        await self._renewed(undo)
+
     async def _served(self, entries: Sequence[Entry], act: Act) -> None:
         """Keep these and serve them; nothing is changed where that cannot be."""
         book = self._house.entries
         before = {entry.id: book.get(entry.id) for entry in entries}
         await book.put(*entries, act=act)
-        try:
-            await asyncio.shield(self._house.renew())
-        except ConfigError as e:
+
+        async def undo() -> None:
             await book.put(*(entry for entry in before.values() if entry is not None))
             await book.remove(*(id_ for id_, entry in before.items() if entry is None))
+
+        await self._renewed(undo, look=any(entry.path and before[entry.id] is None for entry in entries))
+
+    async def _renewed(self, undo: Callable[[], Awaitable[None]], *, look: bool = False) -> None:
+        try:
+            await asyncio.shield(self._house.renew(look=look))
+        except ConfigError as e:
+            await undo()
             raise InvalidRequest(
                 f"The configuration file says something of this model that does not fit it: {str(e)[:300]}"
             ) from e
-
-
-_NOTHING: Mapping[str, Any] = {
-    "aliases": (),
-    "tags": (),
-    "defaults": {},
-    "summary": None,
-    "pinned": False,
-    "context_length": None,
-    "capabilities": (),
-    "modality": "text",
-    "license": None,
-    "hidden": False,
-}
-"""What a field is while nobody says anything."""
-
-
-def _provided(form: NewModel, entry: Entry, at: str) -> Entry:
-    for name in ("source", "path", "defaults", "pinned"):
-        if getattr(form, name):
-            raise wrong(f"{at}{name}", f"only local models have that, and '{entry.backend}' is a provider")
-    return replace(entry, status="ready", reason=None, source=Source(kind="provider"))
-
-
-def _of_provider(model: Model, now: float) -> Entry:
-    return Entry(
-        backend=model.backend,
-        name=model.name,
-        status="ready",
-        modality=model.modality,
-        source=Source(kind="provider"),
-        created_at=float(model.created) or now,
-        updated_at=now,
-    )
-
-
-def _source(form: SourceForm) -> Source:
-    files = form.files if form.file is None else (form.file,)
-    return Source(kind="huggingface", repo=form.repo, revision=form.revision, commit=form.commit, files=files)
 
 
 def _aliases(aliases: Sequence[str], id_: str, names: Names, at: str) -> tuple[str, ...]:
     for n, alias in enumerate(aliases):
         check_alias(alias, id_, names, f"{at}aliases[{n}]")
     return tuple(dict.fromkeys(aliases))
-
-
-def _kept(entry: Entry) -> KeptModel:
-    own: dict[str, Any] = {name: getattr(entry, name) for name in OF_THE_FILES if name in entry.said}
-    source = entry.source
-    if source is not None and source.kind == "huggingface" and source.repo is not None and not entry.found:
-        form = SourceForm(repo=source.repo, revision=source.revision, commit=source.commit, files=source.files)
-        own["source"] = form
-    return KeptModel(
-        id=entry.id,
-        path=None if entry.found else entry.path,
-        version=None if entry.found else entry.version,
-        aliases=entry.aliases,
-        tags=entry.tags,
-        defaults=entry.defaults,
-        summary=entry.summary,
-        pinned=entry.pinned,
-        explicit=entry.explicit,
-        hidden=entry.hidden,
-        **own,
-    )
-
-
-def _is_as_it_was(entry: Entry, known: Entry | None) -> bool:
-    return known is not None and replace(entry, updated_at=known.updated_at) == known
-
-
-def _allows(grant: Grant, id_: str) -> bool:
-    return not grant.restricted or (grant.may_ask(id_) and grant.may_use(id_.partition("/")[0]))
-
-
-def _check_allowed(id_: str, grant: Grant) -> None:
-    if not _allows(grant, id_):
-        raise Forbidden(f"This key may not use the model '{id_}', nor register it.", code="model_not_allowed")
 
 
 def act_of(verb: str, target: str, grant: Grant, by: By, detail: Mapping[str, Any]) -> Act:

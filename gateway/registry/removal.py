@@ -5,6 +5,7 @@ is hidden, then it leaves the memory, then its files go, then what is registered
 """
 
 import asyncio
+import contextlib
 import re
 import shutil
 import time
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from gateway.house import House
 
 UNDER_WAY = frozenset({"downloading", "verifying"})
+UNFINISHED = UNDER_WAY | {"failed"}
+_LISTED = 500
+"""Of a tenant's failed downloads, the newest."""
 _part = re.compile(r"-(\d{5})-of-(\d{5})$")
 
 
@@ -46,21 +50,48 @@ class Removal:
         entry = self._register.entry(id_, grant)
         if not force:
             self._check_idle(entry)
+        await self._check_own(entry, grant)
         places = await asyncio.to_thread(self._places, entry) if files else []
-        if entry.status in UNDER_WAY:
-            await self._cancel(entry.id)
+        if entry.status in UNFINISHED:
+            await self._cancel(entry, grant)
+            await self._house.depot.downloads.settling.forget(entry)
             entry = entries.get(entry.id) or entry
         act = act_of("delete", entry.id, grant, by, {"files": files, "force": force or None})
-        await entries.put(replace(entry, hidden=True, updated_at=time.time()), act=act)
+        # One at a time with those who change it: what they keep meanwhile must not bring it back.
+        async with self._register.deciding:
+            if entries.get(entry.id) is None:
+                await entries.put(replace(entry, hidden=True, updated_at=time.time()), act=act)
+            else:
+                await entries.change(entry.id, lambda now: replace(now, hidden=True, updated_at=time.time()), act=act)
         # Whoever asked may leave meanwhile: what is hidden has to be gone from the memory as well.
         await asyncio.shield(self._house.renew())
         await self._unloaded(entry)
         freed = await asyncio.to_thread(self._deleted, entry, places) if places else 0
-        # What discovery would find again stays, as hidden.
-        if places or entry.id not in entries.discovered:
-            await entries.remove(entry.id)
+        # What discovery would find again, or its provider list, stays, as hidden.
+        stays = entry.id in entries.discovered or self._house.estate.registry.is_listed(entry.id)
+        async with self._register.deciding:
+            now = entries.get(entry.id)
+            # Somebody may have registered it anew meanwhile.
+            if (places or not stays) and now is not None and now.hidden:
+                await entries.remove(entry.id)
         logger().info("model_removed", model=entry.id, files=files, freed_bytes=freed)
         return entry.id, freed
+
+    def kept_for(self, id_: str, grant: Grant) -> list[str]:
+        """The ids of those whose files are this model's too, and thus stay: of those that the caller may use.
+
+        Reads the disk.  Raises ModelNotFound, InvalidRequest.
+        """
+        entry = self._register.entry(id_, grant)
+        own = {path.resolve() for path in _own(entry) if path.exists()}
+        return sorted(
+            other.id
+            for other in self._house.entries.all()
+            if other.id != entry.id
+            and grant.may_ask(other.id)
+            and grant.may_use(other.backend)
+            and any(path.resolve() in own for path in _named(other))
+        )
 
     def _check_idle(self, entry: Entry) -> None:
         """Raises Conflict."""
@@ -78,6 +109,17 @@ class Removal:
                 why = "is pinned in the configuration file"
         if why is not None:
             raise Conflict(f"'{entry.id}' {why}: unload it first, or remove it with force=true.")
+
+    async def _check_own(self, entry: Entry, grant: Grant) -> None:
+        """Raises Conflict where another tenant waits for it."""
+        if "admin" in grant.principal.scopes:
+            return
+        jobs = await self._house.depot.jobs.unfinished()
+        if any(job.target == entry.id and job.tenant != grant.principal.tenant for job in jobs):
+            raise Conflict(
+                f"'{entry.id}' is being downloaded for somebody else: wait for that, or have an administrator (scope "
+                "'admin') remove it."
+            )
 
     def _standing(self, entry: Entry) -> dict[str, object] | None:
         backend = self._house.estate.backends.get(entry.backend)
@@ -102,11 +144,16 @@ class Removal:
                 return
             await asyncio.sleep(0.05)
 
-    async def _cancel(self, id_: str) -> None:
+    async def _cancel(self, entry: Entry, grant: Grant) -> None:
+        """End what would bring it, and what has failed to and could be gone on with."""
         jobs = self._house.depot.jobs
-        for job in await jobs.unfinished():
-            if job.target == id_:
-                await jobs.cancel(job.tenant, job.id)
+        of_it = await jobs.unfinished()
+        for tenant in {entry.tenant, grant.principal.tenant}:
+            of_it += await jobs.page(tenant, status="failed", limit=_LISTED)
+        for job in of_it:
+            if job.target == entry.id:
+                with contextlib.suppress(Conflict):  # it has ended meanwhile
+                    await jobs.cancel(job.tenant, job.id)
 
     def _places(self, entry: Entry) -> list[Path]:
         """The files and folders that are the model's alone.  Raises Conflict where they are not to be deleted."""

@@ -62,6 +62,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     strategy: Strategy = "order"
     guard: Guard = "off"
     while_loading: WhileLoading = "wait"
+    bare: str | None = None
+    """Another name that leads to the same: whoever may ask for it may ask for this."""
 
 
 class Lists(Protocol):
@@ -111,10 +113,12 @@ class Router:
         backend = self._backends.get(backend_name)
         if slash and model and backend is not None:
             model = self._registry.meant(backend_name, model)
-            if self._registry.is_closed(backend_name) and not self._registry.has_local(backend_name, model):
+            if self._registry.is_gone(backend_name, model):
                 raise self._absent(requested, grant) or self.unknown(requested, grant)
             route = self._route(backend_name, model)
-            return Plan(requested=name, routes=(route,), reason="addressed as BACKEND/MODEL", retries=2)
+            same = grant.restricted and grant.may_ask(model) and self.means(route.name, modality)
+            why = "addressed as BACKEND/MODEL"
+            return Plan(requested=name, routes=(route,), reason=why, retries=2, bare=model if same else None)
         found = self._registry.here(name, modality)
         if found is None:
             # Not sent elsewhere, to a provider that has one of the same name, while it is on its way.
@@ -122,7 +126,7 @@ class Router:
             if isinstance(absent, ModelUnavailable):
                 raise absent
             found = await (lists or self._registry).find(name, modality)
-            if found is None:
+            if found is None or self._registry.is_gone(found.backend, found.name):
                 raise absent or self.unknown(requested, grant)
         return Plan(
             requested=name,
@@ -165,6 +169,12 @@ class Router:
             raise ModelNotFound(f"The model '{name}' has no routes for {modality}; it has some for {', '.join(plans)}.")
         return plans[modality]
 
+    def means(self, id_: str, modality: Modality) -> bool:
+        """Whether the bare name of a model leads to this one, as far as is known without asking anybody."""
+        backend, _, name = id_.partition("/")
+        configured = name in self._entries or any(fnmatchcase(name, pattern) for pattern, _ in self._globs)
+        return not configured and self._registry.is_meant(backend, name, modality)
+
     def _found(self, name: str, model: Model) -> str:
         if name != model.name:
             return f"an alias of '{model.id}'"
@@ -179,12 +189,22 @@ class Router:
         return self._registry.refusal(entry) if grant.may_ask(entry.id) or grant.may_ask(requested) else None
 
     def _here(self, plan: Plan) -> Plan:
-        """The same plan.  Raises ModelUnavailable where not one of its models is here."""
-        if self._registry.book.absent:
-            absent = [self._registry.absent(route.name) for route in plan.routes]
-            if (first := next(iter(absent), None)) is not None and all(absent):
-                raise self._registry.refusal(first)
-        return plan
+        """The plan with those of its routes that lead to something.
+
+        Raises ModelUnavailable, or ModelNotFound, where none does.
+        """
+        here = tuple(route for route in plan.routes if not self._registry.is_gone(route.backend.name, route.model))
+        if len(here) == len(plan.routes):
+            return plan
+        if here:
+            return msgspec.structs.replace(plan, routes=here, reason=f"{plan.reason}; not all of its models are here")
+        absent = (self._registry.absent(route.name) for route in plan.routes)
+        if (first := next((entry for entry in absent if entry is not None), None)) is not None:
+            raise self._registry.refusal(first)
+        raise ModelNotFound(
+            f"The model '{plan.requested[:200]}' leads only to models that were removed or are not on this machine: "
+            "register one of them again, or change its routes in the configuration file, under models."
+        )
 
     def price(self, backend: str) -> Price | None:
         """The class of price of a backend's models; None: nobody said."""

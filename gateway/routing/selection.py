@@ -87,7 +87,7 @@ def permitted(plan: Plan, grant: Grant) -> Plan:
 
     Whoever may ask for a name may take all its routes; BACKEND/MODEL of a route is as good as the name.
     """
-    named = grant.may_ask(plan.requested)
+    named = grant.may_ask(plan.requested) or (plan.bare is not None and grant.may_ask(plan.bare))
     routes = tuple(r for r in plan.routes if (named or grant.may_ask(r.name)) and grant.may_use(r.backend.name))
     if not routes:
         raise Forbidden(

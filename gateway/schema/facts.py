@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+from msgspec import json
+
 from gateway.house import Estate
+from gateway.routing.dispatch import relays
 from gateway.routing.router import Route
 from gateway.schema.bodies import Body, Json, parameters
-
-_TOKENS = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens"})
 
 
 @runtime_checkable
@@ -53,10 +54,11 @@ def limits(route: Route, body: Body, estate: Estate) -> Mapping[str, Json]:
     out: dict[str, Json] = {}
     for name in parameters(body):
         bare = name.rpartition(".")[2]
-        if bare in _TOKENS and route.context_length is not None:
-            out[name] = {"maximum": route.context_length}
-        elif bare in own:
+        if bare in own:
             out[name] = own[bare]
+    if body.dialect == "completions" and not relays(route.backend, body.peek(json.encode(body.start)), route.model):
+        # A text that is read and never gone on from has no translation.
+        out["max_tokens"] = {"minimum": 1}
     return out
 
 

@@ -86,7 +86,10 @@ def _known(house: House, estate: Estate, grant: Grant, modality: Modality | None
         if modality not in (None, model.modality) or model.backend not in estate.backends:
             continue
         id_ = model.id
-        if grant.restricted and not (grant.may_ask(id_) and grant.may_use(model.backend)):
+        if not grant.may_use(model.backend):
+            continue
+        # Whoever may ask for a bare name may ask for the model that it means.
+        if not grant.may_ask(id_) and not (grant.may_ask(model.name) and estate.router.means(id_, model.modality)):
             continue
         backend = estate.backends[model.backend]
         here = estate.registry.is_closed(model.backend)

@@ -94,12 +94,17 @@ WORDS: dict[str, Word] = {
     "seed": _word("The same seed and request give the same answer, as far as the model can promise that.", 42),
     "stop": _word("Where this comes the answer ends, without it.", "\n\n", ["END", "STOP"]),
     "stop_sequences": _word("Where one of these comes the answer ends, without it.", ["END"]),
-    "max_tokens": _word("How long the answer may be, in tokens.", 200),
+    "max_tokens": _word("How long the answer may be, in tokens; it ends where the context does.", 200),
     "completions.max_tokens": _word(
-        "How long the answer may be, in tokens; 16 where the request has to be translated.", 200
+        "How long the answer may be, in tokens, up to the context's end; 16 where the request has to be translated.",
+        200,
     ),
-    "max_completion_tokens": _word("How long the answer may be, in tokens, thoughts included.", 200),
-    "max_output_tokens": _word("How long the answer may be, in tokens, thoughts included.", 200),
+    "max_completion_tokens": _word(
+        "How long the answer may be, in tokens, thoughts included; it ends where the context does.", 200
+    ),
+    "max_output_tokens": _word(
+        "How long the answer may be, in tokens, thoughts included; it ends where the context does.", 200
+    ),
     "n": _word("How many answers to choose from.", 1, 2, default=1),
     "images.n": _word("How many pictures.", 1, 2, default=1),
     "image_edits.n": _word("How many pictures.", 1, 2, default=1),

@@ -32,6 +32,7 @@ class StoredModel(Struct, frozen=True, kw_only=True):
     in_use: bool
     """In memory, on its way there, or waited for."""
     status: str
+    """`here` when it is whole on the disk; else registered, downloading, verifying, failed or missing."""
     protected: str | None = None
     """Why it is never removed by itself as things stand; null: it may be."""
     versions: list[StoredVersion]

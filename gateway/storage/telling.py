@@ -93,7 +93,8 @@ def _model(entry: Entry, things: list[Thing], used: Collection[str], pins: Colle
         last_used_at=None if entry.last_used_at is None else _moment(entry.last_used_at),
         pinned=pinned(entry, pins),
         in_use=entry.id in used,
-        status=entry.status,
+        # Whether it is in memory too is for /v1/models to say.
+        status="here" if entry.status == "ready" else entry.status,
         protected=things[0].kept,
         versions=[
             StoredVersion(

@@ -63,6 +63,7 @@ def test_without_a_gateway_a_list_shows_what_can_run(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", without], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
+    assert done.stderr.startswith("No gateway answers (start one with `pluggably serve`): ")
     lines = {line.split()[0]: line for line in done.stdout.splitlines()}
     assert lines["local/tiny-3d"].split()[-1] == "available"
     assert "unavailable (needs diffusers: pip install 'pluggably[image]')" in lines["local/shapes"]
@@ -99,6 +100,11 @@ def test_keys_come_from_the_configuration_or_a_variable(house: Gateway) -> None:
         assert "no local model" in done.stderr
     lacking = run(*asked, "--key-env", "A_KEY", A_KEY=READER_KEY)
     assert "models:write" in lacking.stderr
+    none = run("storage", "clean", "--url", house.url)
+    assert none.stderr == (
+        "pluggably: The gateway wants a key, and no key in the configuration has the scope admin; put the "
+        "administrator's key in a variable and name it with --key-env.\n"
+    )
     unset = run(*asked, "--key-env", "NOBODY_SET_THIS")
     assert (unset.returncode, unset.stderr.strip()) == (
         1,
@@ -106,8 +112,22 @@ def test_keys_come_from_the_configuration_or_a_variable(house: Gateway) -> None:
     )
 
 
-def test_where_nobody_answers_it_says_so() -> None:
-    done = run("models", "ps", "--url", "http://127.0.0.1:9")
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "127.0.0.1:9/v1", "no-such-host.invalid", "http://h:x", ""])
+def test_where_nobody_answers_it_says_so(url: str) -> None:
+    done = run("models", "ps", "--url", url)
     assert done.returncode == 1
     assert "--url" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "usage", "hint"),
+    [
+        (("models", "ps", "--jsn"), "usage: pluggably models ps ", "did you mean '--json'?"),
+        (("models", "donwload", "x"), "usage: pluggably models ", "did you mean 'download'?"),
+        (("jobz",), "usage: pluggably ", "did you mean 'jobs'?"),
+    ],
+)
+def test_a_slip_is_told_beside_the_usage_of_its_command(command: tuple[str, ...], usage: str, hint: str) -> None:
+    done = run(*command)
+    assert (done.returncode, done.stderr.startswith(usage), hint in done.stderr) == (2, True, True)

@@ -18,7 +18,7 @@ from tests.provider import Provider
 QUICK = "import gateway.app as app; app.RELOAD_S = 0.05"
 CRASHING = """
 build = app.build
-app.build = lambda config, *rest: 1 / 0 if "crash" in config.models else build(config, *rest)
+app.build = lambda config, *rest, **more: 1 / 0 if "crash" in config.models else build(config, *rest, **more)
 """
 FAKE: dict[str, Any] = {"backends": {"fake": {"kind": "fake"}}, "models": {"auto": {"routes": ["fake/fake"]}}}
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 PIECE = 256 << 10
 """Bytes that are sent at a time."""
 SIGNED_S = 3600
-_route = re.compile(r"/(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)$")
-_stored = re.compile(r"/repos/(?P<id>[^/]+/[^/]+)/(?P<sha256>[0-9a-f]{64})$")
+_route = re.compile(r"/(?P<id>[^/]+(?:/[^/]+)?)/resolve/(?P<revision>[^/]+)/(?P<path>.+)$")
+_stored = re.compile(r"/repos/(?P<id>[^/]+(?:/[^/]+)?)/(?P<sha256>[0-9a-f]{64})$")
 _range = re.compile(r"bytes=(\d+)-(\d*)$")
 
 

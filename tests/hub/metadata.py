@@ -1,7 +1,7 @@
 """The half of the hub that describes: /api/…, with the shapes and error headers of the real one."""
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 from tests.hub.content import HubFile
@@ -11,11 +11,26 @@ if TYPE_CHECKING:
     from tests.hub import Handler, HubServer
 
 _route = re.compile(
-    r"/api/models/(?P<id>[^/]+/[^/]+?)(?:/(?P<verb>revision|tree|refs|paths-info|auth-check)(?P<rest>/.*)?)?$"
+    r"/api/models/(?P<id>[^/]+(?:/(?!(?:revision|tree|refs|paths-info|auth-check)(?:/|$))[^/]+)?)"
+    r"(?:/(?P<verb>revision|tree|refs|paths-info|auth-check)(?P<rest>/.*)?)?$"
 )
 _LISTED = {"_id", "id", "modelId", "likes", "downloads", "private", "tags", "pipeline_tag", "library_name", "createdAt"}
 """What a row of a list has unless `full` or `expand` ask for more."""
 _ALWAYS = {"_id", "id"}
+
+
+Lack = Literal["files", "sizes", "hashes", "tree", "auth-check"]
+
+
+def leave_out(server: "HubServer", *what: Lack) -> None:
+    """Have it answer as mirrors do: without files, sizes or hashes in what it says of a repository, or without the
+    tree or the question who may read, which are 404 then."""
+    vars(server)["left_out"] = frozenset(what)
+
+
+def _left_out(server: "HubServer") -> frozenset[str]:
+    found: frozenset[str] = vars(server).get("left_out", frozenset())
+    return found
 
 
 class Refusal(Exception):
@@ -92,11 +107,22 @@ def _serve(server: "HubServer", handler: "Handler") -> None:
     rest = (found["rest"] or "").removeprefix("/")
     revision, _, path = rest.partition("/")
     revision = unquote(revision)
+    lacks = _left_out(server)
+    if found["verb"] in lacks:
+        raise Refusal(404, None, "Not Found")
     match found["verb"]:
-        case None:
-            handler.answer(_picked(_described(repo, commit_of(repo, "main"), "blobs" in query), query))
-        case "revision":
-            handler.answer(_picked(_described(repo, commit_of(repo, revision), "blobs" in query), query))
+        case None | "revision":
+            told = _described(repo, commit_of(repo, revision or "main"), "blobs" in query)
+            for row in told["siblings"]:
+                if "sizes" in lacks:
+                    row.pop("size", None)
+                    row.pop("lfs", None)
+                if "hashes" in lacks:
+                    row.pop("blobId", None)
+                    row.get("lfs", {}).pop("sha256", None)
+            if "files" in lacks:
+                told.pop("siblings")
+            handler.answer(_picked(told, query))
         case "tree":
             _tree(server, handler, repo, revision, unquote(path), query)
         case "refs":

@@ -1,9 +1,10 @@
 """`python -m tests.load.models [--models N] [--requests N]`: how long the list of many registered models takes.
 
-Over HTTP, on one connection that is kept, to the last byte of the answer.
+Over HTTP, on one connection that is kept, to the last byte of the answer; and what the gateway computes for each.
 """
 
 import argparse
+import os
 import tempfile
 import time
 from http.client import HTTPConnection
@@ -55,6 +56,12 @@ def listing(running: Gateway, requests: int, path: str = "/v1/models") -> tuple[
     return sorted(took), len(msgspec.json.decode(body)["data"])
 
 
+def cpu_s(running: Gateway) -> float:
+    """The processor's seconds that the gateway has taken so far."""
+    fields = Path(f"/proc/{running.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def p(took: list[float], share: float) -> float:
     return took[min(len(took) - 1, int(len(took) * share))]
 
@@ -67,11 +74,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="load-") as folder, gateway(Path(folder), CONFIG) as running:
         fill(running, options.models)
         for path in ("/v1/models", "/v1/models?tag=group-3"):
+            before = cpu_s(running)
             took, listed = listing(running, options.requests, path)
+            each = (cpu_s(running) - before) / (len(took) + 1)
             told = "  ".join(
                 f"p{share:.0%}".replace("%", "") + f" {p(took, share) * 1e3:.1f} ms" for share in (0.5, 0.99)
             )
-            print(f"{path}: {listed} models, {len(took)} requests: {told}  max {took[-1] * 1e3:.1f} ms")
+            print(
+                f"{path}: {listed} models, {len(took)} requests: {told}  max {took[-1] * 1e3:.1f} ms  "
+                f"CPU {each * 1e3:.1f} ms each"
+            )
 
 
 if __name__ == "__main__":

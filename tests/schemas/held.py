@@ -13,8 +13,10 @@ Json = dict[str, Any]
 
 BEYOND = {
     "the gateway's own": {
-        "reasoning_content", "thinking_blocks", "next_cursor", "backend", "capabilities", "context_length",
-        "license", "modality", "logprobs[].bytes", "quantization", "routes", "size_bytes", "source", "status",
+        "reasoning_content", "thinking_blocks", "next_cursor", "aliases", "backend", "capabilities",
+        "context_length", "gated", "license", "logprobs[].bytes", "memory_bytes", "modality", "parameters", "price",
+        "quantization", "routes", "size_bytes", "source", "status", "summary", "tags", "version", "pinned", "reason",
+        "update", "defaults",
     },
     "llama.cpp's": {"timings", "logprobs.content[].id", "top_logprobs[].id"},
     "the stand-ins', which must pass": {

@@ -38,7 +38,7 @@ def read(tmp_path: Path, content: bytes) -> gguf.Header:
     return gguf.read(path)
 
 
-def test_the_embedded_model_says_what_it_is_in_under_50_ms() -> None:
+def test_the_embedded_model_says_what_it_is_in_under_25_ms() -> None:
     gguf.read(model_path())
     began = time.process_time()  # others may keep this machine busy
     header = gguf.read(model_path())
@@ -51,7 +51,7 @@ def test_the_embedded_model_says_what_it_is_in_under_50_ms() -> None:
     assert header.size_bytes == 98_362_432
     assert header.kv_bytes_per_token == 23_040
     assert (header.chat_template, header.tools, header.embeds, header.truncated) == (True, False, False, False)
-    assert took_s < 0.05
+    assert took_s < 0.025
 
 
 def test_a_file_cut_in_its_tensors_is_truncated(tmp_path: Path) -> None:
@@ -203,3 +203,13 @@ def test_any_damage_ends_in_a_header_or_a_value_error(
         gguf.read(path)
     except ValueError:
         return
+
+
+@pytest.mark.parametrize("count", [63, 64, 65, 1000])
+def test_texts_of_every_length_are_stepped_over(tmp_path: Path, count: int) -> None:
+    words = [text("x" * (n % 60 if n % 7 else n)) for n in range(count)]
+    many = key("tokenizer.ggml.merges", 9, struct.pack("<IQ", 8, count) + b"".join(words))
+    whole = file(many, key("general.architecture", 8, text("llama")), keys=2)
+    assert read(tmp_path, whole).architecture == "llama"
+    with pytest.raises(ValueError, match="cut off"):
+        read(tmp_path, whole[: whole.index(b"general.architecture") - 20])

@@ -13,6 +13,7 @@ import pytest
 from tests.gateway.api.conftest import ACME_KEY, KEEPER_AUTH, RIVAL_KEY
 from tests.gateway.api.test_requests import feed_of
 from tests.gateway.conftest import speaking
+from tests.gateway.db.postgres import cluster, programs
 from tests.gateway.jobs.works import PRELUDE, put
 from tests.http import error_of, until
 from tests.process import Gateway, gateway
@@ -22,15 +23,26 @@ FIELDS = {
     "updated_at", "started_at", "ended_at",
 }  # fmt: skip
 READER_KEY = "jobs-reader-key-41"
+NARROW: list[tuple[str, str, dict[str, Any]]] = [
+    ("by-model", "jobs-by-model-key-7", {"models": ["local/mine-*"]}),
+    ("by-backend", "jobs-by-backend-key-7", {"backends": ["fake"]}),
+]
+"""Keys of the same tenant that may not use every model."""
 AUTH = KEEPER_AUTH | {
     "keys": [
         *({**key, "scopes": ["models:read", "models:write"]} for key in KEEPER_AUTH["keys"]),  # type: ignore[dict-item]
         {"name": "reader", "key": READER_KEY, "tenant": "acme", "scopes": ["models:read"]},
         {"name": "root", "key": "jobs-root-key-99", "scopes": ["admin"]},
+        *(
+            {"name": name, "key": key, "tenant": "acme", "scopes": ["models:read", "models:write"], **narrow}
+            for name, key, narrow in NARROW
+        ),
     ]
 }
 TREE: dict[str, Any] = {"auth": AUTH, "backends": {"fake": {"kind": "fake"}}}
 SMALL, STEP = 20, 2
+METHODS = ("GET", "DELETE")
+VERBS = [("GET", ""), ("GET", "/events"), ("POST", "/cancel"), ("POST", "/pause"), ("POST", "/resume")]
 
 
 @pytest.fixture(scope="module")
@@ -149,11 +161,7 @@ def test_nobody_sees_or_ends_the_jobs_of_another_tenant(works: Gateway, http: ht
         speaking(works, {"authorization": f"Bearer {RIVAL_KEY}"}) as rival,
         speaking(works, {"authorization": f"Bearer {READER_KEY}"}) as reader,
     ):
-        for method, path in (
-            ("GET", ""),
-            ("GET", "/events"),
-            *(("POST", f"/{v}") for v in ("cancel", "pause", "resume")),
-        ):
+        for method, path in VERBS:
             foreign = rival.request(method, f"/v1/jobs/{id_}{path}")
             absent = rival.request(method, f"/v1/jobs/job_none{path}")
             assert (foreign.status_code, absent.status_code) == (404, 404)
@@ -163,6 +171,68 @@ def test_nobody_sees_or_ends_the_jobs_of_another_tenant(works: Gateway, http: ht
         assert reader.post(f"/v1/jobs/{id_}/cancel").status_code == 403
         assert reader.get(f"/v1/jobs/{id_}").json()["status"] == "running"
     assert http.post(f"/v1/jobs/{id_}/cancel").status_code == 200
+
+
+@pytest.mark.parametrize(("key", "mine"), [(key, name == "by-model") for name, key, _ in NARROW])
+def test_a_key_sees_only_jobs_about_models_it_may_use(
+    works: Gateway, http: httpx2.Client, key: str, *, mine: bool
+) -> None:
+    target = "local/mine-1" if mine else "fake/mine-1"
+    ids = [put(works.folder, bytes_=SMALL, step=STEP, target=target) for _ in range(3)]
+    hidden = begun(http, works.folder)
+    until(lambda: http.get(f"/v1/jobs/{ids[-1]}").json()["status"] == "done")
+    absent = "job_" + "0" * 32
+    with speaking(works, {"authorization": f"Bearer {key}"}) as narrow:
+        for method, path in VERBS:
+            answer, other = (narrow.request(method, f"/v1/jobs/{id_}{path}") for id_ in (hidden, absent))
+            assert (answer.status_code, other.status_code) == (404, 404)
+            assert answer.text.replace(hidden, "ID") == other.text.replace(absent, "ID")
+        assert narrow.get(f"/v1/jobs/{ids[0]}").json()["target"] == target
+        assert [name for name, _ in feed_of(narrow.get(f"/v1/jobs/{ids[0]}/events").text)] == ["done"]
+        first = narrow.get("/v1/jobs", params={"limit": 2}).json()
+        rest = narrow.get("/v1/jobs", params={"limit": 2, "cursor": first["next_cursor"]}).json()
+        assert [job["id"] for job in first["data"]] == ids[:0:-1]
+        assert rest["data"][0]["id"] == ids[0]
+        assert {job["target"] for job in rest["data"]} == {target}
+    cancelled = http.post(f"/v1/jobs/{hidden}/cancel").json()
+    assert (cancelled["status"], cancelled["attempts"]) == ("cancelled", 1)
+
+
+def test_one_that_has_failed_is_cancelled_but_not_gone_on_with_then(works: Gateway, http: httpx2.Client) -> None:
+    id_ = put(works.folder, bytes_=SMALL, step=STEP, fails=True)
+    until(lambda: http.get(f"/v1/jobs/{id_}").json()["status"] == "failed")
+    cancelled = http.post(f"/v1/jobs/{id_}/cancel")
+    assert (cancelled.status_code, cancelled.json()["status"]) == (200, "cancelled")
+    assert http.post(f"/v1/jobs/{id_}/resume").status_code == 409
+
+
+ODD = {"nul": "%00", "ended by nul": "job_1%00", "surrogate": "%ED%A0%80", "cut": "%F0%9F", "long": "job_" + "1" * 900}
+
+
+@pytest.fixture(scope="module")
+def on_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    if programs() is None:
+        pytest.skip("PostgreSQL is not installed")
+    folder = tmp_path_factory.mktemp("on-postgres")
+    with cluster() as url, gateway(folder, TREE | {"database": {"url": url}}) as running:
+        yield running
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_ids_that_no_text_of_the_database_can_be_are_not_there(on_postgres: Gateway, odd: str) -> None:
+    paths = [(method, f"/v1/jobs/{{}}{path}") for method, path in VERBS]
+    paths += [(method, f"/v1/{kind}/{{}}") for kind in ("keys", "credentials", "responses") for method in METHODS]
+    paths += [("POST", "/v1/keys/{}/rotate"), ("POST", "/v1/responses/{}/cancel"), ("GET", "/v1/artifacts/{}")]
+    paths += [("GET", "/v1/responses/{}/input_items"), ("GET", "/v1/requests/{}"), ("GET", "/v1/models/{}/schema")]
+    paths += [(method, f"/v1/models/{{}}{verb}") for method, verb in (("GET", ""), ("DELETE", ""), ("POST", "/update"))]
+    filters = ["jobs?kind", "jobs?cursor", "usage?model", "usage?cursor", "audit?cursor", "keys?tenant", "keys?cursor"]
+    paths += [("GET", f"/v1/{name}={{}}") for name in [*filters, "models/fake%2Ffake/schema?version"]]
+    with speaking(on_postgres, {"authorization": "Bearer jobs-root-key-99"}) as root:
+        for method, path in paths:
+            answer = root.request(method, path.format(ODD[odd]), json={} if method in ("POST", "PATCH") else None)
+            filtered = answer.status_code == 200 and "?" in path
+            assert filtered or 400 <= answer.status_code < 500, (method, path, answer.text)
+    assert "database_failed" not in "".join(on_postgres.lines)
 
 
 def test_after_a_kill_a_job_is_gone_on_with_and_a_stop_gives_it_back(tmp_path: Path) -> None:

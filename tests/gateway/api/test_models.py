@@ -4,8 +4,8 @@ import httpx2
 import pytest
 
 from tests import wire
-from tests.gateway.conftest import APP_KEY
-from tests.http import error_of, raw_answer
+from tests.gateway.conftest import ADMIN_KEY, APP_KEY, speaking
+from tests.http import CHAT, chat, error_of, raw_answer
 from tests.process import Gateway
 
 FIELDS = {
@@ -38,7 +38,52 @@ def test_filters_narrow_the_list(client: httpx2.Client) -> None:
     assert {model["backend"] for model in by_backend} == {"fake"}
     assert client.get("/v1/models", params={"modality": "text"}).json()["data"]
     assert client.get("/v1/models", params={"modality": "3d"}).json()["data"] == []
-    assert client.get("/v1/models", params={"backend": "nobody"}).json()["data"] == []
+    assert client.get("/v1/models", params={"status": "missing", "backend": "up"}).json()["data"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "valid"),
+    [("modality", "banana", "rerank"), ("status", "bogus", "downloading"), ("backend", "nobody", "slow")],
+)
+def test_a_filter_that_nothing_can_fit_is_refused_with_what_there_is(
+    client: httpx2.Client, name: str, given: str, valid: str
+) -> None:
+    answer = client.get("/v1/models", params={name: given})
+    error = error_of(answer)
+    assert (answer.status_code, error["param"], error["code"]) == (400, name, "invalid_value")
+    assert valid in error["message"]
+    assert client.get("/v1/models", params={"nonsense": "1"}).status_code == 200, "as with OpenAI"
+
+
+def test_a_providers_model_can_be_removed_and_brought_back(house: Gateway, client: httpx2.Client) -> None:
+    id_ = f"up/{wire.MODEL}"
+
+    def ids() -> set[str]:
+        return {model["id"] for model in client.get("/v1/models").json()["data"]}
+
+    def asked(name: str) -> int:
+        return client.post(CHAT, json=chat(name)).status_code
+
+    with speaking(house, {"x-api-key": ADMIN_KEY}) as root:
+        refused = root.delete(f"/v1/models/{id_}", params={"foo": "1"})
+        assert (refused.status_code, error_of(refused)["param"]) == (400, "foo")
+        assert id_ in ids()
+        for _ in range(2):
+            assert root.delete(f"/v1/models/{id_}").json()["deleted"] is True
+            assert id_ not in ids()
+            assert [asked(id_), asked(wire.MODEL), client.get(f"/v1/models/{id_}").status_code] == [404] * 3
+        assert root.post("/v1/models", json={"id": id_}).status_code == 201
+        assert id_ in ids()
+        assert asked(id_) == 200
+
+
+def test_a_configured_name_has_no_aliases_of_its_routes(house: Gateway, client: httpx2.Client) -> None:
+    with speaking(house, {"x-api-key": ADMIN_KEY}) as root:
+        assert root.patch("/v1/models/up/answer", json={"aliases": ["replied"]}).status_code == 200
+        listed = {model["id"]: model["aliases"] for model in client.get("/v1/models").json()["data"]}
+        assert [id_ for id_, aliases in listed.items() if "replied" in aliases] == ["up/answer"]
+        root.delete("/v1/models/up/answer")
+        root.post("/v1/models", json={"id": "up/answer"})
 
 
 @pytest.mark.parametrize("path", ["up/answer", "up%2Fanswer", "auto"])

@@ -3,6 +3,7 @@
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,19 @@ from tests.gateway.discovery import pipeline, write
 from tests.http import CHAT, chat, error_of, until
 from tests.process import Gateway, gateway
 
-ROOT, LIMITED = "registry-root-key-0f1e2d", "registry-limited-key-9b8a"
+ROOT, LIMITED, BARE = "registry-root-key-0f1e2d", "registry-limited-key-9b8a", "registry-bare-key-7c6d5e"
 MODELS = "/v1/models"
+SLOW = """
+import asyncio
+from gateway.db.models import ModelRows
+put = ModelRows.put
+async def slow(self, entries, act=None):
+    entries = list(entries)
+    await asyncio.sleep(0.4 if any(entry.name == "raced" and entry.hidden for entry in entries) else 0)
+    await put(self, entries, act)
+ModelRows.put = slow
+"""
+"""A database that takes its time to write down that a model called `raced` is removed."""
 
 
 class Place:
@@ -53,6 +65,7 @@ class Place:
                         "scopes": ["inference", "models:write", "models:read"],
                         "models": ["local/own-*"],
                     },
+                    {"name": "bare", "key": BARE, "scopes": ["models:write", "models:read"], "models": ["mine"]},
                 ],
             },
         }  # fmt: skip
@@ -67,7 +80,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.fixture(scope="module")
 def running(place: Place) -> Iterator[Gateway]:
-    with gateway(place.folder, place.tree) as running:
+    with gateway(place.folder, place.tree, prelude=SLOW) as running:
         yield running
 
 
@@ -151,7 +164,7 @@ def test_one_in_memory_is_removed_by_force_only_and_what_runs_on_it_is_finished(
     until(lambda: http.get(f"{MODELS}/local%2Fmine/status").json()["running"] == 1)
     assert "in memory" in refused(http.delete(f"{MODELS}/local/mine"), 409)
     assert removed(http, "local/mine", force="true") == {
-        "id": "local/mine", "object": "model", "deleted": True, "freed_bytes": 0,
+        "id": "local/mine", "object": "model", "deleted": True, "freed_bytes": 0, "kept_for": [],
     }  # fmt: skip
     assert http.get(f"{MODELS}/loaded").json()["pools"]["local"]["loaded"] == 0, "it is out of memory by now"
     asking.join(20)
@@ -219,7 +232,14 @@ def test_a_path_outside_or_through_a_link_is_refused_in_the_same_words(http: htt
     }
     assert len(said) == 1, said
     assert str(place.folder) not in said.pop()
-    for path in ("relative.gguf", str(place.models / ".." / "outside"), "/\x00", str(place.models / "absent.gguf")):
+    long = str(place.models / ("n" * 300))
+    for path in (
+        "relative.gguf",
+        str(place.models / ".." / "outside"),
+        "/\x00",
+        str(place.models / "absent.gguf"),
+        long,
+    ):
         refused(http.post(MODELS, json={"name": "x", "path": path}), 400, "path")
     (place.models / "no.gguf").write_bytes(b"GGUF nothing")
     assert "served" in refused(
@@ -227,6 +247,108 @@ def test_a_path_outside_or_through_a_link_is_refused_in_the_same_words(http: htt
     )
     for made in (link, folder, place.models / "no.gguf"):
         made.unlink()
+
+
+def test_what_is_a_link_out_by_now_is_not_served(http: httpx2.Client, place: Place) -> None:
+    outside = write(place.folder / "outer" / "Secret.gguf")
+    folder = place.models / "leading"
+    folder.mkdir()
+    (folder / "out.gguf").symlink_to(outside)
+    assert "leads out" in refused(http.post(MODELS, json={"name": "led", "path": str(folder)}), 400, "path")
+    lying = write(place.folder / "data" / "extra" / "Swapped.gguf")
+    assert registered(http, name="swapped", path=str(lying))["status"] == "unloaded"
+    lying.unlink()
+    lying.symlink_to(outside)
+    http.patch(f"{MODELS}/local/swapped", json={"tags": ["looked-at"]})
+    assert http.get(f"{MODELS}/local/swapped").json()["status"] == "missing"
+    refused(http.post(CHAT, json=chat("local/swapped")), 503)
+    removed(http, "local/swapped")
+    shutil.rmtree(folder)
+
+
+def test_a_folder_is_registered_if_it_holds_one_model(http: httpx2.Client, place: Place) -> None:
+    folder = place.folder / "data" / "several"
+    one, _ = write(folder / "One.gguf"), write(folder / "in" / "Two.gguf")
+    said = refused(http.post(MODELS, json={"name": "which", "path": str(folder)}), 400, "path")
+    assert "'One.gguf'" in said
+    assert "'in/Two.gguf'" in said
+    for path in (place.models, place.folder / "data"):
+        assert "many models" in refused(http.post(MODELS, json={"name": "which", "path": str(path)}), 400, "path")
+    one.unlink()
+    assert registered(http, name="which", path=str(folder))["status"] == "unloaded"
+    removed(http, "local/which")
+
+
+def test_what_is_removed_does_not_come_back_by_a_change_that_was_under_way(
+    running: Gateway, http: httpx2.Client
+) -> None:
+    registered(http, name="raced", source={"repo": "Org/Raced"})
+
+    def remove() -> None:
+        with speaking(running, {"x-api-key": ROOT}) as own:
+            removed(own, "local/raced")
+
+    removing = threading.Thread(target=remove)
+    removing.start()
+    time.sleep(0.15)
+    changed = http.patch(f"{MODELS}/local/raced", json={"tags": ["late"]})
+    removing.join(10)
+    assert error_of(changed)["code"] == "model_not_found", changed.text
+    assert http.get(f"{MODELS}/local/raced").status_code == 404
+    assert "local/raced" not in http.get(f"{MODELS}/export", params={"all": "true"}).text
+
+
+def test_what_comes_back_comes_back_if_its_names_are_free(http: httpx2.Client, here: str, place: Place) -> None:
+    http.patch(f"{MODELS}/{here}", json={"aliases": ["taken"]})
+    removed(http, here)
+    http.patch(f"{MODELS}/local/tiny-3d", json={"aliases": ["taken"]})
+    assert "local/tiny-3d" in refused(http.patch(f"{MODELS}/{here}", json={"hidden": False}), 409, "aliases[0]")
+    http.patch(f"{MODELS}/local/tiny-3d", json={"aliases": ["small"]})
+    refused(http.patch(f"{MODELS}/{here}", json={"hidden": False}), 409, "hidden")
+    http.patch(f"{MODELS}/local/tiny-3d", json={"aliases": ["later"]})
+    assert http.patch(f"{MODELS}/{here}", json={"hidden": False}).json()["aliases"] == ["taken"]
+    # A file may take a name that somebody has for an alias: what is so is exported, and taken in again.
+    write(place.models / "Later.gguf")
+    until(lambda: "local/later" in listed(http))
+    http.patch(f"{MODELS}/local/later", json={"tags": ["late"]})
+    kept = http.get(f"{MODELS}/export").json()
+    again = http.post(f"{MODELS}/import", json=kept)
+    assert again.json()["unchanged"] == len(kept["models"]), again.text
+    http.patch(f"{MODELS}/local/tiny-3d", json={"aliases": None})
+    removed(http, "local/later", files="true")
+
+
+def test_how_long_a_context_is_has_nothing_to_do_with_other_fields(http: httpx2.Client) -> None:
+    registered(http, name="tight", source={"repo": "Org/Tight"}, context_length=1, defaults={"max_tokens": 5})
+    assert http.patch(f"{MODELS}/local/tight", json={"modality": "text"}).status_code == 200
+    assert "top_logprobs" in refused(
+        http.patch(f"{MODELS}/local/tight", json={"defaults": {"top_logprobs": 99}}), 400, "defaults.top_logprobs"
+    )
+    removed(http, "local/tight")
+
+
+@pytest.mark.parametrize(
+    ("form", "param", "word"),
+    [
+        ({"capabilities": ["chat", "fly"]}, "capabilities[1]", "json_schema"),
+        ({"context_length": 2**31}, "context_length", "1 to 2147483647"),
+        ({"modality": "smell"}, "modality", "embedding"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_value_that_there_is_not_is_refused_with_those_that_there_are(
+    http: httpx2.Client, form: dict[str, Any], param: str, word: str
+) -> None:
+    assert word in refused(http.patch(f"{MODELS}/local/mine", json=form), 400, param)
+
+
+def test_a_key_that_is_held_to_a_bare_name_changes_that_model(running: Gateway) -> None:
+    with speaking(running, {"x-api-key": BARE}) as bare:
+        for name in ("mine", "local/mine"):
+            assert bare.patch(f"{MODELS}/{name}", json={"tags": ["bare"]}).status_code == 200
+        assert bare.patch(f"{MODELS}/mine", json={"tags": None}).status_code == 200
+        assert bare.patch(f"{MODELS}/local/tiny-3d", json={"tags": ["x"]}).status_code == 404
+        assert bare.post(MODELS, json={"id": "fake/mine"}).status_code == 403
 
 
 def test_one_that_is_not_here_says_so_to_who_asks_for_it(http: httpx2.Client) -> None:
@@ -333,6 +455,8 @@ def test_the_registry_goes_elsewhere_and_comes_back(http: httpx2.Client, here: s
     assert http.get(f"{MODELS}/export").json() == kept, "all or nothing"
     other = Place(tmp_path)
     with gateway(other.folder, other.tree) as there, speaking(there, {"x-api-key": ROOT}) as away:
+        # Nobody has asked for a list yet.
+        refused(away.patch(f"{MODELS}/local/tiny-3d", json={"aliases": ["fake"]}), 409, "aliases[0]")
         assert away.post(f"{MODELS}/import", json=kept).json()["created"] == len(ids - {"local/tiny-3d"})
         found = listed(away)
         assert (found["local/far"]["status"], found[here]["status"]) == ("registered", "missing")

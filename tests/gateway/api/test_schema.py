@@ -182,11 +182,27 @@ def test_tools_of_a_model_that_knows_none_are_emulated(local_gateway: Gateway) -
         assert set(parameter(found, "tools", path)["carried"].values()) == {"emulated"}
 
 
+def _refused_beyond(client: httpx2.Client, text: Json, names: tuple[str, ...]) -> None:
+    """A whole number a little beyond what the schema says, and one that is none, are told of by name."""
+    asked = {"model": "local/smollm2-135m-instruct", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1}
+    for name in names:
+        one = parameter(text, name, "/v1/chat/completions")
+        assert one["type"] == "integer", name
+        for value in (one["maximum"] + 1, one["minimum"] - 1, 1.5, 10**400):
+            answer = client.post("/v1/chat/completions", json=asked | {name: value})
+            assert (answer.status_code, answer.json()["error"]["param"]) == (400, name), (name, value, answer.text)
+    assert client.post(
+        "/v1/chat/completions", json=asked | {"n": parameter(text, "n", "/v1/chat/completions")["maximum"]}
+    ).is_success
+
+
 def test_limits_and_defaults_are_the_models_own(local_gateway: Gateway) -> None:
     with speaking(local_gateway) as client:
         text = schema(client, model="local/smollm2-135m-instruct")
         tokens = parameter(text, "max_tokens", "/v1/chat/completions")
-        assert tokens["maximum"] == text["routes"][0]["context_length"]
+        # What is too long is cut off, not refused: the route says how long its context is.
+        assert tokens["maximum"] > text["routes"][0]["context_length"] > 0
+        _refused_beyond(client, text, ("n", "seed", "max_completion_tokens", "repeat_last_n", "mirostat"))
         assert parameter(text, "temperature", "/v1/chat/completions")["default"] == 0.2
         picture = schema(client, model="local/tiny-shapes")
         size = parameter(picture, "size", "/v1/images/generations")
@@ -317,7 +333,7 @@ def test_an_old_version_can_be_had_after_a_change(
     with gateway(tmp_path, tree) as house, speaking(house) as client:
         new = schema(client, model="mine")
         assert new["version"] != old["version"]
-        assert parameter(new, "max_tokens", "/v1/chat/completions")["maximum"] == 1000
+        assert new["routes"][0]["context_length"] == 1000
         was = kept(client, "mine", old["version"])
         assert was["since"].endswith("Z")
         for key in ("version", "parameters", "endpoints", "model"):

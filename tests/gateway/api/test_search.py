@@ -178,9 +178,9 @@ def test_a_strangers_words_are_bounded_and_say_nothing_to_a_terminal(reader: htt
     [
         ({"source": "ollama"}, "source", "huggingface"),
         ({"modality": "smell"}, "modality", "embedding"),
-        ({"limit": "0"}, "limit", "1 to 50"),
-        ({"limit": "51"}, "limit", "1 to 50"),
-        ({"limit": "many"}, "limit", "1 to 50"),
+        ({"limit": "0"}, "limit", "1 to 500"),
+        ({"limit": "501"}, "limit", "1 to 500"),
+        ({"limit": "many"}, "limit", "1 to 500"),
         ({"query": "a\x00b"}, "query", "printable"),
         ({"query": "x" * 301}, "query", "300"),
         ({"cursor": "%%%"}, "cursor", "next_cursor"),

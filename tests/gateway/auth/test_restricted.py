@@ -18,6 +18,7 @@ KEYS: dict[str, dict[str, Any]] = {
     "cheap": {"models": ["cheap"]},
     "route": {"models": ["up/answer"]},
     "glob": {"models": ["small-*"]},
+    "bare": {"models": ["fake"]},
     "all-of-up": {"models": ["up/*"]},
     "by-up": {"backends": ["up"]},
     "both": {"models": ["mixed"], "backends": ["other"]},
@@ -249,6 +250,17 @@ def test_models_are_listed_that_may_be_asked_for(caller: Caller, upstream: Provi
                 continue
             status = caller.asks(name, model).status_code
             assert (status == 403) is (model not in mine), (name, model, status)
+
+
+def test_a_key_for_a_bare_name_sees_the_model_that_it_means(caller: Caller) -> None:
+    headers = {"x-api-key": key("bare")}
+    assert [one["id"] for one in caller.http.get("/v1/models", headers=headers).json()["data"]] == ["fake/fake"]
+    for name in ("fake", "fake/fake"):
+        assert caller.http.get(f"/v1/models/{name}", headers=headers).json()["id"] == "fake/fake"
+        assert caller.asks("bare", name).status_code == 200
+    advice = caller.http.get("/v1/schema", headers=headers).json()["guidance"]
+    assert {one["model"] for one in advice} <= {"fake/fake", None}
+    assert caller.asks("bare", "up/fake").status_code in (403, 404), "another backend's"
 
 
 def test_a_model_that_is_not_listed_is_not_there(caller: Caller) -> None:

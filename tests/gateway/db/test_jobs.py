@@ -93,6 +93,24 @@ async def test_going_on_forgets_how_it_failed(rows: JobRows) -> None:
     assert (found.error, found.ended_at, found.fruitless) == (None, None, 0)
 
 
+async def test_what_was_stopped_is_unsettled_until_it_is_said_to_be_settled(rows: JobRows) -> None:
+    for n in range(3):
+        await rows.put(job(n, status="running"))
+    await rows.move("other", job(0).id, "cancelled", UNFINISHED)
+    assert await rows.unsettled() == []
+    paused = await rows.move("acme", job(0).id, "paused", UNFINISHED)
+    cancelled = await rows.move("acme", job(1).id, "cancelled", UNFINISHED)
+    assert paused is not None
+    assert cancelled is not None
+    assert [one.id for one in await rows.unsettled()] == [job(0).id, job(1).id]
+    assert [one.id for one in await rows.unsettled(job(1).id)] == [job(1).id]
+    await rows.settle(cancelled)
+    await rows.settle(msgspec.structs.replace(paused, attempts=7))
+    assert [one.id for one in await rows.unsettled()] == [job(0).id], "it was begun again since"
+    await rows.move("acme", job(0).id, "queued", ["paused"])
+    assert await rows.unsettled() == []
+
+
 async def test_only_the_last_attempt_may_write(rows: JobRows) -> None:
     mine = job(status="running", attempts=2, fruitless=2)
     stale = msgspec.structs.replace(mine, attempts=1)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.db import queue as module
@@ -158,6 +159,55 @@ async def test_of_two_gateways_each_job_is_done_by_one_and_either_may_end_it(url
         assert time.monotonic() - began < 3.0
     for engine in engines:
         await engine.dispose()
+
+
+async def test_what_does_not_stop_is_said_to_go_on(
+    engine: AsyncEngine, rows: JobRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"LEASE_S": 0.1, "STOP_S": 0.1}.items():
+        monkeypatch.setattr(module, name, value)
+    await rows.put(job())
+    async with working(engine) as (queue, doing), working(engine, at_once=0) as (other, _):
+        doing.winding_s = 1.0
+        monkeypatch.setattr(module, "LEASE_S", 4.0)
+        await eventually(lambda: doing.began == ["job_1"])
+        monkeypatch.setattr(module, "LEASE_S", 0.1)
+        assert await rows.move("acme", "job_1", "paused", ["running"]) is not None
+        assert not await queue.drop("job_1")
+        assert not await other.drop("job_1")
+        await eventually(lambda: doing.ended == ["job_1"])
+        assert await queue.drop("job_1")
+        await eventually(lambda: "job_1" not in queue._held)
+        assert await other.drop("job_1")
+
+
+async def test_who_is_idle_asks_seldom_but_not_while_something_is_done(
+    engine: AsyncEngine, rows: JobRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "POLL_S", 0.05)
+    asked = 0
+
+    def count(*_: object) -> None:
+        nonlocal asked
+        asked += 1
+
+    async with working(engine, at_once=1) as (idle, _):
+        await asyncio.sleep(0.1)
+        event.listen(engine.sync_engine, "before_cursor_execute", count)
+        await asyncio.sleep(0.5)
+        assert asked == 0
+        await rows.put(job(status="paused"))
+        await idle.put("")
+        await asyncio.sleep(0.5)
+        assert asked <= 3, "nobody has to do one that is paused"
+        await rows.put(job("job_2"))
+        async with working(engine, at_once=1) as (_, doing):
+            await eventually(lambda: doing.began == ["job_2"])
+            await idle.put("")
+            asked = 0
+            await asyncio.sleep(0.5)
+            assert asked > 4, "who does it may die"
+    event.remove(engine.sync_engine, "before_cursor_execute", count)
 
 
 async def test_at_the_end_all_is_given_back_to_be_begun_at_once(engine: AsyncEngine, rows: JobRows) -> None:

@@ -268,3 +268,27 @@ def test_one_model_is_found_wherever_it_is(tmp_path: Path) -> None:
     assert at("local", tmp_path / "nothing.gguf", problems=problems) is None
     assert at("local", sentences(tmp_path / "words"), problems=problems) is None
     assert [problem.kind for problem in problems] == ["unreadable"]
+
+
+def test_one_model_with_a_link_out_of_its_root_is_refused(tmp_path: Path) -> None:
+    root, away = tmp_path / "models", tmp_path / "away"
+    write(away / "secret.gguf")
+    write(away / "mmproj-eye.gguf", "clip")
+    write(root / "eye.gguf")
+    good = write(root / "blobs" / "good")
+    (root / "good.gguf").symlink_to(good)
+    (root / "out.gguf").symlink_to(away / "secret.gguf")
+    (root / "mmproj-eye.gguf").symlink_to(away / "mmproj-eye.gguf")
+    (root / "folder").mkdir()
+    (root / "folder" / "m.gguf").symlink_to(away / "secret.gguf")
+    (root / "way").symlink_to(away)
+    for name in ("out.gguf", "folder", "way", "way/secret.gguf", "../away/secret.gguf"):
+        problems: list[Problem] = []
+        assert at("local", root / name, problems=problems, inside=[tmp_path / "x", root]) is None, name
+        assert [problem.kind for problem in problems] == ["outside"], name
+    assert at("local", root / "good.gguf", inside=[root]) is not None
+    seeing = at("local", root / "eye.gguf", problems=(problems := []), inside=[root])
+    assert seeing is not None
+    assert (seeing.projector, [problem.kind for problem in problems]) == (None, ["outside"])
+    # Where nothing is said of roots, links are followed.
+    assert at("local", root / "out.gguf") is not None

@@ -57,6 +57,10 @@ def test_a_model_asked_for_by_name_is_there_and_answers(there: World) -> None:
     assert answer.status_code == 202
     job = answer.json()
     assert answer.headers["location"] == f"/v1/jobs/{job['id']}"
+    seen: list[str] = []
+    while not seen or seen[-1] != "unloaded":
+        seen.append(there.http.get(f"/v1/models/local/{NAME}").json()["status"])
+        assert seen[-1] in ("downloading", "verifying", "unloaded"), seen
     done = there.ended(job["id"])
     assert done["status"] == "done", done
     assert done["progress"]["bytes_done"] == len(ranker())
@@ -144,6 +148,7 @@ def test_a_taken_name_names_the_way_out(there: World) -> None:
         ({"file": "/etc/passwd"}, "repo"),
         ({"revision": ".."}, "revision"),
         ({"priority": "high"}, "priority"),
+        ({"file": FILE, "quantization": "Q8_0"}, "quantization"),
         ({"api_key": "sk-1"}, "api_key"),
         ({"model": "local/x"}, "repo"),
     ],

@@ -11,10 +11,10 @@ import httpx2
 import pytest
 
 from tests.gateway.db.postgres import cluster, programs
-from tests.gateway.downloads.world import FILE, MIB, NAME, REPO, World, beside, large, repository, world
+from tests.gateway.downloads.world import FILE, MIB, NAME, REPO, World, beside, large, repository, told, world
 from tests.http import until
 from tests.hub import HubServer, hub
-from tests.hub.files import sent
+from tests.hub.files import sent, twist
 
 SIZE = 10
 SLOW = {"bytes_per_s": "8MiB"}
@@ -30,8 +30,8 @@ AUTH = {
 
 @pytest.fixture(scope="module")
 def one_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    repo = repository(files={FILE: large(SIZE)})
-    with world(tmp_path_factory.mktemp("jobs"), repo, hub=SLOW, auth=AUTH, key=KEYS["acme"]) as one:
+    repos = repository(files={FILE: large(SIZE)}), repository("acme/small-gguf")
+    with world(tmp_path_factory.mktemp("jobs"), *repos, hub=SLOW, auth=AUTH, key=KEYS["acme"]) as one:
         yield one
 
 
@@ -46,9 +46,9 @@ def there(one_world: World) -> Iterator[World]:
     one_world.http.delete(f"/v1/models/local/{NAME}?files=true&force=true")
 
 
-def transferred(server: HubServer) -> list[tuple[int, int]]:
+def transferred(server: HubServer, repo: str = "") -> list[tuple[int, int]]:
     """From where up to where the large file was handed out."""
-    return [(start, end) for path, start, end in sent(server) if path.startswith("/repos/")]
+    return [(start, end) for path, start, end in sent(server) if path.startswith(f"/repos/{repo}")]
 
 
 def test_a_paused_download_goes_on_from_where_it_was(there: World) -> None:
@@ -112,10 +112,50 @@ def test_cancelling_ones_own_does_not_take_it_from_the_other(there: World) -> No
     assert there.ranked().status_code == 200
 
 
+def test_what_another_tenant_waits_for_is_not_taken_from_it(there: World) -> None:
+    id_ = there.begun()
+    there.moving(id_)
+    theirs = {"x-api-key": KEYS["rival"]}
+    refused = there.http.delete(f"/v1/models/local/{NAME}?force=true&files=true", headers=theirs)
+    assert (refused.status_code, told(refused)["code"]) == (409, "conflict")
+    assert there.job(id_)["status"] == "running"
+    # Its own tenant may.
+    assert there.http.delete(f"/v1/models/local/{NAME}?force=true&files=true").status_code == 200
+    assert there.job(id_)["status"] == "cancelled"
+    assert there.files() == set()
+
+
+def test_a_failed_download_neither_outlives_its_model_nor_takes_its_name_from_another(there: World) -> None:
+    theirs = {"x-api-key": KEYS["rival"]}
+    address = f"/{REPO}/resolve/{there.hub.repos[REPO].commits[-1].id}/{FILE}"
+    twist(there.hub, f"/repos/{REPO}", cdn=True, cut=3 * MIB)
+    twist(there.hub, address)
+    there.hub.refuse(address, 404, times=99)  # from the second time on
+    first = there.begun()
+    failed = there.ended(first)
+    assert (failed["status"], failed["error"]["code"]) == ("failed", "file_not_found")
+    second = there.download(theirs).json()["id"]
+    assert there.ended(second, theirs)["status"] == "failed"
+    there.hub.faults.clear()
+    assert [name for name in there.files() if name.endswith(".part")]
+    assert there.http.delete(f"/v1/models/local/{NAME}?files=true").status_code == 200
+    assert there.files() == set()
+    assert there.post(f"/v1/jobs/{first}/resume").status_code == 409
+    other = there.ended(there.begun(repo="acme/small-gguf"))
+    assert other["status"] == "done"
+    assert there.post(f"/v1/jobs/{second}/resume", theirs).status_code == 200
+    ended = there.ended(second, theirs)
+    assert (ended["status"], ended["error"]["code"]) == ("failed", "name_taken")
+    model = there.listed()
+    assert model is not None
+    assert (model["source"], model["status"]) == ("huggingface:acme/small-gguf", "unloaded")
+    assert not [name for name in there.files() if "small" not in name]
+
+
 def test_a_killed_gateway_goes_on_with_the_byte_it_had(tmp_path: Path) -> None:
     """On PostgreSQL, where it is installed; its steps are tried on SQLite below."""
     file = large(SIZE)
-    with hub(repository(files={FILE: file})) as server:
+    with hub(repository(files={FILE: file}), repository("acme/other", {FILE: large(SIZE, seed=1)})) as server:
         if programs() is None:
             killed(tmp_path, server, file, {})
         else:
@@ -124,11 +164,15 @@ def test_a_killed_gateway_goes_on_with_the_byte_it_had(tmp_path: Path) -> None:
 
 
 def killed(folder: Path, server: HubServer, file: Any, config: dict[str, Any]) -> None:
-    with beside(folder, server, hub=SLOW, **config) as there:
+    prelude = dying("gateway.downloads", "Downloads.settled")
+    with beside(folder, server, prelude=prelude, hub=SLOW, **config) as there:
+        other = there.begun(repo="acme/other", name="other")
         id_ = there.begun()
         there.moving(id_, 3 * MIB)
-        there.gateway.stop(signal.SIGKILL)
-        [part] = [path for path in there.root.rglob("*.part") if path.is_file()]
+        with contextlib.suppress(httpx2.TransportError):
+            there.post(f"/v1/jobs/{other}/cancel")  # and that is as far as it comes
+        assert there.gateway.process.wait(10) == -signal.SIGKILL
+        [part] = [path for path in there.root.rglob("*.part") if path.is_file() and "other" not in str(path)]
         had = part.stat().st_size
     with beside(folder, server, **config) as there:
         assert there.ended(id_)["status"] == "done"
@@ -136,7 +180,10 @@ def killed(folder: Path, server: HubServer, file: Any, config: dict[str, Any]) -
         [path] = there.root.rglob("*.gguf")
         whole = hashlib.sha256(file.read(0, file.size)).hexdigest()
         assert hashlib.sha256(path.read_bytes()).hexdigest() == whole
-    starts = [start for start, _ in transferred(server)]
+        assert there.job(other)["status"] == "cancelled"
+        assert there.listed("local/other") is None
+        assert not [name for name in there.files() if "other" in name]
+    starts = [start for start, _ in transferred(server, REPO)]
     assert starts == [0, starts[-1]]
     assert 0 <= had - starts[-1] <= MIB
     assert starts[-1] > 0

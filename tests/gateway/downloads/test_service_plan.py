@@ -63,11 +63,18 @@ def test_a_hub_cannot_have_us_write_elsewhere(path: str) -> None:
         drawn(there, odd, name=None, backend="local", revision=None)
 
 
-@pytest.mark.parametrize("commit", ["", "main", "../../..", "C" * 40])
+@pytest.mark.parametrize("commit", ["", ".", "..", "../../..", "a/b", "x" * 65, "1.part"])
 def test_a_commit_is_one(commit: str) -> None:
     there = repo("m.gguf", commit=commit)
     with pytest.raises(BadResponse):
         plan(there)
+
+
+def test_what_a_mirror_calls_a_commit_is_a_folder_of_its_own() -> None:
+    one, other = (plan(repo("m.gguf", commit=f"release-2024-{n}")) for n in (1, 2))
+    assert one.folder(Path("x")) != other.folder(Path("x"))
+    old = msgspec.structs.replace(one, repo="gpt2", commit=COMMIT)
+    assert old.folder(Path("x")) == Path("x/gpt2") / COMMIT[:12]
 
 
 def test_only_files_with_a_hash_are_the_same() -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from compat.canonical.error import Conflict, InsufficientStorage
+from compat.canonical.error import BadResponse, Conflict, Corrupted, InsufficientStorage
 from gateway.downloads import part, transfer
 from gateway.downloads.pace import Pace
 from tests.gateway.downloads.fetching import (
     LARGE,
     MIB,
+    RESOLVE,
     SMALL,
     STORED,
     TOKEN,
@@ -168,11 +169,30 @@ async def test_a_host_that_calls_the_file_otherwise_does_not_have_it_fetched_aga
     assert sent(server)[-1][1:] == (had, piece.size_bytes)
 
 
-async def test_a_file_without_a_hash_that_changes_midway_is_fetched_anew(server: HubServer, tmp_path: Path) -> None:
-    piece = without_hash(piece_of(server, tmp_path))
-    twist(server, STORED, cdn=True, etag="before", cut=MIB, corrupt_at=5)
+@pytest.mark.parametrize("path", [LARGE, SMALL])
+async def test_a_file_that_no_list_tells_the_hash_of_is_held_against_what_the_hub_says_at_its_address(
+    server: HubServer, tmp_path: Path, path: str
+) -> None:
+    piece = without_hash(piece_of(server, tmp_path, path))
+    piece.path.parent.mkdir(exist_ok=True)
+    piece.path.write_bytes(bytes(piece.size_bytes))  # as long as it should be
     await fetched(piece)
-    assert piece.path.read_bytes() == contents(server)
+    assert piece.path.read_bytes() == contents(server, path)
+    piece.path.unlink()
+    for where in (STORED, RESOLVE):
+        twist(server, where, times=9, cdn=where == STORED, corrupt_at=5)
+    with pytest.raises(Corrupted):
+        await fetched(piece)
+    assert left(tmp_path) == set()
+
+
+async def test_a_file_that_nobody_tells_the_hash_of_is_not_fetched(server: HubServer, tmp_path: Path) -> None:
+    piece = without_hash(piece_of(server, tmp_path))
+    twist(server, RESOLVE, times=9, location=f"{server.cdn_url}{STORED}{'0' * 64}")
+    with pytest.raises(BadResponse, match="does not say what the file"):
+        await fetched(piece)
+    assert not server.asked(cdn=True)
+    assert left(tmp_path) == set()
 
 
 async def test_two_do_not_write_the_same_part(server: HubServer, tmp_path: Path) -> None:

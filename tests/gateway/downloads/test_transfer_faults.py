@@ -1,7 +1,9 @@
 """Whatever a line, a mirror or a cache does: the file comes whole, or the transfer says why it does not."""
 
 import socket
+import time
 from collections.abc import Iterator
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
         {"stall": MIB + 7},
         {"bytes_per_s": 6 * MIB},
         {"bytes_per_s": 60_000, "trickle": True, "cut": 300},
+        {"bytes_per_s": 200, "trickle": True},
         {"length": 3 * MIB + 5},
         {"length": MIB},
         {"length": 3 * MIB, "cut": 2 * MIB},
@@ -70,8 +73,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     ids=str,
 )
 async def test_an_answer_that_goes_wrong_is_gone_on_with(
-    server: HubServer, tmp_path: Path, how: dict[str, Any]
+    server: HubServer, tmp_path: Path, how: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(transfer, "SLOW_S", 0.5)
     piece = piece_of(server, tmp_path)
     twist(server, STORED, cdn=True, **how)
     await fetched(piece, stall_s=0.5, retries=1)
@@ -131,6 +135,13 @@ async def test_retry_after_is_kept(server: HubServer, tmp_path: Path) -> None:
     assert 0.95 < second.at - first.at < 3
 
 
+async def test_retry_after_may_be_a_date(server: HubServer, tmp_path: Path) -> None:
+    server.refuse(RESOLVE, 503, retry_after=formatdate(time.time() + 2, usegmt=True))
+    await fetched(piece_of(server, tmp_path))
+    first, second = server.asked(cdn=False)
+    assert 0.9 < second.at - first.at < 3
+
+
 async def test_a_signed_address_that_has_expired_is_asked_for_again(server: HubServer, tmp_path: Path) -> None:
     piece = piece_of(server, tmp_path)
     expire(server, STORED, times=2)
@@ -155,6 +166,15 @@ async def test_what_comes_again_and_again_is_no_progress(server: HubServer, tmp_
     assert len(server.asked(cdn=True)) < 15
 
 
+async def test_a_trickle_is_given_up_like_silence(
+    server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "SLOW_S", 0.2)
+    twist(server, STORED, times=99, cdn=True, bytes_per_s=200, trickle=True)
+    with pytest.raises(TimedOut):
+        await fetched(piece_of(server, tmp_path), stall_s=0.2, retries=1)
+
+
 @pytest.mark.parametrize("path", [LARGE, SMALL])
 async def test_a_wrong_byte_is_found_and_nothing_is_left(server: HubServer, tmp_path: Path, path: str) -> None:
     piece = piece_of(server, tmp_path, path)
@@ -171,7 +191,7 @@ async def test_a_file_of_another_size_is_not_taken(server: HubServer, tmp_path: 
     piece = replace(without_hash(piece), size_bytes=piece.size_bytes + size)
     with pytest.raises(Corrupted):
         await fetched(piece, retries=1)
-    assert not piece.path.exists()
+    assert left(tmp_path) == set()
 
 
 async def test_a_file_that_is_another_by_now_is_not_taken(server: HubServer, tmp_path: Path) -> None:
@@ -223,6 +243,9 @@ async def test_a_refusal_is_told_in_our_words(
     with pytest.raises(raised) as caught:
         await fetched(piece, token=TOKEN, retries=1)
     assert type(caught.value) is raised
+    assert left(tmp_path) == set()
+    if raised is NotFound:
+        assert str(caught.value.code).endswith("_not_found")
     said = caught.value.message
     assert TOKEN not in said
     assert str(tmp_path) not in said
@@ -235,7 +258,7 @@ async def test_a_licence_that_is_not_accepted_is_named(tmp_path: Path) -> None:
     with hub(repository(gated="auto", readers={"reader"})) as server:
         server.tokens[TOKEN] = "reader"
         piece = piece_of(server, tmp_path)
-        with pytest.raises(GatedRepo, match="accept it there"):
+        with pytest.raises(GatedRepo, match="accept "):
             await fetched(piece)
         await fetched(piece, token=TOKEN)
     assert piece.path.exists()

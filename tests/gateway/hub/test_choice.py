@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from compat.canonical.error import GatewayError, InvalidRequest
 from gateway.hub.choice import Choice, Wanted, choose
@@ -38,6 +39,15 @@ def paths(choice: Choice) -> list[str]:
 
 
 EIGHT = repo({f"Tiny-8B-{kind}.gguf": size for kind, size in KINDS.items()}, parameters=8 * 10**9)
+
+
+def test_without_sizes_what_is_likeliest_to_fit_is_taken_and_no_fit_is_told() -> None:
+    bare = replace(EIGHT, files=tuple(replace(file, size_bytes=0, sized=False) for file in EIGHT.files))
+    choice = chosen(bare)
+    assert (choice.quantization, choice.fit, choice.memory_bytes) == ("Q4_K_M", None, None)
+    assert "its size is not known" in choice.reason
+    some = replace(EIGHT, files=(*bare.files[:-1], EIGHT.files[-1]))
+    assert chosen(some, 32).quantization == EIGHT.files[-1].path[8:-5]
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,16 @@
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from msgspec.structs import replace
 
 from compat.canonical.error import (
     AuthFailed,
@@ -25,8 +28,10 @@ from compat.canonical.error import (
 from gateway import hub as package
 from gateway.hub import Hub, catalogue
 from gateway.hub.choice import Wanted, choose
+from gateway.hub.repo import RepoFile
 from gateway.settings import Hub as Settings
 from tests.hub import Handler, HubRepo, HubServer, Made, hub
+from tests.hub.metadata import Lack, leave_out
 
 CARD = b"---\nlicense: mit\n---\n# One\n\nA model that is made for these tests and does nothing.\n"
 PIPELINE = b'{"_class_name": "P", "vae": ["diffusers", "AutoencoderKL"], "scheduler": ["diffusers", "PNDMScheduler"]}'
@@ -124,9 +129,139 @@ async def test_a_gated_repository_says_where_its_licence_is_and_what_is_missing(
     assert (repo.gated, repo.license_url) == (True, page)
 
 
-async def test_a_mirror_that_does_not_know_who_may_read_leaves_that_to_its_files(server: HubServer) -> None:
-    server.refuse("/api/models/org/gated/auth-check", 404)
+async def test_a_mirror_that_does_not_know_who_may_read_is_asked_for_a_file(server: HubServer) -> None:
+    leave_out(server, "auth-check")
+    for token in (None, "hf_you"):
+        assert isinstance(await error_of(asking(server, token), "org/gated"), GatedRepo)
+    assert server.requests[-1].method == "HEAD"
+    assert "/g.gguf" in server.requests[-1].path
+    assert (await asking(server, TOKEN).repo("org/gated")).gated
+    # Nor need it know HEAD.
+    server.refuse("/org/gated/resolve", 405)
     assert (await asking(server).repo("org/gated")).gated
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_mirror_that_refuses_a_repository_without_a_word_is_gated(server: HubServer, status: int) -> None:
+    for token in (None, TOKEN):
+        server.refuse("/api/models/org/one", status)
+        error = await error_of(asking(server, token), "org/one")
+        assert (type(error), error.code, error.param) == (GatedRepo, "gated_repo", "repo")
+    server.refuse("/api/models/org/one", 404)
+    assert isinstance(await error_of(asking(server), "org/one"), NotFound)
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, "RepoNotFound"), (403, None), (404, "RepoNotFound")])
+async def test_a_private_repository_that_may_be_seen_and_not_read_is_gated(
+    server: HubServer, status: int, code: str | None
+) -> None:
+    server.refuse("/api/models/org/private/auth-check", status, code=code)
+    server.refuse("/org/private/resolve", status, code=code)
+    assert isinstance(await error_of(asking(server, TOKEN), "org/private"), GatedRepo)
+
+
+@pytest.mark.parametrize(
+    "lacks", [("files",), ("sizes", "hashes"), ("sizes", "hashes", "tree"), ("sizes", "tree"), ("hashes",)]
+)
+async def test_a_mirror_need_not_list_sizes_and_hashes(server: HubServer, lacks: tuple[Lack, ...]) -> None:
+    whole = await asking(server).repo("org/one")
+    server.requests.clear()
+    leave_out(server, *lacks)
+    there = asking(server)
+    repo = await there.repo("org/one")
+    assert repo.commit == whole.commit
+    choice = choose(repo, Wanted(repo=repo.id), memory_bytes=1 << 30)
+    assert (choice.opens, choice.size_bytes, choice.fit) == ("one-Q8_0.gguf", 5 << 20, "fits")
+    assert await there.measured(repo, repo.files) == whole.files
+    heads = [one for one in server.requests if one.method == "HEAD"]
+    asked = len(server.requests)
+    assert await there.measured(whole, whole.files) == whole.files
+    assert len(server.requests) == asked
+    # Only those of which something is not known are asked about, and each once.
+    assert len({one.path for one in heads}) == len(heads)
+    assert {one.cdn for one in heads} <= {False}
+    assert bool(heads) == (lacks not in (("files",), ("sizes", "hashes")))
+
+
+async def test_files_are_measured_within_bounds_and_refusals_are_told(
+    server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo = replace(await asking(server).described("org/gated"), gated=False)
+    bare = tuple(RepoFile(path=file.path, size_bytes=0, sized=False) for file in repo.files)
+    for token, kind in ((None, GatedRepo), ("hf_you", GatedRepo), (TOKEN, None)):
+        if kind is None:
+            assert await asking(server, token).measured(repo, bare) == repo.files
+            continue
+        with pytest.raises(kind):
+            await asking(server, token).measured(repo, bare)
+    gone = (RepoFile(path="gone.gguf", size_bytes=0, sized=False),)
+    with pytest.raises(NotFound):
+        await asking(server, TOKEN).measured(repo, gone)
+    # Of a model nothing is as good as no answer.
+    server.fault("/org/gated/resolve", sends(b""))
+    with pytest.raises(BadResponse):
+        await asking(server).measured(repo, bare[-1:])
+    monkeypatch.setattr(package, "DEADLINE_S", 0.3)
+    server.hang("/org/gated/resolve", 1.0, times=9)
+    with pytest.raises(TimedOut):
+        await asking(server, TOKEN).measured(repo, bare)
+
+
+async def test_a_mirror_that_sends_on_without_a_size_is_followed_without_the_token(server: HubServer) -> None:
+    repo = await asking(server, TOKEN).repo("org/private")
+    file = next(file for file in repo.files if file.path == "p.gguf")
+    address = f"{server.cdn_url}/elsewhere"
+
+    def send_on(handler: Handler) -> bool:
+        handler.send_body(b"", status=302, headers={"location": address, "etag": f'"{file.sha256}"'})
+        return True
+
+    server.fault("/org/private/resolve", send_on)
+    server.fault("/elsewhere", sends(b"p"), cdn=True)
+    bare = RepoFile(path="p.gguf", size_bytes=0, sized=False)
+    assert await asking(server, TOKEN).measured(repo, (bare,)) == (file,)
+    assert [one.token for one in server.asked(cdn=True)] == [None]
+
+
+async def test_a_mirror_may_name_commits_as_it_likes_and_a_repository_may_have_one_word(server: HubServer) -> None:
+    old = server.add(HubRepo("gpt2", {"gpt2-Q4_0.gguf": b"g", "config.json": b"{}"}))
+    old.commits[0] = replace(old.commits[0], id="2024.06-r_1")
+    old.branches["main"] = "2024.06-r_1"
+    leave_out(server, "sizes", "tree")
+    for revision in (None, "main", "2024.06-r_1"):
+        repo = await asking(server).repo("gpt2", revision)
+        assert (repo.id, repo.commit, repo.files[1].size_bytes) == ("gpt2", "2024.06-r_1", 1)
+    assert choose(repo, Wanted(repo="gpt2"), memory_bytes=1 << 30).name == "gpt2-q4_0"
+    old.commits[0] = replace(old.commits[0], id="../2024")
+    old.branches["main"] = "../2024"
+    assert isinstance(await error_of(asking(server), "gpt2"), BadResponse)
+
+
+def test_nobody_else_is_asked_anything(server: HubServer, tmp_path: Path) -> None:
+    """Of a new process, all of whose other requests would go through a proxy."""
+    code = (
+        "import asyncio, sys\n"
+        "from gateway.hub import Hub, catalogue\n"
+        "from gateway.settings import Hub as Settings\n"
+        "async def main():\n"
+        "    hub = Hub(Settings(endpoint=sys.argv[1]))\n"
+        "    await hub.listed({'search': 'one'})\n"
+        "    repo = await hub.enrich(await hub.repo('org/one'))\n"
+        "    await hub.measured(repo, repo.files)\n"
+        "asyncio.run(main())\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.setblocking(False)
+        env = {name: text for name, text in os.environ.items() if not name.startswith("HF_")}
+        env |= {"HF_HOME": str(tmp_path), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            env[name] = env[name.upper()] = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        subprocess.run([sys.executable, "-c", code, server.url], env=env, check=True, timeout=30)
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
+    resolved = f"/org/one/resolve/{server.repos['org/one'].commits[0].id}/README.md"
+    assert [urlsplit(one.path).path for one in server.requests] == ["/api/models", "/api/models/org/one", resolved]
+    assert not list(tmp_path.iterdir())
 
 
 async def test_a_private_repository_is_not_there_for_others(server: HubServer) -> None:
@@ -157,7 +292,7 @@ async def test_the_token_is_the_configured_one_and_no_other(
 
 
 @pytest.mark.parametrize(
-    "id_", ["one", "org/one/two", "../one", "org/..", "org/a b", "org/a?b", "org/a#b", "/one", "org/", "-o/x", ""]
+    "id_", ["a--b", "org/one/two", "../one", "org/..", "org/a b", "org/a?b", "org/a#b", "/one", "org/", "-o/x", ""]
 )
 async def test_a_name_that_cannot_be_is_refused_unasked(server: HubServer, id_: str) -> None:
     error = await error_of(asking(server), id_)
@@ -198,7 +333,7 @@ ROW = b'{"id": "org/one", "sha": "%s", "siblings": [{"rfilename": "a", %s}]}'
     "body",
     [
         *(b"", b"<html>", b"[]", b"7", b"null", b"{}", b'{"id": 7}', b'{"id": "org/one"}', b"[" * 100_000),
-        *(ROW % (b"main", b'"size": 1'), ROW % (b"a" * 40, b'"size": null'), ROW % (b"a" * 40, b'"size": -1')),
+        *(ROW % (b"", b'"size": 1'), ROW % (b"a" * 65, b'"size": 1'), ROW % (b"a" * 40, b'"size": -1')),
         *(ROW % (b"a" * 40, b'"size": "x"'), ROW % (b"../../etc", b'"size": 1')),
         b'{"id": "org/../one", "sha": "aaaaaaaaaa", "siblings": []}',
         b'{"id": "org/one", "sha": "aaaaaaaaaa", "siblings": [7]}',
@@ -330,6 +465,18 @@ async def test_a_search_tells_what_it_knows_in_time(server: HubServer, monkeypat
     assert time.monotonic() - begin < 1.5
     assert [(one.id, one.fit) for one in found] == [("org/slow", None), ("org/one", "fits")]
     assert following is None
+
+
+@pytest.mark.parametrize(("lacks", "size"), [((), 5 << 20), (("sizes",), 5 << 20), (("sizes", "tree"), None)])
+async def test_a_search_tells_sizes_where_the_hub_has_them(
+    server: HubServer, lacks: tuple[Lack, ...], size: int | None
+) -> None:
+    leave_out(server, *lacks)
+    room = catalogue.Room(1 << 30, None)
+    found, _ = await catalogue.search(asking(server), query=None, modality=None, limit=9, cursor=None, room=room)
+    fit = None if size is None else "fits"
+    assert [(one.size_bytes, one.fit) for one in found] == [(size, fit)]
+    assert [(one.name, one.fit) for one in found[0].quantizations] == [("Q8_0", fit), ("Q4_K_M", fit)]
 
 
 def test_addresses_are_quoted() -> None:

@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import gateway.jobs as module
-from compat.canonical.error import Conflict, Corrupted, NotFound
+from compat.canonical.error import Conflict, Corrupted, NotFound, Overloaded
+from gateway.db import queue as queue_module
 from gateway.db.audit import Act, AuditRows
 from gateway.db.engine import connect, upgrade
 from gateway.db.jobs import JobRows
@@ -32,6 +33,7 @@ class Fake:
         self.running: list[str] = []
         self.report: Report = lambda _: None
         self.go = asyncio.Event()
+        self.clearing = self.stubborn = False
         self.outcome: Callable[[], dict[str, Any]] = lambda: {"model": "local/m"}
 
     async def __call__(self, job: Job, report: Report) -> dict[str, Any]:
@@ -42,11 +44,19 @@ class Fake:
             report(Progress(phase="downloading", bytes_done=job.progress.bytes_done, bytes_total=100))
             await self.go.wait()
             return self.outcome()
+        except asyncio.CancelledError:
+            if self.stubborn:
+                await self.go.wait()
+            raise
         finally:
             self.running.remove(job.id)
 
     async def clear(self, job: Job) -> None:
         assert job.id not in self.running, "it has stopped by then"
+        assert not self.clearing, "never by two at once"
+        self.clearing = True
+        await asyncio.sleep(0)
+        self.clearing = False
         self.settled.append(job.status)
 
 
@@ -177,7 +187,7 @@ VERBS: list[tuple[JobStatus, str, JobStatus | None]] = [
     ("done", "cancel", None),
     ("failed", "pause", None),
     ("failed", "resume", "running"),
-    ("failed", "cancel", None),
+    ("failed", "cancel", "cancelled"),
     ("cancelled", "pause", None),
     ("cancelled", "resume", None),
     ("cancelled", "cancel", "cancelled"),
@@ -214,6 +224,74 @@ async def test_what_becomes_of_a_job(
         assert bool(fake.running) == (then == "running")
         if then in ("paused", "cancelled"):
             assert fake.settled[-1] == then
+
+
+async def test_what_has_not_stopped_is_not_cleared_away_yet(
+    jobs: Jobs, fake: Fake, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue_module, "STOP_S", 0.1)
+    monkeypatch.setattr(module, "TIDY_S", 0.1)
+    fake.stubborn = True
+    job = await begun(jobs, fake)
+    for _ in range(2):
+        with pytest.raises(Overloaded) as caught:
+            await jobs.cancel("acme", job.id)
+        assert caught.value.code == "still_stopping"
+        assert ((await jobs.get("acme", job.id)).status, fake.settled) == ("cancelled", [])
+    fake.go.set()
+    await eventually(lambda: fake.settled == ["cancelled"])
+    await jobs.cancel("acme", job.id)
+    assert (fake.settled, await JobRows(engine).unsettled()) == (["cancelled"], [])
+
+
+async def test_what_a_process_died_over_is_cleared_away_by_the_next(engine: AsyncEngine, fake: Fake) -> None:
+    rows = JobRows(engine)
+    async with open_jobs(engine, fake, at_once=0) as jobs:
+        cancelled, paused, gone_on_with, done = [(await jobs.put("fake", {}, **ASKED))[0] for _ in range(4)]
+        await jobs.cancel("acme", done.id)
+    assert fake.settled == ["cancelled"]
+    # As far as they got.
+    for job, status in ((cancelled, "cancelled"), (paused, "paused"), (gone_on_with, "paused")):
+        assert await rows.move("acme", job.id, status, ["queued"]) is not None  # type: ignore[arg-type]
+    assert await rows.move("acme", gone_on_with.id, "queued", ["paused"]) is not None
+    again = Fake()
+    async with open_jobs(engine, again, at_once=0):
+        await eventually(lambda: again.settled == ["cancelled", "paused"])
+    assert await rows.unsettled() == []
+
+
+async def test_what_could_not_be_cleared_away_is_tried_again(
+    engine: AsyncEngine, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_: Job) -> None:
+        raise OSError("the disk")
+
+    async with open_jobs(engine, fake, at_once=0) as jobs:
+        job, _ = await jobs.put("fake", {}, **ASKED)
+        with monkeypatch.context() as patch:
+            patch.setattr(jobs, "_settled", {"fake": fail})
+            with pytest.raises(OSError, match="the disk"):
+                await jobs.cancel("acme", job.id)
+        assert (await jobs.cancel("acme", job.id)).status == "cancelled"
+        assert fake.settled == ["cancelled"]
+
+
+async def test_pages_of_what_may_be_seen_are_whole(
+    jobs: Jobs, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BATCH", 3)
+    jobs.resize(0)
+    ids = [(await jobs.put("fake", {"n": n}, **ASKED))[0].id for n in range(11)]
+
+    async def found(limit: int, after: str | None = None) -> list[int]:
+        seen = await jobs.page("acme", limit=limit, after=after, seen=lambda job: job.spec["n"] % 4 == 0)
+        return [job.spec["n"] for job in seen]
+
+    newest_first = [8, 4, 0]
+    assert sorted(ids) == ids
+    assert await found(2) == newest_first[:2]
+    assert await found(2, ids[4]) == newest_first[2:]
+    assert await found(9) == newest_first
 
 
 async def test_pausing_one_that_is_just_ending_does_one_or_the_other(jobs: Jobs, fake: Fake) -> None:

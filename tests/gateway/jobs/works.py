@@ -33,11 +33,19 @@ async def open_with_work(self):
     await begin(self)
 
 gateway.depot.Depot.open = open_with_work
-gateway.db.queue.POLL_S = 0.1
+gateway.db.queue.POLL_S = gateway.db.queue.IDLE_S = 0.1
 """
 
 
-def put(folder: Path, *, tenant: str = "acme", bytes_: int = 2**30, step: int = 2**20, **spec: Any) -> str:
+def put(
+    folder: Path,
+    *,
+    tenant: str = "acme",
+    bytes_: int = 2**30,
+    step: int = 2**20,
+    target: str = "local/new-model",
+    **spec: Any,
+) -> str:
     """Put a job into the database of the gateway of this folder; its id."""
     job = Job(
         id=new_id("job"),
@@ -45,7 +53,7 @@ def put(folder: Path, *, tenant: str = "acme", bytes_: int = 2**30, step: int = 
         tenant=tenant,
         owner="ann",
         status="queued",
-        target="local/new-model",
+        target=target,
         spec={"bytes": bytes_, "step": step, **spec},
         progress=Progress(bytes_total=bytes_),
         created_at=1763769600.0,

@@ -67,13 +67,47 @@ async def test_each_status_is_told_with_its_cure(status: Status, words: str) -> 
     assert error.final is (status != "verifying")
 
 
+async def test_a_download_that_is_paused_is_told_as_that() -> None:
+    error = await refusal("gone", entry("gone", "downloading", reason="paused"))
+    assert (error.status, error.retry_after_s) == (503, None)
+    assert "its download is paused" in error.message
+    assert "/v1/jobs/JOB/resume" in error.message
+
+
+async def test_a_name_whose_models_were_all_removed_names_the_cure() -> None:
+    error = await refusal("only", entry("gone", hidden=True))
+    assert isinstance(error, ModelNotFound)
+    assert "'only'" in error.message
+    assert "change its routes in the configuration file" in error.message
+
+
+async def test_a_removed_model_of_a_provider_is_not_asked() -> None:
+    gone = entry("far", backend="up", hidden=True)
+    for name in ("far", "up/far"):
+        assert isinstance(await refusal(name, gone), ModelNotFound)
+
+
+async def test_what_has_just_been_put_there_is_not_missing() -> None:
+    class Written(Kept):
+        def coming(self) -> frozenset[str]:
+            return frozenset(["here/new"])
+
+    registry = Registry(BACKENDS, {"here": FILES})
+    registry.lend(Written(entry("new"), entry("old")))
+    assert {id_: one.status for id_, one in registry.book.absent.items()} == {
+        "here/new": "verifying",
+        "here/old": "missing",
+    }
+
+
 async def test_what_was_only_found_is_not_there_any_more() -> None:
     assert isinstance(await refusal("here/gone", entry("gone", "missing", explicit=False)), ModelNotFound)
 
 
 async def test_a_name_with_another_route_is_served_by_it() -> None:
     plan = await router(entry("gone", "downloading")).plan("either")
-    assert [route.name for route in plan.routes] == ["here/gone", "here/m"]
+    assert [route.name for route in plan.routes] == ["here/m"]
+    assert "not all of its models are here" in plan.reason
 
 
 async def test_who_may_not_use_a_model_is_told_nothing_of_it() -> None:

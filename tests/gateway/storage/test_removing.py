@@ -53,7 +53,7 @@ async def test_what_lies_there_is_told_as_what_it_is(tmp_path: Path) -> None:
     assert (report.limit_bytes, report.min_free_bytes, report.keep, report.root) == (1000, 0, "all", None)
     assert report.disk_bytes > report.free_bytes > 0
     served, cut = report.models[1], report.models[0]
-    assert (served.id, served.size_bytes, served.files, served.status) == ("local/served", 20, 2, "ready")
+    assert (served.id, served.size_bytes, served.files, served.status) == ("local/served", 20, 2, "here")
     assert [(v.commit, v.served, v.truncated) for v in served.versions] == [("c2", True, False), ("c1", False, False)]
     assert [v.truncated for v in cut.versions] == [True]
     assert {(one.path, one.job, one.size_bytes) for one in report.partials} == {

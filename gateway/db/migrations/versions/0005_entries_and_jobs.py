@@ -45,6 +45,7 @@ def upgrade() -> None:
         sa.Column("fruitless", sa.Integer, nullable=False),
         sa.Column("worker", sa.String(40)),
         sa.Column("lease_until", sa.Float),
+        sa.Column("unsettled", sa.Integer, nullable=False),
         sa.Column("created_at", sa.Float, nullable=False),
         sa.Column("updated_at", sa.Float, nullable=False),
         sa.Column("started_at", sa.Float),
