@@ -5,7 +5,9 @@ In a thread of its own, with plain sockets: a piece is received, hashed and writ
 
 import asyncio
 import contextlib
+import os
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from gateway.telemetry.logging import logger
 BUFFER_BYTES = 1 << 20
 """Received before it is hashed and written, unless it takes longer than a second."""
 _WRITE_S = 1.0
+NICE = 10
 _REPORT_S = 0.2
 AGAIN_S, AGAIN_MAX_S = 0.5, 30.0
 """The rest after a failed attempt: doubled for each in a row."""
@@ -70,6 +73,7 @@ async def fetch(
 
     def run() -> None:
         failure: BaseException | None = None
+        _yield_to_others()
         try:
             transfer.run()
         except BaseException as e:
@@ -87,6 +91,13 @@ async def fetch(
             raise failure
     finally:
         stop.close()
+
+
+def _yield_to_others() -> None:
+    """Have this thread take a processor when nobody answers a request on it."""
+    if sys.platform == "linux":  # elsewhere a thread has no niceness of its own
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 async def _ended(over: "asyncio.Future[BaseException | None]", stop: Stop) -> None:
