@@ -11,6 +11,7 @@ import resource
 import signal
 import socket
 import ssl
+import sys
 from functools import partial
 from types import FrameType
 
@@ -24,6 +25,8 @@ from gateway.telemetry.logging import logger
 
 BACKLOG = 2048
 FILES = 65_536
+SWITCH_S = 0.0005
+"""How long a thread that computes (an import, a hash, a look at a model's file) keeps the event loop from going on."""
 SETTLE_S = 0.1
 """Long enough for a turn of the loop or two, in which everybody is accepted who waits in the kernel's queue."""
 QUIET_S = 0.5
@@ -113,6 +116,7 @@ class Server(uvicorn.Server):
 def serve(application: Application, config: Config) -> None:
     """Serve until told to stop.  Raises ConfigError."""
     server, tls = config.server, config.server.tls
+    sys.setswitchinterval(SWITCH_S)
     _try(tls)
     _check_free(server.host, server.port)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which would end a gateway that is only just starting
