@@ -218,7 +218,6 @@ class Application:
             )
         new = build(config, old, found)
         _warn(new)
-        house.metrics.reloads.labels("accepted").inc()
         if wanted.server != bound or wanted.database_url != old.config.database_url:
             logger().warning("config_needs_restart", sections="server, database")
         if wanted.secrets != old.config.secrets:
@@ -230,7 +229,9 @@ class Application:
         house.warm(old)
         if new.entry.tokens is not None:
             new.entry.tokens.warm()
-        logger().info("config_reloaded")
+        if wanted is not old.config:  # and not only its models are others
+            house.metrics.reloads.labels("accepted").inc()
+            logger().info("config_reloaded")
         if told := changes(old.local, new.local):
             logger().info("models_changed", **told)
         if sections := _differing(old.config, new.config):

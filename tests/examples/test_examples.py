@@ -59,7 +59,7 @@ SAYS = {
     ],
     "schema.py": [
         r"\Atemperature +How freely .*\[number; 0\.0 to 2\.0; default 0\.2;",
-        r"max_tokens .*1 to 8192",
+        r"max_tokens .*1 to 2147483647",
         r"\n\s*\S",
     ],
     "scene.py": [r"\ANo model here builds scenes\.", r"kind: scene"],

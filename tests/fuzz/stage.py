@@ -144,6 +144,10 @@ class Stage:
         """Let a gateway keep a response."""
         self.kept.pop(locked, None)
         key = Key.GOOD if locked else Key.NONE
+        if not locked:
+            # The model may be what was deleted just now.
+            shown = Ask(method=b"PATCH", target=b"/v1/models/fake%2Ffake", body=b'{"hidden":false}', key=key)
+            self.ask(shown)
         body = b'{"model":"fake/fake","input":"x"}'
         answer = self.ask(Ask(target=b"/v1/responses", body=body, locked=locked, key=key))
         assert answer is not None

@@ -47,7 +47,7 @@ def test_who_has_no_key_is_not_shown_which_words_are_secrets(anonymous: httpx2.C
         ("GET", CHAT, "POST"),
         ("DELETE", "/v1/generate", "POST"),
         ("PUT", CHAT, "POST"),
-        ("POST", "/v1/models", "GET"),
+        ("PUT", "/v1/models", "GET"),
         ("POST", "/health", "GET"),
         ("PATCH", "/openapi.json", "GET"),
     ],
