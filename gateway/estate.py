@@ -37,17 +37,19 @@ class Scan(Struct, frozen=True):
     """What cannot be served."""
 
 
-def scan(config: Config) -> Scan:
-    """Find the local models that there are now.  Reads their folders, which may take long.  Raises ConfigError."""
+def scan(config: Config, *, again: bool = True) -> Scan:
+    """Find the local models that there are now.  Reads their folders, which may take long.  Raises ConfigError.
+
+    again: where folders are watched, a file that may still grow is no problem yet: it is looked at again.
+    """
     found: dict[str, Mapping[str, Local]] = {}
     problems: list[Problem] = []
     with remembered(config.data_dir) as headers:
         for name, entry in config.backends.items():
             if entry.kind == "local":
                 own = entry.settings
-                found[name] = discover(
-                    *(name, own.model_dirs, config.data_dir, own.models, problems), adopt=own.adopt, patient=own.watch
-                )
+                where = (name, own.model_dirs, config.data_dir, own.models, problems)
+                found[name] = discover(*where, adopt=own.adopt, patient=again and own.watch)
     return Scan(found, headers, tuple(problems))
 
 
@@ -75,8 +77,8 @@ def lay(config: Config, scanned: Scan, entries: Entries | None = None, problems:
 
 
 def look(config: Config, entries: Entries | None = None, problems: list[Problem] | None = None) -> Found:
-    """Both: what there is now, as it is registered.  Reads folders."""
-    return lay(config, scan(config), entries, problems)
+    """Both, once: what there is now, as it is registered.  Reads folders."""
+    return lay(config, scan(config, again=False), entries, problems)
 
 
 def build(config: Config, old: Estate | None = None, found: Found | None = None) -> Estate:
