@@ -82,6 +82,7 @@ _KEPT_OF_ALL = frozenset(
 )
 """Keys that every architecture has under its own name."""
 _tools = re.compile(r"\btools\b|tool_call").search
+_thinks = re.compile(r"enable_thinking|reasoning_content|<think(?:ing)?>|<\|channel").search
 
 
 class Header(Value, frozen=True):
@@ -112,6 +113,8 @@ class Header(Value, frozen=True):
     chat_template: bool
     tools: bool
     """The chat template mentions tools: without that, engines drop them silently."""
+    thinks: bool
+    """The chat template has a place for thoughts."""
     license: str | None
     truncated: bool
     """The file ends before its tensors do, as a broken download does."""
@@ -301,6 +304,7 @@ def _header(reader: _Reader, size: int) -> Header:
         role=role,
         chat_template=template is not None,
         tools=template is not None and _tools(template) is not None,
+        thinks=template is not None and _thinks(template) is not None,
         license=_text(meta, "general.license"),
         truncated=size < begin + tail,
         unsure=unsure,

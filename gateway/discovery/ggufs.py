@@ -207,7 +207,7 @@ def model(backend: str, whole: _Whole) -> Local:
             name=name,
             backend=backend,
             modality=modality,
-            capabilities=_CAPABILITIES[modality],
+            capabilities=(*_CAPABILITIES[modality], *(("thinking",) if header.thinks and modality == "text" else ())),
             context_length=header.context_length,
             status="ready",
             size_bytes=sum(stat.st_size for stat in stats),

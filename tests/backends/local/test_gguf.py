@@ -127,7 +127,15 @@ def test_keys_of_every_kind_are_read(tmp_path: Path) -> None:
     header = read(tmp_path, file(*keys, keys=len(keys)))
     assert (header.architecture, header.context_length, header.quantization) == ("qwen3", 40_960, "Q4_K_M")
     assert header.kv_bytes_per_token == (1 + 3) * (128 + 64) * 2
-    assert header.tools
+    assert (header.tools, header.thinks) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "template", ["{% if enable_thinking %}", "<think>\n", "{{ message.reasoning_content }}", "<|channel|>"]
+)
+def test_a_template_with_a_place_for_thoughts_is_known(tmp_path: Path, template: str) -> None:
+    keys = [key("general.architecture", 8, text("qwen3")), key("tokenizer.chat_template", 8, text(template))]
+    assert read(tmp_path, file(*keys, keys=len(keys))).thinks
 
 
 def test_a_model_that_pools_makes_embeddings(tmp_path: Path) -> None:
