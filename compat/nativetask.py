@@ -1,6 +1,5 @@
 """What a native request asks for, by modality: its parameters, and the task it becomes."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -18,9 +17,8 @@ from compat.canonical.request import (
     Sampling,
     TextRequest,
 )
-from compat.mesh import SEED_MAX, Format, formats_of, picture, prompt, seed
-from compat.openai.images import COUNT_MAX
-from compat.openai.limits import Limits
+from compat.mesh import Format, formats_of, picture, prompt, seed
+from compat.openai.images import check_count
 from compat.openai.part import media_of_url, parse_message
 
 
@@ -80,11 +78,6 @@ TAKES: dict[str, frozenset[str]] = {
     "embedding": frozenset({"dimensions"}),
 }
 """By modality, the parameters there are for it."""
-LIMITS: Mapping[str, Limits] = {
-    "image": {"n": (1, COUNT_MAX), "seed": (0, SEED_MAX)},
-    "3d": {"seed": (0, SEED_MAX)},
-}
-"""By modality, between what numbers a parameter is."""
 
 
 def check_parameters(modality: Modality, given: Parameters) -> None:
@@ -141,12 +134,7 @@ def _text(model: str, given: Input, p: Parameters) -> TextRequest:
 
 
 def _image(model: str, given: Input, p: Parameters) -> ImageRequest:
-    if p.n is not None and not 1 <= p.n <= COUNT_MAX:
-        raise InvalidRequest(
-            f"Invalid value for 'parameters.n': expected a number from 1 to {COUNT_MAX}.",
-            param="parameters.n",
-            code="invalid_value",
-        )
+    check_count("n", p.n, "parameters.n")
     extra = _said(p, _DRAWN)
     if (number := seed(p.seed, "parameters.seed")) is not None:
         extra["seed"] = number

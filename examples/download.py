@@ -6,6 +6,7 @@ python examples/download.py SmolLM2-135M-Instruct
 import json
 import os
 import sys
+from typing import Any
 
 import httpx2
 
@@ -16,16 +17,15 @@ http = httpx2.Client(
 )
 
 
-def asked(answer: httpx2.Response) -> dict[str, object]:
+def asked(answer: httpx2.Response) -> dict[str, Any]:
     if answer.is_error:
         sys.exit(answer.json()["error"]["message"])
-    found: dict[str, object] = answer.json()
-    return found
+    said: dict[str, Any] = answer.json()
+    return said
 
 
 query = sys.argv[1] if len(sys.argv) > 1 else "SmolLM2-135M-Instruct"
 found = asked(http.get("/v1/models/search", params={"query": query, "modality": "text", "limit": 5}))["data"]
-assert isinstance(found, list)
 repo = next((one["id"] for one in found if one["fit"] == "fits" and not one["gated"]), None)
 if repo is None:
     sys.exit(f"The hub has no '{query}' that fits this machine.")
@@ -39,16 +39,13 @@ with http.stream("GET", f"/v1/jobs/{job['id']}/events") as events:
         if line.startswith("data: "):
             job = json.loads(line.removeprefix("data: "))
             progress = job["progress"]
-            assert isinstance(progress, dict)
             print(f"  {job['status']}: {progress['phase']} {progress['bytes_done']} of {progress['bytes_total']} bytes")
 if job["status"] != "done":
     failure = job["error"]
-    sys.exit(f"It is {job['status']}. {failure['message'] if isinstance(failure, dict) else ''}")
+    sys.exit(f"It is {job['status']}. {failure['message'] if failure else ''}")
 
 messages = [{"role": "user", "content": "Say hello."}]
 answer = asked(http.post("/v1/chat/completions", json={"model": job["target"], "max_tokens": 30, "messages": messages}))
-choices = answer["choices"]
-assert isinstance(choices, list)
-print(choices[0]["message"]["content"].strip())
+print(answer["choices"][0]["message"]["content"].strip())
 print(f"-- {answer['model']}")
 http.close()

@@ -154,7 +154,7 @@ class LocalBackend:
     def overview(self) -> dict[str, tuple[str, int | None]]:
         """Of the models that were ever wanted: how each stands, and the memory it takes or would take.  Cheap, for
         many models; all others are unloaded."""
-        return {**self.pool.overview()}
+        return self.pool.overview()
 
     def need_bytes(self, model: str) -> int | None:
         """What a model takes in memory, as measured, else as estimated; in any thread.  Raises ModelNotFound."""

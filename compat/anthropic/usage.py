@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Raw
 
 from compat.canonical.event import Usage
-from compat.openai.usage import COUNT_MAX
+from compat.openai.usage import count
 
 
 class Meter:
@@ -91,5 +91,5 @@ def render_end_usage(usage: Usage) -> dict[str, Any]:
 
 
 def _count(value: Any, otherwise: int | None) -> int | None:
-    sane = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= COUNT_MAX
-    return int(value) if sane else otherwise
+    known = count(value)
+    return otherwise if known is None else known

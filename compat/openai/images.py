@@ -27,14 +27,11 @@ from compat.canonical.request import Dialect, Envelope, ImageRequest
 from compat.form import Field, Form, read_form
 from compat.magic import mime_of
 from compat.openai.envelope import envelope
-from compat.openai.limits import Limits, check_word
+from compat.openai.limits import check_word
 from compat.openai.part import media_of_url
 
-COUNT_MAX = 10
-"""Pictures in one request, OpenAI's own limit."""
-PREVIEWS_MAX = 3
-"""Partial images of one picture, OpenAI's own limit."""
-LIMITS: Limits = {"n": (1, COUNT_MAX), "partial_images": (0, PREVIEWS_MAX)}
+LIMITS = {"n": (1, 10), "partial_images": (0, 3)}
+"""Pictures in one request, and partial images of one picture: OpenAI's own limits."""
 
 KINDS: dict[str, tuple[str, ...]] = {
     "model": ("string",),
@@ -179,6 +176,18 @@ def wants_url(asked: Envelope) -> bool:
     return raw is not None and bytes(raw) == b'"url"'
 
 
+def check_count(name: str, given: int | None, at: str | None = None) -> None:
+    """Hold a number to its `LIMITS`.  Raises InvalidRequest.
+
+    at: where it stands in the request; None: at the top, by its own name.
+    """
+    (least, most), at = LIMITS[name], at or name
+    if given is not None and not least <= given <= most:
+        raise InvalidRequest(
+            f"Invalid value for '{at}': expected a number from {least} to {most}.", param=at, code="invalid_value"
+        )
+
+
 def _peeked(dialect: Dialect, body: bytes) -> Envelope:
     fields = read_fields(body)
     check_kinds(fields, KINDS)
@@ -203,18 +212,19 @@ def _parse_form(asked: Envelope) -> ImageRequest:
         elif field.filename is not None:
             extra[field.name] = field.filename
     check_word("response_format", texts.get("response_format"), PLACES)
-    count, previews = _whole(texts, "n", COUNT_MAX), _whole(texts, "partial_images", PREVIEWS_MAX)
+    count, previews = _whole(texts, "n"), _whole(texts, "partial_images")
     size, user = texts.get("size"), texts.get("user")
     return _request(asked, texts["prompt"], count, size, previews, user, extra, tuple(images), mask)
 
 
-def _whole(texts: dict[str, str], name: str, most: int) -> int | None:
+def _whole(texts: dict[str, str], name: str) -> int | None:
     """A number in a form, or one that is refused like any that is too large.  Raises InvalidRequest."""
     said = texts.get(name)
     if said is None:
         return None
     if not (said.isascii() and said.isdigit()):
         raise InvalidRequest(f"Invalid type for '{name}': expected an integer.", param=name, code="invalid_type")
+    _, most = LIMITS[name]
     number = whole_number(said, most)
     return most + 1 if number is None else number
 
@@ -233,16 +243,8 @@ def _request(
     for name, said in (("prompt", prompt), ("size", size)):
         if said is not None and not said.strip():
             raise InvalidRequest(f"Invalid value for '{name}': it is empty.", param=name, code="invalid_value")
-    if n is not None and not 1 <= n <= COUNT_MAX:
-        raise InvalidRequest(
-            f"Invalid value for 'n': expected a number from 1 to {COUNT_MAX}.", param="n", code="invalid_value"
-        )
-    if previews is not None and not 0 <= previews <= PREVIEWS_MAX:
-        raise InvalidRequest(
-            f"Invalid value for 'partial_images': expected a number from 0 to {PREVIEWS_MAX}.",
-            param="partial_images",
-            code="invalid_value",
-        )
+    check_count("n", n)
+    check_count("partial_images", previews)
     return ImageRequest(
         model=asked.model,
         prompt=prompt,

@@ -34,13 +34,6 @@ _SAMPLERS = frozenset(
 """What a list of samplers may name, with hyphens too."""
 _SAMPLER_LETTERS = frozenset("dkypsmtxiea")
 """What a text may name them by."""
-NAMES = (
-    *KINDS, "cache_prompt", "dry_allowed_length", "dry_base", "dry_multiplier", "dry_penalty_last_n",
-    "dry_sequence_breakers", "dynatemp_exponent", "dynatemp_range", "id_slot", "ignore_eos", "json_schema", "lora",
-    "min_keep", "n_discard", "n_indent", "n_keep", "n_predict", "n_probs", "post_sampling_probs", "t_max_predict_ms",
-    "top_n_sigma", "typ_p", "xtc_probability", "xtc_threshold",
-)  # fmt: skip
-"""Those that llama.cpp's servers are known to have."""
 _INT_MAX = 2**31 - 1
 LIMITS: Limits = {
     "max_tokens": (0, _INT_MAX),
@@ -71,6 +64,8 @@ _UNTOLD: dict[str, tuple[str, ...]] = {
     "json_schema": ("object",),
 }
 """The same as in `KINDS`, of fields that are seldom asked for."""
+NAMES = (*KINDS, *_UNTOLD, "lora")
+"""Those that llama.cpp's servers are known to have."""
 
 
 def check(asked: Envelope, *, context: int, adapters: int, slots: int | None = None) -> None:

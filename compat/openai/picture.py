@@ -17,7 +17,7 @@ from compat.canonical.request import Envelope
 from compat.openai.error import Verdict, verdict
 from compat.openai.images import count_of
 from compat.openai.part import url_of_media
-from compat.openai.usage import COUNT_MAX
+from compat.openai.usage import count
 from compat.sse import data_of, frame, name_of, split
 
 _FORMATS = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp", "image/gif": "gif", "image/svg+xml": "svg"}
@@ -186,14 +186,9 @@ def _parse_usage(raw: Raw) -> Usage | None:
     if not isinstance(value, dict):
         return None
     return Usage(
-        input_tokens=_count(value.get("input_tokens", value.get("prompt_tokens"))),
-        output_tokens=_count(value.get("output_tokens", value.get("completion_tokens"))),
+        input_tokens=count(value.get("input_tokens", value.get("prompt_tokens"))),
+        output_tokens=count(value.get("output_tokens", value.get("completion_tokens"))),
     )
-
-
-def _count(value: Any) -> int | None:
-    sane = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= COUNT_MAX
-    return int(value) if sane else None
 
 
 def _render_usage(usage: Usage) -> dict[str, Any]:

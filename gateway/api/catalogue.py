@@ -115,7 +115,7 @@ class Listed:
 class Catalogue:
     def __init__(self, house: House) -> None:
         self._house = house
-        self._known: tuple[Estate, tuple[int, int], dict[str, Listed]] | None = None
+        self._known: tuple[Estate, int, dict[str, Listed]] | None = None
         self._needs: dict[str, tuple[Local, int | None]] = {}
         self._making = asyncio.Lock()
         self._body: tuple[Mapping[str, Listed], Standings, Wanted, bytes] | None = None

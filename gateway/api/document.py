@@ -22,7 +22,7 @@ from gateway.api.resource import estate_of
 from gateway.api.security import secure
 from gateway.auth.guard import PUBLIC
 from gateway.house import House
-from gateway.schema.bodies import REFS, components
+from gateway.schema.bodies import BODIES, REFS, components
 from gateway.settings import Auth
 
 VERSION = "0.1.0"
@@ -44,8 +44,45 @@ _TAGS: dict[str, tuple[str, ...]] = {
     "Operating": ("/v1/audit", "/health", "/ready", "/metrics"),
 }
 """The groups of paths, by how these begin, as the docs show them."""
-_WHOLE = ("EmbeddingsRequest", "RerankBody")
+_GENERATING = {
+    "/v1/chat/completions": ("Create a chat completion", "OpenAI's chat completions.", "ChatCompletion"),
+    "/v1/completions": ("Create a completion", "OpenAI's legacy completions.", "Completion"),
+    "/v1/responses": ("Create a response", "OpenAI's Responses API.", "Response"),
+    "/v1/embeddings": ("Create embeddings", "OpenAI's embeddings.", "Embeddings"),
+    "/v1/rerank": ("Rerank documents", "How well each document answers a query, the best first.", "Ranking"),
+    "/v1/images/generations": ("Create images", "OpenAI's images.", "Images"),
+    "/v1/images/edits": ("Edit images", "OpenAI's image edits.", "Images"),
+    "/v1/3d/generations": ("Create a mesh", "A 3D model from words or a picture.", "MeshAnswer"),
+    "/v1/messages": ("Create a message", "Anthropic's Messages.", "Message"),
+    "/v1/messages/count_tokens": (
+        "Count tokens",
+        "How long a prompt is, as the model's own provider or engine counts it.",
+        "TokenCount",
+    ),
+    "/v1/generate": ("Generate", "The gateway's own dialect.", "Generation"),
+}
+"""By path: what it does in short, what it is, and the schema of its answer."""
+_WHOLE = ("/v1/embeddings", "/v1/rerank", "/v1/messages/count_tokens")
 """What is never answered as a stream."""
+_PASSED_ON = "OpenAI's request.  Fields not listed here reach the provider as they are."
+_ASKED = {
+    "ChatRequest": _PASSED_ON,
+    "CompletionRequest": _PASSED_ON,
+    "EmbeddingsRequest": _PASSED_ON,
+    "ResponsesRequest": _PASSED_ON,
+    "ImagesRequest": _PASSED_ON,
+    "ImageEditRequest": _PASSED_ON,
+    "MessagesRequest": "Anthropic's request.  Fields not listed here reach an Anthropic provider as they are.",
+    "RerankBody": "Jina's request.  Fields not listed here reach the provider as they are.",
+    "MeshBody": "A prompt or an image.  Fields not listed here are the engine's own parameters.",
+}
+"""The bodies that may have more fields than their schemas tell of."""
+_ANSWERED = {
+    **dict.fromkeys(("ChatCompletion", "Completion", "Embeddings", "Response", "Images"), "OpenAI's answer."),
+    "Message": "Anthropic's answer.",
+    "Ranking": "Jina's answer.",
+}
+"""The answers that somebody else describes."""
 
 _ERROR = {
     "type": "object",
@@ -113,7 +150,11 @@ class _Page(OpenAPIRenderPlugin):
 
 class _Json(JsonRenderPlugin):
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:  # noqa: ARG002
-        return msgspec.json.encode(document(request.app, estate_of(request).config.auth))
+        return _encoded(request)
+
+
+def _encoded(request: Request[Any, Any, Any]) -> bytes:
+    return msgspec.json.encode(document(request.app, estate_of(request).config.auth))
 
 
 def _fenced(response: Response[Any]) -> Response[Any]:
@@ -145,63 +186,13 @@ def document(app: Litestar, auth: Auth) -> dict[str, Any]:
     known.update(answers)
     # Copied one level deep: what is said of whole bodies below is said here only.
     known.update({name: {**schema} for name, schema in components().items()})
-    for name in (
-        "ChatRequest",
-        "CompletionRequest",
-        "EmbeddingsRequest",
-        "ResponsesRequest",
-        "ImagesRequest",
-        "ImageEditRequest",
-    ):
-        known[name]["additionalProperties"] = True
-        known[name]["description"] = "OpenAI's request.  Fields not listed here reach the provider as they are."
-    for name in ("ChatCompletion", "Completion", "Embeddings", "Response", "Images"):
-        known[name] = {"type": "object", "description": "OpenAI's answer.", "additionalProperties": True}
-    known["MessagesRequest"] |= {
-        "additionalProperties": True,
-        "description": "Anthropic's request.  Fields not listed here reach an Anthropic provider as they are.",
-    }
-    known["Message"] = {"type": "object", "description": "Anthropic's answer.", "additionalProperties": True}
-    known["RerankBody"] |= {
-        "additionalProperties": True,
-        "description": "Jina's request.  Fields not listed here reach the provider as they are.",
-    }
-    known["Ranking"] = {"type": "object", "description": "Jina's answer.", "additionalProperties": True}
-    known["MeshBody"] |= {
-        "additionalProperties": True,
-        "description": "A prompt or an image.  Fields not listed here are the engine's own parameters.",
-    }
-    known["TokenCount"] = _COUNT
-    known["AnthropicError"] = _ANTHROPIC_ERROR
-    known["Error"] = _ERROR
-    base["paths"] |= {
-        "/v1/chat/completions": _generating(
-            "Create a chat completion", "OpenAI's chat completions.", "ChatRequest", "ChatCompletion"
-        ),
-        "/v1/completions": _generating(
-            "Create a completion", "OpenAI's legacy completions.", "CompletionRequest", "Completion"
-        ),
-        "/v1/responses": _generating("Create a response", "OpenAI's Responses API.", "ResponsesRequest", "Response"),
-        "/v1/embeddings": _generating("Create embeddings", "OpenAI's embeddings.", "EmbeddingsRequest", "Embeddings"),
-        "/v1/rerank": _generating(
-            "Rerank documents", "How well each document answers a query, the best first.", "RerankBody", "Ranking"
-        ),
-        "/v1/images/generations": _generating("Create images", "OpenAI's images.", "ImagesRequest", "Images"),
-        "/v1/images/edits": _generating(
-            "Edit images", "OpenAI's image edits.", "ImageEditRequest", "Images", _edit_form()
-        ),
-        "/v1/3d/generations": _generating(
-            "Create a mesh", "A 3D model from words or a picture.", "MeshBody", "MeshAnswer"
-        ),
-        "/v1/messages": _generating("Create a message", "Anthropic's Messages.", "MessagesRequest", "Message"),
-        "/v1/messages/count_tokens": _generating(
-            "Count tokens",
-            "How long a prompt is, as the model's own provider or engine counts it.",
-            "MessagesRequest",
-            "TokenCount",
-        ),
-        "/v1/generate": _generating("Generate", "The gateway's own dialect.", "Generate", "Generation"),
-    }
+    for name, about in _ASKED.items():
+        known[name] |= {"additionalProperties": True, "description": about}
+    for name, about in _ANSWERED.items():
+        known[name] = {"type": "object", "description": about, "additionalProperties": True}
+    known |= {"TokenCount": _COUNT, "AnthropicError": _ANTHROPIC_ERROR, "Error": _ERROR}
+    requests = {body.path: body.name for body in BODIES} | {"/v1/messages/count_tokens": "MessagesRequest"}
+    base["paths"] |= {path: _generating(path, requests[path]) for path in _GENERATING}
     _describe(app, base)
     base["paths"] = dict(sorted(base["paths"].items()))
     for path, operations in base["paths"].items():
@@ -255,14 +246,13 @@ def _describe(app: Litestar, base: dict[str, Any]) -> None:
                 )
 
 
-def _generating(
-    summary: str, description: str, request: str, answer: str, form: dict[str, Any] | None = None
-) -> dict[str, Any]:
+def _generating(path: str, request: str) -> dict[str, Any]:
+    summary, description, answer = _GENERATING[path]
     bodies: dict[str, Any] = {"application/json": {"schema": {"$ref": REFS.format(name=request)}}}
-    if form is not None:
-        bodies["multipart/form-data"] = {"schema": form}
+    if path == "/v1/images/edits":
+        bodies["multipart/form-data"] = {"schema": _edit_form()}
     ok = _response("The answer.", answer)
-    if request not in _WHOLE:
+    if path not in _WHOLE:
         ok = _response("The answer; a stream of server-sent events when `stream` is true.", answer)
         ok["content"]["text/event-stream"] = {}
     return {
@@ -313,9 +303,7 @@ def _response(description: str, schema: str) -> dict[str, Any]:
 def routes(house: House) -> list[Any]:  # noqa: ARG001
     @get("/openapi.json", opt={"scope": PUBLIC}, include_in_schema=False)
     async def openapi_json(request: Request[Any, Any, Any]) -> Response[bytes]:
-        return Response(
-            msgspec.json.encode(document(request.app, estate_of(request).config.auth)), media_type=MediaType.JSON
-        )
+        return Response(_encoded(request), media_type=MediaType.JSON)
 
     @get("/docs/assets/{name:str}", opt={"scope": PUBLIC}, include_in_schema=False)
     async def asset(name: FromPath[str]) -> Response[bytes]:

@@ -13,10 +13,10 @@ from compat.canonical.error import InvalidRequest
 from gateway.api.jobs import JobCard, card
 from gateway.api.reading import Disconnected
 from gateway.api.reply import CLIENT_GONE
-from gateway.api.resource import Asked, attended, decoded, grant_of, visit_of
-from gateway.auth.registrar import By
+from gateway.api.resource import Asked, attended, by_of, decoded, grant_of
 from gateway.house import House
 from gateway.hub.choice import Wanted
+from gateway.jobs.job import Job
 from gateway.registry.register import Register, act_of
 
 Text = Annotated[str, Meta(min_length=1, max_length=500)]
@@ -77,10 +77,11 @@ _update, _rollback = msgspec.json.Decoder(UpdateOptions), msgspec.json.Decoder(R
 def routes(house: House) -> list[Any]:
     register = Register(house)
 
+    def begun(job: Job, status: int = 202) -> Response[Any]:
+        return Response(card(job), status_code=status, headers={"location": f"/v1/jobs/{job.id}"})
+
     async def noted(request: Asked, verb: str, target: str, **detail: Any) -> None:
-        visit, grant = visit_of(request), grant_of(request)
-        by = By(actor=grant.principal.id, key_id=grant.key_id, request_id=visit.request_id)
-        await house.archive.acts.add(act_of(verb, target, grant, by, detail))
+        await house.archive.acts.add(act_of(verb, target, grant_of(request), by_of(request), detail))
 
     def registered(request: Asked, model_id: str) -> str:
         """The id of the model that is meant.  Raises ModelNotFound."""
@@ -114,9 +115,7 @@ def routes(house: House) -> list[Any]:
                 name=form.name,
                 backend=form.backend,
                 priority=form.priority,
-                allows=lambda id_: (
-                    not grant.restricted or (grant.may_ask(id_) and grant.may_use(id_.partition("/")[0]))
-                ),
+                allows=grant.covers,
             )
         else:
             assert form.model is not None, "held against the form"
@@ -129,8 +128,7 @@ def routes(house: House) -> list[Any]:
             return Response(None, status_code=CLIENT_GONE)
         if new:
             await noted(request, "download", job.target or "", repo=job.spec.get("repo"), commit=job.spec.get("commit"))
-        status = 200 if job.status == "done" else 202
-        return Response(card(job), status_code=status, headers={"location": f"/v1/jobs/{job.id}"})
+        return begun(job, 200 if job.status == "done" else 202)
 
     @post(
         "/v1/models/{model_id:str}/update",
@@ -154,7 +152,7 @@ def routes(house: House) -> list[Any]:
         if job is None:
             return Response(_versions(house, id_, updated=False), status_code=200)
         await noted(request, "update", id_, commit=job.spec.get("commit"))
-        return Response(card(job), status_code=202, headers={"location": f"/v1/jobs/{job.id}"})
+        return begun(job)
 
     @post(
         "/v1/models/{model_id:str}/rollback",

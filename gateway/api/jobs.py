@@ -4,7 +4,7 @@ A caller sees the jobs of its tenant that are about models it may use; others' a
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from datetime import datetime
 from functools import partial
@@ -18,10 +18,9 @@ from msgspec import Struct
 from sse_starlette import ServerSentEvent
 
 from gateway.api.feed import event, feed
-from gateway.api.resource import PAGE, PAGE_MAX, Asked, cursor_of, grant_of, number, page, visit_of, word
+from gateway.api.resource import PAGE, PAGE_MAX, Asked, by_of, cursor_of, grant_of, number, page, word
 from gateway.auth.keycard import moment
 from gateway.auth.principal import Grant
-from gateway.auth.registrar import By
 from gateway.db.audit import Act
 from gateway.house import House
 from gateway.jobs import Jobs, absent
@@ -97,6 +96,13 @@ def routes(house: House) -> list[Any]:
             raise absent(id_)
         return job
 
+    async def changed(
+        request: Asked, id_: str, verb: str, change: Callable[[str, str, Act], Awaitable[Job]]
+    ) -> JobCard:
+        await held(request, id_)
+        mine = tenant(request)
+        return card(await change(mine, id_, by_of(request).act(f"job.{verb}", id_, mine)))
+
     @get(
         "/v1/jobs",
         opt={
@@ -156,8 +162,7 @@ def routes(house: House) -> list[Any]:
         "of one that has failed as well.  One that is done is a conflict.",
     )
     async def cancel_job(request: Asked, job_id: FromPath[str]) -> JobCard:
-        await held(request, job_id)
-        return card(await jobs().cancel(tenant(request), job_id, _act(request, "cancel", job_id)))
+        return await changed(request, job_id, "cancel", jobs().cancel)
 
     @post(
         "/v1/jobs/{job_id:str}/pause",
@@ -168,8 +173,7 @@ def routes(house: House) -> list[Any]:
         "is a conflict.",
     )
     async def pause_job(request: Asked, job_id: FromPath[str]) -> JobCard:
-        await held(request, job_id)
-        return card(await jobs().pause(tenant(request), job_id, _act(request, "pause", job_id)))
+        return await changed(request, job_id, "pause", jobs().pause)
 
     @post(
         "/v1/jobs/{job_id:str}/resume",
@@ -180,16 +184,14 @@ def routes(house: House) -> list[Any]:
         "is a conflict.",
     )
     async def resume_job(request: Asked, job_id: FromPath[str]) -> JobCard:
-        await held(request, job_id)
-        return card(await jobs().resume(tenant(request), job_id, _act(request, "resume", job_id)))
+        return await changed(request, job_id, "resume", jobs().resume)
 
     return [list_jobs, get_job, watch_job, cancel_job, pause_job, resume_job]
 
 
 def _allows(grant: Grant, job: Job) -> bool:
     """Whether a job is about a model that the caller may use, or about none."""
-    id_ = job.target
-    return not grant.restricted or id_ is None or (grant.may_ask(id_) and grant.may_use(id_.partition("/")[0]))
+    return job.target is None or grant.covers(job.target)
 
 
 async def _events(house: House, tenant: str, id_: str) -> AsyncGenerator[ServerSentEvent, None]:
@@ -207,16 +209,3 @@ async def _events(house: House, tenant: str, id_: str) -> AsyncGenerator[ServerS
         finally:
             coming.cancel()
             await asyncio.gather(coming, return_exceptions=True)
-
-
-def _act(request: Asked, verb: str, id_: str) -> Act:
-    visit, grant = visit_of(request), grant_of(request)
-    by = By(actor=grant.principal.id, key_id=grant.key_id, request_id=visit.request_id)
-    return Act(
-        actor=by.actor,
-        action=f"job.{verb}",
-        target=id_,
-        tenant=grant.principal.tenant,
-        request_id=by.request_id,
-        detail=by.signed({}),
-    )

@@ -19,13 +19,12 @@ from gateway.api.catalogue import Catalogue, Listed, standings
 from gateway.api.resource import estate_of, visit_of
 from gateway.house import Estate, House
 from gateway.registry.entry import Status
+from gateway.registry.naming import VERBS
 from gateway.visit import Visit
 
 _PATH = "/v1/models/"
 MODALITIES: tuple[str, ...] = get_args(Modality)
 STATUSES = tuple(sorted({"unloaded", "queued", "failed", *IN_MEMORY, *get_args(Status)}))
-_VERBS = ("load", "unload", "status", "update", "rollback")
-"""What may follow a model's id in a path."""
 
 
 def whole_ids(app: ASGIApp) -> ASGIApp:
@@ -33,7 +32,7 @@ def whole_ids(app: ASGIApp) -> ASGIApp:
 
     A verb after it is one only behind a slash that is not encoded.
     """
-    verbs = tuple(f"/{verb}".encode() for verb in _VERBS)
+    verbs = tuple(f"/{verb}".encode() for verb in VERBS)
 
     async def framed(scope: Scope, receive: Receive, send: Send) -> None:
         if (path := scope.get("path", "")).startswith(_PATH):

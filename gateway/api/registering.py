@@ -13,8 +13,7 @@ from msgspec import Struct
 
 from compat.canonical.error import InvalidRequest
 from gateway.api.catalogue import Catalogue, standings
-from gateway.api.resource import Asked, decoded, grant_of, visit_of, word
-from gateway.auth.registrar import By
+from gateway.api.resource import Asked, by_of, decoded, grant_of, word
 from gateway.house import House
 from gateway.registry.form import Kept, ModelChanges, NewModel
 from gateway.registry.register import Register
@@ -82,7 +81,7 @@ def routes(house: House) -> list[Any]:
     async def register_model(request: Asked) -> dict[str, Any]:
         _only(request)
         form = await decoded(request, _new)
-        return await shown(await whole(register.create(form, grant_of(request), _by(request))))
+        return await shown(await whole(register.create(form, grant_of(request), by_of(request))))
 
     @patch(
         "/v1/models/{model_id:str}",
@@ -95,7 +94,7 @@ def routes(house: House) -> list[Any]:
         _only(request)
         form = await decoded(request, _changes)
         await house.estate.registry.learn_of(unquote(model_id))
-        work = register.change(unquote(model_id), form, grant_of(request), _by(request))
+        work = register.change(unquote(model_id), form, grant_of(request), by_of(request))
         return await shown(await whole(work))
 
     @delete(
@@ -119,7 +118,7 @@ def routes(house: House) -> list[Any]:
         await house.estate.registry.learn_of(unquote(model_id))
         flags = {name: word(request, name, ("true", "false")) == "true" for name in ("files", "force")}
         kept = await asyncio.to_thread(removal.kept_for, unquote(model_id), grant_of(request)) if flags["files"] else []
-        work = removal.remove(unquote(model_id), grant_of(request), _by(request), **flags)
+        work = removal.remove(unquote(model_id), grant_of(request), by_of(request), **flags)
         id_, freed = await whole(work)
         return ModelDeleted(id=id_, freed_bytes=freed, kept_for=kept)
 
@@ -143,7 +142,7 @@ def routes(house: House) -> list[Any]:
     async def import_models(request: Asked) -> Imported:
         _only(request)
         kept = await decoded(request, _kept)
-        created, updated = await whole(register.take_in(kept, grant_of(request), _by(request)))
+        created, updated = await whole(register.take_in(kept, grant_of(request), by_of(request)))
         return Imported(created=created, updated=updated, unchanged=len(kept.models) - created - updated)
 
     return [register_model, change_model, remove_model, export_models, import_models]
@@ -157,8 +156,3 @@ def _only(request: Asked, *names: str) -> None:
             raise InvalidRequest(
                 f"Unknown query parameter '{name[:64]}': {known}.", param=name[:64], code="unknown_parameter"
             )
-
-
-def _by(request: Asked) -> By:
-    visit, grant = visit_of(request), grant_of(request)
-    return By(actor=grant.principal.id, key_id=grant.key_id, request_id=visit.request_id)

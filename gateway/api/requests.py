@@ -13,9 +13,9 @@ from litestar.params import FromPath
 from litestar.types import ASGIApp
 from sse_starlette import ServerSentEvent
 
-from compat.canonical.error import Conflict, InvalidRequest, NotFound
+from compat.canonical.error import Conflict, NotFound
 from gateway.api.feed import event, feed
-from gateway.api.resource import PAGE, PAGE_MAX, Asked, cursor_of, grant_of, number, page, word
+from gateway.api.resource import PAGE, PAGE_MAX, Asked, cursor_of, foreign_cursor, grant_of, number, page, word
 from gateway.house import House
 from gateway.requests import KEPT, RequestStatus, Status, place, shown, status
 from gateway.visit import Visit
@@ -152,6 +152,4 @@ def _place(request: Asked) -> tuple[bool, float, str] | None:
     try:
         return live == "1", float(began), id_
     except ValueError as e:
-        raise InvalidRequest(
-            "Invalid value for 'cursor': use the 'next_cursor' of this list.", param="cursor", code="invalid_value"
-        ) from e
+        raise foreign_cursor() from e

@@ -12,6 +12,7 @@ from compat.body import read, read_fields, whole_number
 from compat.canonical.error import InvalidRequest
 from gateway.api.reading import Disconnected, read_json
 from gateway.auth.principal import Grant
+from gateway.auth.registrar import By
 from gateway.house import Estate
 from gateway.visit import Visit
 
@@ -38,6 +39,12 @@ def grant_of(request: Asked) -> Grant:
     grant = visit_of(request).grant
     assert grant is not None, "the guard lets nobody in without one"
     return grant
+
+
+def by_of(request: Asked) -> By:
+    """Who asks, as what they change is signed."""
+    visit, grant = visit_of(request), grant_of(request)
+    return By(actor=grant.principal.id, key_id=grant.key_id, request_id=visit.request_id)
 
 
 async def decoded(request: Asked, decoder: msgspec.json.Decoder[T], *, may_hold_credentials: bool = False) -> T:
@@ -117,6 +124,13 @@ def cursor_of(request: Asked) -> str | None:
             "Invalid value for 'cursor': use the 'next_cursor' of a list.", param="cursor", code="invalid_value"
         ) from e
     return place
+
+
+def foreign_cursor() -> InvalidRequest:
+    """The error for a cursor that `page` may have given out, but not for this list."""
+    return InvalidRequest(
+        "Invalid value for 'cursor': use the 'next_cursor' of this list.", param="cursor", code="invalid_value"
+    )
 
 
 def page(rows: Sequence[T], limit: int, place: str | None) -> dict[str, Any]:

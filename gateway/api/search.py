@@ -2,19 +2,17 @@
 
 import asyncio
 import shutil
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from litestar import get
 from msgspec import Struct
 
 from backends.base import Loads
-from compat import amount
-from compat.canonical.error import InvalidRequest
 from compat.canonical.model import Modality
-from gateway.api.resource import PAGE_MAX, Asked, attended, cursor_of, estate_of, number, page, word
+from gateway.api.resource import PAGE_MAX, Asked, attended, cursor_of, estate_of, foreign_cursor, number, page, word
 from gateway.house import Estate, House
 from gateway.hub.catalogue import Room, SearchResult, search
+from gateway.storage import Storage
 
 PAGE, TOLD_MAX = 20, 50
 """Repositories a page: each is asked about, so whoever asks for more, as other lists allow, goes on by the cursor."""
@@ -60,7 +58,7 @@ def routes(house: House) -> list[Any]:
         word(request, "source", SOURCES)
 
         async def found() -> SearchList:
-            room = await asyncio.to_thread(_room, estate_of(request), house.depot.storage.root)
+            room = await asyncio.to_thread(_room, estate_of(request), house.depot.storage)
             results, following = await search(
                 house.depot.hub, query=query, modality=modality, limit=limit, cursor=cursor, room=room
             )
@@ -79,23 +77,20 @@ def _modality(request: Asked) -> Modality | None:
 def _cursor(request: Asked) -> str | None:
     given = cursor_of(request)
     if given is not None and len(given) > _CURSOR_MAX:
-        raise InvalidRequest(
-            "Invalid value for 'cursor': use the 'next_cursor' of this list.", param="cursor", code="invalid_value"
-        )
+        raise foreign_cursor()
     return given
 
 
-def _room(estate: Estate, root: Path) -> Room:
+def _room(estate: Estate, storage: Storage) -> Room:
     """What the local backend with the most memory may have, and what a download may: within what is free and what
     models may take."""
     pools = [backend.counts()["memory_max_bytes"] for backend in estate.backends.values() if isinstance(backend, Loads)]
-    settings = estate.config.storage
+    root, policy = storage.root, storage.policy
     there = next((folder for folder in (root, *root.parents) if folder.is_dir()), root)
     try:
-        disk: int | None = max(0, shutil.disk_usage(there).free - amount.parse(settings.min_free_bytes))
+        disk: int | None = max(0, shutil.disk_usage(there).free - policy.min_free_bytes)
     except OSError:
         disk = None
-    if settings.model_bytes_max is not None:
-        most = amount.parse(settings.model_bytes_max)
-        disk = most if disk is None else min(disk, most)
+    if policy.limit_bytes is not None:
+        disk = policy.limit_bytes if disk is None else min(disk, policy.limit_bytes)
     return Room(int(max(pools, default=0)), disk)

@@ -1,5 +1,6 @@
 """/v1/storage: what downloaded models take of the disk, and making room."""
 
+from collections.abc import Iterable
 from os.path import basename
 from typing import Any
 
@@ -8,12 +9,11 @@ from litestar import get, post
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.api.resource import Asked, decoded, estate_of, grant_of, visit_of
+from gateway.api.resource import Asked, by_of, decoded, estate_of, grant_of
 from gateway.auth.principal import Grant
-from gateway.auth.registrar import By
 from gateway.db.audit import Act
 from gateway.house import Estate, House
-from gateway.interpolation import expanded
+from gateway.registry.places import folders
 from gateway.storage.report import CleanupReport, StorageReport, StoredProblem
 from gateway.storage.retention import Kind
 
@@ -69,8 +69,6 @@ def routes(house: House) -> list[Any]:
 
 
 def _act(request: Asked, asked: Cleanup, done: CleanupReport) -> Act:
-    visit, grant = visit_of(request), grant_of(request)
-    by = By(actor=grant.principal.id, key_id=grant.key_id, request_id=visit.request_id)
     models = sorted({one.model for one in done.removed if one.kind == "model" and one.model is not None})
     detail = {
         "removed": len(done.removed),
@@ -78,14 +76,7 @@ def _act(request: Asked, asked: Cleanup, done: CleanupReport) -> Act:
         "kinds": asked.kinds,
         "models": models[:50],
     }
-    return Act(
-        actor=by.actor,
-        action="storage.cleanup",
-        target="storage",
-        tenant=grant.principal.tenant,
-        request_id=by.request_id,
-        detail=by.signed(detail),
-    )
+    return by_of(request).act("storage.cleanup", "storage", grant_of(request).principal.tenant, detail)
 
 
 def _seen(report: StorageReport, grant: Grant) -> StorageReport:
@@ -96,15 +87,14 @@ def _seen(report: StorageReport, grant: Grant) -> StorageReport:
 
 def _problems(house: House, estate: Estate) -> list[StoredProblem]:
     """Without the folders they are in: those are the house's own business."""
-    folders = {
-        name: [str(expanded(folder, name).absolute()) for folder in getattr(entry.settings, "model_dirs", ())]
-        for name, entry in estate.config.backends.items()
+    inside = {
+        name: [str(one.absolute()) for one in (*folders(estate.config, name), house.depot.storage.root)]
+        for name in estate.local
     }
-    folders = {name: [*own, str(house.depot.storage.root.absolute())] for name, own in folders.items()}
     return [
         StoredProblem(
             backend=one.backend,
-            path=_within(one.path, folders.get(one.backend, [])),
+            path=_within(one.path, inside.get(one.backend, ())),
             kind=one.kind,
             reason=one.reason,
             size_bytes=one.size_bytes,
@@ -113,7 +103,7 @@ def _problems(house: House, estate: Estate) -> list[StoredProblem]:
     ]
 
 
-def _within(path: str, folders: list[str]) -> str:
+def _within(path: str, folders: Iterable[str]) -> str:
     for folder in folders:
         if path.startswith(f"{folder}/"):
             return path[len(folder) + 1 :]

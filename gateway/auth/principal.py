@@ -30,6 +30,10 @@ class Grant(Struct, frozen=True, kw_only=True):
     def may_use(self, backend: str) -> bool:
         return self.backends is None or backend in self.backends
 
+    def covers(self, id_: str) -> bool:
+        """Whether a model may be asked for by its whole id, BACKEND/NAME."""
+        return self.may_ask(id_) and self.may_use(id_.partition("/")[0])
+
 
 def expanded(scopes: tuple[str, ...]) -> frozenset[str]:
     """The scopes that these amount to."""

@@ -32,6 +32,17 @@ class By(Struct, frozen=True, kw_only=True):
         by = {"by": self.own, "by_key": self.key_id}
         return {**detail, **{name: value for name, value in by.items() if value is not None}}
 
+    def act(self, action: str, target: str, tenant: str, detail: Mapping[str, Any] = {}) -> Act:
+        """What they have done, as it is written down."""
+        return Act(
+            actor=self.actor,
+            action=action,
+            target=target,
+            tenant=tenant,
+            request_id=self.request_id,
+            detail=self.signed(detail),
+        )
+
 
 SYSTEM = By(actor="system", own="gateway")
 """The gateway itself."""
@@ -114,11 +125,4 @@ class Registrar:
 
 
 def _act(verb: str, row: KeyRow, by: By, detail: Mapping[str, Any]) -> Act:
-    return Act(
-        actor=by.actor,
-        action=f"key.{verb}",
-        target=row.id,
-        tenant=row.tenant,
-        request_id=by.request_id,
-        detail=by.signed(detail),
-    )
+    return by.act(f"key.{verb}", row.id, row.tenant, detail)

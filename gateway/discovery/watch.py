@@ -7,6 +7,7 @@ not whole yet is not served.  Where the system cannot tell of changes, the folde
 
 import asyncio
 import os
+import stat
 import time
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from contextlib import aclosing
@@ -15,9 +16,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from gateway.discovery import caches
-from gateway.discovery.problem import STEADY_S
-from gateway.interpolation import expanded
+from gateway.discovery.problem import is_young
+from gateway.registry import places
 from gateway.settings import Config, ConfigError
 from gateway.telemetry.logging import logger
 
@@ -59,8 +59,7 @@ def folders(config: Config) -> frozenset[Path]:
     found: set[Path] = set()
     for name, entry in config.backends.items():
         if entry.kind == "local" and entry.settings.watch:
-            found |= {expanded(one, f"backends.{name}.model_dirs") for one in entry.settings.model_dirs}
-            found |= set(caches.roots(entry.settings.adopt).values())
+            found |= {*places.folders(config, name), *places.adopted(config, name)}
     return frozenset(found)
 
 
@@ -106,10 +105,11 @@ def _there(wanted: Iterable[Path]) -> frozenset[Path]:
 
 def _growing(paths: Iterable[str]) -> set[str]:
     """Those that may still be written to."""
-    found, now = set(), time.time()
+    found = set()
     for path in paths:
         try:
-            if abs(now - os.stat(path).st_mtime) < STEADY_S and not os.path.isdir(path):
+            status = os.stat(path)
+            if is_young(status) and not stat.S_ISDIR(status.st_mode):
                 found.add(path)
         except OSError:
             continue
@@ -183,10 +183,10 @@ def _stamps(roots: Iterable[Path]) -> _Stamps:
                 if not _matters(path):
                     continue
                 try:
-                    stat = os.stat(path)
+                    status = os.stat(path)
                 except OSError:
                     continue
-                found[path] = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
+                found[path] = (status.st_size, status.st_mtime_ns, status.st_ino)
     return found
 
 

@@ -19,7 +19,6 @@ from compat.canonical.error import (
     Corrupted,
     Forbidden,
     GatewayError,
-    InsufficientStorage,
     InternalError,
     InvalidRequest,
     TimedOut,
@@ -27,7 +26,7 @@ from compat.canonical.error import (
 from gateway.downloads import landing
 from gateway.downloads.holding import Holding
 from gateway.downloads.pace import Pace
-from gateway.downloads.part import FULL
+from gateway.downloads.part import FULL, disk_full
 from gateway.downloads.piece import Piece
 from gateway.downloads.plan import Plan, read
 from gateway.downloads.planning import PLAN_S, Planner, taken
@@ -39,7 +38,7 @@ from gateway.hub import Hub
 from gateway.hub.choice import Wanted
 from gateway.jobs.job import UNFINISHED, Job, Report
 from gateway.registry.entries import Entries
-from gateway.registry.entry import Entry
+from gateway.registry.entry import Entry, Source
 from gateway.registry.naming import check_name
 from gateway.storage import Storage
 from gateway.telemetry.logging import logger
@@ -114,7 +113,7 @@ class Downloads:
                 param="model",
                 code="no_source",
             )
-        file = source.files[0] if source.files and entry.format == "gguf" else None
+        file = _gguf(entry, source)
         wanted = Wanted(
             repo=source.repo,
             file=file,
@@ -328,7 +327,7 @@ class Downloads:
         assert entry.source is not None
         wanted = Wanted(
             repo=repo.id,
-            file=entry.source.files[0] if entry.format == "gguf" and entry.source.files else None,
+            file=_gguf(entry, entry.source),
             revision=entry.source.revision,
         )
         plan = await self._planner.plan(wanted, name=entry.name, backend=entry.backend)
@@ -352,6 +351,11 @@ class Downloads:
         await asyncio.gather(*self._placing, return_exceptions=True)
 
 
+def _gguf(entry: Entry, source: Source) -> str | None:
+    """The file that a model is asked for by at its source; None where it is a folder, or not known."""
+    return source.files[0] if source.files and entry.format == "gguf" else None
+
+
 def _wanted(plan: Plan, entry: Entry) -> Entry:
     """The same, if it is still the model that the plan is for.  Raises Conflict."""
     if entry.hidden:
@@ -367,7 +371,7 @@ def _removed(plan: Plan) -> Conflict:
 
 def _of_disk(error: OSError) -> GatewayError:
     if error.errno in FULL:
-        return InsufficientStorage("The disk is full. Make room, then resume the job: it goes on from what it has.")
+        return disk_full()
     return InternalError("The files could not be written where downloaded models lie.", code="storage_unwritable")
 
 

@@ -13,24 +13,15 @@ from backends.ports import Local
 from compat.canonical.error import Corrupted, GatewayError
 from gateway import discovery
 from gateway.discovery.problem import Problem
+from gateway.downloads.piece import part_at
 from gateway.downloads.plan import Plan
-from gateway.hub.safety import unsafe
+from gateway.hub.safety import check_described, unsafe
 from gateway.registry.entry import Entry, Version
 
 KEPT = 2
 """Versions of a model that stay on the disk: the one in use, and the one before."""
 DESCRIBED_MAX_BYTES = 4 << 20
 """Of a JSON file that is looked into for code."""
-
-
-def check_described(path: str, contents: bytes) -> None:
-    """Refuse a description that would have code run.  Raises InvalidRequest."""
-    try:
-        described = msgspec.json.decode(contents)
-    except msgspec.MsgspecError:
-        return  # not for us to say: a model that needs it is refused by whoever reads it
-    if isinstance(described, dict) and "auto_map" in described:
-        raise unsafe(f"'{path}' names code of its own (auto_map), which is never run.")
 
 
 def landed(plan: Plan, root: Path) -> Local:
@@ -41,7 +32,8 @@ def landed(plan: Plan, root: Path) -> Local:
     folder = plan.folder(root)
     for file in plan.files:
         if file.path.endswith(".json") and file.size_bytes <= DESCRIBED_MAX_BYTES:
-            check_described(file.path, (folder / file.path).read_bytes())
+            with contextlib.suppress(msgspec.MsgspecError):  # a model that needs it is refused by whoever reads it
+                check_described(file.path, msgspec.json.decode((folder / file.path).read_bytes()))
     problems: list[Problem] = []
     local = discovery.at(plan.backend, folder / plan.opens, name=plan.name, problems=problems)
     if local is None:
@@ -112,7 +104,7 @@ def here(plan: Plan, root: Path) -> dict[str, int]:
     """How many bytes of each file are on the disk, whole or as a part."""
     found = {}
     for name, path in plan.paths(root).items():
-        for candidate in (path, part(path)):
+        for candidate in (path, part_at(path)):
             with contextlib.suppress(OSError):
                 found[name] = candidate.stat().st_size
                 break
@@ -139,10 +131,6 @@ def reuse(plan: Plan, root: Path) -> None:
             beside.replace(new)
 
 
-def part(path: Path) -> Path:
-    return path.with_name(f"{path.name}.part")
-
-
 def remove(paths: Iterable[Path], root: Path) -> None:
     """Remove files, what there is of them unfinished, and the folders that are empty then."""
     for path in paths:
@@ -150,7 +138,7 @@ def remove(paths: Iterable[Path], root: Path) -> None:
             continue  # adopted: somebody else's
         for one in (
             path,
-            part(path),
+            part_at(path),
             path.with_name(f"{path.name}.part.json"),
             path.with_name(f"{path.name}.part.linked"),
         ):

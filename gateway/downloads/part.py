@@ -139,6 +139,11 @@ class Part:
         _note_path(self._piece).unlink(missing_ok=True)
 
 
+def disk_full() -> InsufficientStorage:
+    """The error for a system that says one of `FULL`."""
+    return InsufficientStorage("The disk is full. Make room, then resume the job: it goes on from what it has.")
+
+
 @contextmanager
 def part_of(piece: Piece) -> Iterator[Part]:
     """Raises Conflict when somebody else has it; InsufficientStorage, OSError."""
@@ -244,6 +249,4 @@ def _told_when_full() -> Iterator[None]:
     except OSError as e:
         if e.errno not in FULL:
             raise
-        raise InsufficientStorage(
-            "The disk is full. Make room, then resume the job: it goes on from what it has."
-        ) from e
+        raise disk_full() from e

@@ -27,5 +27,9 @@ class Piece(Struct, frozen=True, kw_only=True):
 
     @property
     def part(self) -> Path:
-        """Where it grows meanwhile; beside it, `.part.json` says of what file."""
-        return self.path.with_name(f"{self.path.name}.part")
+        return part_at(self.path)
+
+
+def part_at(path: Path) -> Path:
+    """Where a file grows meanwhile; beside it, `.part.json` says of what file."""
+    return path.with_name(f"{path.name}.part")

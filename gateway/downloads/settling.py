@@ -13,13 +13,12 @@ from gateway.downloads import landing
 from gateway.downloads.plan import Plan, folder_of, read
 from gateway.jobs.job import Job
 from gateway.registry.entries import Entries
-from gateway.registry.entry import Entry
+from gateway.registry.entry import UNDER_WAY, Entry
 
 if TYPE_CHECKING:
     from gateway.jobs import Jobs
 
 KIND = "download"
-UNDER_WAY = frozenset({"downloading", "verifying"})
 _LOOKED = 500
 """Of a tenant's newest downloads, where it is looked for the one that a model was left behind by."""
 

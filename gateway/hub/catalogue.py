@@ -16,11 +16,11 @@ from compat.canonical.error import BadResponse, GatewayError, InvalidRequest
 from compat.canonical.model import Modality
 from gateway.hub import Hub
 from gateway.hub.choice import best, makes_pictures, modality_of
-from gateway.hub.fit import Fit, fit
-from gateway.hub.folder import INDEX
+from gateway.hub.fit import Fit, fit, pipeline_memory
 from gateway.hub.offer import Offer, offers
 from gateway.hub.reading import card_of, repo_of
 from gateway.hub.repo import Repo, is_id, words
+from gateway.hub.safety import INDEX
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
@@ -208,7 +208,7 @@ def _verdict(repo: Repo, there: Sequence[Offer], room: Room) -> tuple[int | None
         ]
         size = sum(file.size_bytes for file in weights)
         known = bool(size) and all(file.sized for file in weights)
-        return (size, _fit(int(size * 1.1) + (1 << 30), size, room)) if known else (None, None)
+        return (size, _fit(pipeline_memory(size), size, room)) if known else (None, None)
     return None, None
 
 

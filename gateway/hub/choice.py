@@ -10,15 +10,13 @@ from backends.ports import Format
 from compat.canonical.error import InvalidRequest
 from compat.canonical.model import Modality
 from gateway.hub import quantization
-from gateway.hub.fit import ENCODERS, OVERHEAD, Fit, fit
-from gateway.hub.folder import INDEX, folder_of
+from gateway.hub.fit import ENCODERS, OVERHEAD, Fit, fit, pipeline_memory
+from gateway.hub.folder import folder_of
 from gateway.hub.offer import Offer, is_part, offers
 from gateway.hub.repo import Repo, RepoFile, words
-from gateway.hub.safety import PICKLES, check_files, check_harmless, check_path, unsafe
+from gateway.hub.safety import INDEX, PICKLES, check_files, check_harmless, check_path, unsafe
 
 BEST_FIT = frozenset({"best fit", "best-fit", "best_fit", "auto"})
-_FOLDER_BYTES = 1 << 30
-"""What a pipeline takes besides its weights."""
 _LISTED = 12
 _PIPELINES: dict[str, Modality] = {
     "feature-extraction": "embedding",
@@ -88,7 +86,7 @@ def choose(repo: Repo, wanted: Wanted, *, memory_bytes: int) -> Choice:
         )
     check_files(folder.files)
     size, sized = sum(file.size_bytes for file in folder.files), all(file.sized for file in folder.files)
-    memory = int(size * OVERHEAD) + (_FOLDER_BYTES if folder.modality != "embedding" else 0)
+    memory = pipeline_memory(size) if folder.modality != "embedding" else int(size * OVERHEAD)
     return Choice(
         name=repo.id.rpartition("/")[2].lower(),
         format=folder.format,

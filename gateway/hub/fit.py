@@ -9,6 +9,8 @@ COMFORTABLE = 0.7
 """Of the memory that models may take: more is tight."""
 OVERHEAD = 1.1
 """What an engine takes for a model's file, against its size."""
+_PIPELINE_BYTES = 1 << 30
+"""What a pipeline takes besides its weights."""
 _CONTEXT = 8192
 """Tokens of context that a model is loaded with, unless the configuration says otherwise."""
 _BITS = 5.0
@@ -30,6 +32,11 @@ def memory(size_bytes: int, *, parameters: int | None, context: int | None, arch
     numbers = parameters or size_bytes * 8 / _BITS
     each = 14 * 1024 * (numbers / 1e8) ** 0.5
     return int(size_bytes * OVERHEAD + each * min(context or _CONTEXT, _CONTEXT))
+
+
+def pipeline_memory(size_bytes: int) -> int:
+    """Bytes that a pipeline of several models may take."""
+    return int(size_bytes * OVERHEAD) + _PIPELINE_BYTES
 
 
 def fit(memory_needed: int, memory_bytes: int, *, size_bytes: int = 0, disk_bytes: int | None = None) -> Fit:

@@ -14,11 +14,8 @@ from backends.ports import Format
 from compat.canonical.error import InvalidRequest
 from compat.canonical.model import Modality
 from gateway.hub.repo import Repo, RepoFile, words
-from gateway.hub.safety import check_documents, unsafe
+from gateway.hub.safety import INDEX, check_documents, unsafe
 
-INDEX = "model_index.json"
-LIBRARIES = frozenset({"diffusers", "transformers", "stable_diffusion", "shap_e"})
-"""Whence the parts of a pipeline come; the last two are diffusers' own modules."""
 DOCUMENTS_MAX = 24
 _BERT = ("model.safetensors", "config.json", "vocab.txt", "1_Pooling/config.json")
 _BERT_ALSO = ("modules.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -57,10 +54,10 @@ def folder_of(repo: Repo) -> Folder | None:
     """None: it is no model in a folder that could be run here.  Raises InvalidRequest for one that is unsafe."""
     by_path = {file.path: file for file in repo.files}
     if INDEX in by_path:
-        check_documents(repo.documents, LIBRARIES)
+        check_documents(repo.documents)
         return _pipeline(repo, by_path, _document(repo, INDEX))
     if set(_BERT) <= set(by_path):
-        check_documents(repo.documents, LIBRARIES)
+        check_documents(repo.documents)
         config = _document(repo, "config.json")
         if config.get("model_type") != "bert" or config.get("hidden_act") != "gelu":
             return None
@@ -72,8 +69,12 @@ def folder_of(repo: Repo) -> Folder | None:
 def _document(repo: Repo, path: str) -> dict[str, Any]:
     found = repo.documents.get(path)
     if not isinstance(found, dict):
-        raise unsafe(f"'{path}' could not be read, so what it would load cannot be known.")
+        raise _unread(path)
     return found
+
+
+def _unread(path: str) -> InvalidRequest:
+    return unsafe(f"'{words(path, 100)}' could not be read, so what it would load cannot be known.")
 
 
 def _pipeline(repo: Repo, by_path: dict[str, RepoFile], index: dict[str, Any]) -> Folder:
@@ -97,7 +98,7 @@ def _pipeline(repo: Repo, by_path: dict[str, RepoFile], index: dict[str, Any]) -
     if not missing and weights:
         unread = [one.path for one in texts if one.path.endswith("/config.json") and one.path not in repo.documents]
         if unread:
-            raise unsafe(f"'{words(unread[0], 100)}' could not be read, so what it would load cannot be known.")
+            raise _unread(unread[0])
         return Folder(format="diffusers", modality=modality, files=(*texts, *weights))
     if all(graph in by_path for graph in _GRAPHS):
         graphs = [

@@ -4,6 +4,7 @@ import re
 from pathlib import PurePosixPath
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.hub import quantization
 from gateway.hub.fit import memory
@@ -99,7 +100,7 @@ def _seeing(offer: Offer, projectors: list[RepoFile], *, alone: bool) -> Offer:
         return offer
     nearest = max(len(_said(one)) for one in fitting)
     best = min((one for one in fitting if len(_said(one)) == nearest), key=_preference)
-    return Offer(family=offer.family, quantization=offer.quantization, files=offer.files, projector=best)
+    return replace(offer, projector=best)
 
 
 def _said(projector: RepoFile) -> set[str]:

@@ -14,6 +14,9 @@ PICKLES = frozenset(
     | {".npz", ".dill", ".mar", ".t7", ".nemo", ".pb", ".tar", ".zip"}
 )
 """Formats that loading can run code from, or that hide what is in them."""
+INDEX = "model_index.json"
+LIBRARIES = frozenset({"diffusers", "transformers", "stable_diffusion", "shap_e"})
+"""Whence the parts of a pipeline come; the last two are diffusers' own modules."""
 _PART_BYTES = 255
 _PATH_BYTES = 1024
 _OURS = (".part", ".part.json")
@@ -64,27 +67,29 @@ def check_harmless(path: str) -> None:
         raise unsafe(f"'{shown}' is in a format that can run code when it is loaded; take GGUF or safetensors instead.")
 
 
-def check_documents(documents: Mapping[str, Any], libraries: Iterable[str]) -> None:
-    """Raises InvalidRequest where a model's own description names code.
+def check_described(shown: str, said: object) -> None:
+    """Raises InvalidRequest where a JSON file of this name is an object that names code."""
+    if isinstance(said, dict) and "auto_map" in said:
+        raise unsafe(f"'{shown}' names code of its own (auto_map), which is never run.")
 
-    libraries: whence the parts of a pipeline may come.
-    """
+
+def check_documents(documents: Mapping[str, Any]) -> None:
+    """Raises InvalidRequest where a model's own description names code."""
     for path, said in documents.items():
         if not isinstance(said, dict):
             raise unsafe(f"'{words(path, 100)}' is no JSON object, so what it would load cannot be known.")
-        if "auto_map" in said:
-            raise unsafe(f"'{words(path, 100)}' names code of its own (auto_map), which is never run.")
-        if path == "model_index.json":
-            _check_index(said, frozenset(libraries))
+        check_described(words(path, 100), said)
+        if path == INDEX:
+            _check_index(said)
 
 
-def _check_index(index: Mapping[str, Any], libraries: frozenset[str]) -> None:
+def _check_index(index: Mapping[str, Any]) -> None:
     if not isinstance(index.get("_class_name"), str):
         raise unsafe("'model_index.json' names a pipeline in code of its own (_class_name), which is never run.")
     for name, part in index.items():
         if name.startswith("_") or not isinstance(part, list) or not part or part[0] is None:
             continue
-        if part[0] not in libraries:
+        if part[0] not in LIBRARIES:
             raise unsafe(
                 f"'model_index.json' takes its part '{words(name, 60)}' from '{words(str(part[0]), 60)}', not from "
                 "diffusers or transformers: that would run code of its own."

@@ -13,6 +13,7 @@ import msgspec
 from compat.canonical.error import Conflict, GatewayError, NotFound, Overloaded
 from gateway.jobs.course import Course
 from gateway.jobs.job import UNFINISHED, Job, JobFailure, JobStatus, Progress, Queue, Settled, Work
+from gateway.jobs.waiting import waited
 from gateway.telemetry.logging import logger
 from gateway.visit import new_id
 
@@ -184,11 +185,7 @@ class Jobs:
                     yield job
                 if job.status not in UNFINISHED:
                     return
-                try:
-                    async with asyncio.timeout(LOOK_S):
-                        await news.wait()
-                except TimeoutError:
-                    pass
+                await waited(news, LOOK_S)
                 await asyncio.sleep(max(0.0, at + NEWS_S - loop.time()))
         finally:
             self._watchers[id_].discard(news)
@@ -324,11 +321,7 @@ class Jobs:
                     logger().warning("job_progress_unwritten", job=course.job.id, error=type(e).__name__)
             if over:
                 return
-            try:
-                async with asyncio.timeout(WRITE_S):
-                    await course.over.wait()
-            except TimeoutError:
-                pass
+            await waited(course.over, WRITE_S)
 
     def _standing(self, job: Job) -> Job:
         """A job with what is known of it here that is not written down yet."""
@@ -348,32 +341,27 @@ class Jobs:
         task.add_done_callback(self._ending.discard)
         return await asyncio.shield(task)
 
+    async def _tried(self, failed: str, work: Coroutine[Any, Any, T], **about: str) -> T | None:
+        """What the work returns; None where it failed, of which the log tells: it is tried again some time later."""
+        try:
+            return await self._whole(work)
+        except Exception as e:
+            logger().warning(failed, error=type(e).__name__, **about)
+            return None
+
     async def _tidy(self) -> None:
         """Clear away what those before us, or we ourselves, could not."""
         while True:
             self._untidy.clear()
-            left = False
-            try:
-                for job in await self._whole(self._rows.unsettled()):
-                    try:
-                        left |= not await self._whole(self._settle(job.id))
-                    except Exception as e:
-                        left = True
-                        logger().warning("job_unsettled", job=job.id, error=type(e).__name__)
-            except Exception as e:
-                left = True
-                logger().warning("jobs_unsettled", error=type(e).__name__)
-            try:
-                async with asyncio.timeout(TIDY_S if left else None):
-                    await self._untidy.wait()
-            except TimeoutError:
-                pass
+            unsettled = await self._tried("jobs_unsettled", self._rows.unsettled())
+            left = unsettled is None
+            for job in unsettled or ():
+                left |= not await self._tried("job_unsettled", self._settle(job.id), job=job.id)
+            await waited(self._untidy, TIDY_S if left else None)
 
     async def _forget(self) -> None:
         while True:
             await asyncio.sleep(FORGET_S)
-            try:
-                if gone := await self._rows.forget(time.time() - KEPT_DAYS * 86_400, KEPT):
-                    logger().info("jobs_forgotten", rows=gone)
-            except Exception as e:
-                logger().error("jobs_forget_failed", error=type(e).__name__)
+            long_ago = time.time() - KEPT_DAYS * 86_400
+            if gone := await self._tried("jobs_forget_failed", self._rows.forget(long_ago, KEPT)):
+                logger().info("jobs_forgotten", rows=gone)

@@ -33,7 +33,7 @@ class Registry:
         self._learned = 0
         """Counts the times when a provider's list became another."""
         self._book: Book | None = None
-        self._as_of: tuple[int, int] | None = None
+        self._as_of: int | None = None
 
     def lend(self, entries: Entries, before: "Registry | None" = None) -> None:
         """What is registered besides, as it changes.
@@ -45,15 +45,15 @@ class Registry:
             self._book, self._as_of = before._book, None
 
     @property
-    def edition(self) -> tuple[int, int]:
-        """Another one whenever something else is known."""
-        return self._learned, 0 if self._entries is None else self._entries.edition
+    def edition(self) -> int:
+        """A higher one whenever something else is known."""
+        return self._learned if self._entries is None else self._learned + self._entries.edition
 
     @property
     def book(self) -> Book:
         """What is known now, without asking anybody."""
-        if self._book is None or self._as_of != self.edition:
-            as_of = self.edition
+        as_of = self.edition
+        if self._book is None or self._as_of != as_of:
             self._book = self._draft()()
             self._as_of = as_of
         return self._book
@@ -98,8 +98,8 @@ class Registry:
 
     def is_gone(self, backend: str, name: str) -> bool:
         """Whether nothing can be asked of it: it was removed, or its files are not here."""
-        models = self._local.get(backend)
-        return f"{backend}/{name}" in self.book.hidden or (models is not None and name not in models)
+        models, hidden = self._local.get(backend), self.book.hidden
+        return (models is not None and name not in models) or (bool(hidden) and f"{backend}/{name}" in hidden)
 
     def known(self, backend: str, name: str) -> Model | None:
         """What is known of a backend's model, without asking anybody."""

@@ -1,7 +1,7 @@
 """What is said to who asks for a model that is registered and not here."""
 
 from compat.canonical.error import GatewayError, ModelNotFound, ModelUnavailable
-from gateway.registry.entry import Entry
+from gateway.registry.entry import UNDER_WAY, Entry
 
 AGAIN_S = 30.0
 """When to ask again for a model that is on its way."""
@@ -17,7 +17,7 @@ def refusal(entry: Entry, done: float | None = None) -> GatewayError:
         )
         paused.final = False
         return paused
-    if entry.status in ("downloading", "verifying"):
+    if entry.status in UNDER_WAY:
         far = f": {done:.0%}" if done is not None and entry.status == "downloading" else ""
         doing = "being downloaded" if entry.status == "downloading" else "here and being verified"
         error = ModelUnavailable(f"The model '{name}' is {doing}{far}.", retry_after_s=AGAIN_S)

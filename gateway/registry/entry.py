@@ -9,6 +9,8 @@ from compat.canonical.model import Modality
 
 Status = Literal["registered", "downloading", "verifying", "ready", "failed", "missing"]
 """registered: its source is known, its files are not here; missing: they were here and are not any more."""
+UNDER_WAY: frozenset[Status] = frozenset({"downloading", "verifying"})
+"""While it is being brought here."""
 SourceKind = Literal["huggingface", "file", "ollama", "lmstudio", "shipped", "provider"]
 
 

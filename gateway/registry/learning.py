@@ -9,13 +9,12 @@ from typing import Any
 from msgspec.structs import replace
 
 from backends.ports import Local
-from gateway.registry.entry import Entry, Source, SourceKind
+from gateway.registry.entry import UNDER_WAY, Entry, Source, SourceKind
 from gateway.registry.laying import OF_THE_FILES, Found
 
 MISSING = "Its files are missing, or cannot be served any more."
 FORGET_S = 7 * 86_400
 """How long a model that was only ever found is listed as missing."""
-_UNDER_WAY = frozenset({"downloading", "verifying"})
 _KINDS: dict[str, SourceKind] = {
     "pypi": "shipped",
     "pluggably": "shipped",
@@ -56,7 +55,7 @@ def learned(
         elif known.status == "missing":
             if not known.explicit and now - known.updated_at > FORGET_S:
                 gone.append(id_)
-        elif known.status not in _UNDER_WAY and (known.path is not None or known.status == "ready"):
+        elif known.status not in UNDER_WAY and (known.path is not None or known.status == "ready"):
             news.append(replace(known, status="missing", reason=MISSING, updated_at=now))
     return news, gone
 

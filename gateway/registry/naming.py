@@ -7,7 +7,8 @@ a name that would never be reached is refused when it is given.
 from collections.abc import Container, Iterable
 from fnmatch import fnmatchcase
 
-from compat.canonical.error import Conflict, InvalidRequest
+from compat.canonical.error import Conflict
+from gateway.registry.form import wrong
 
 NAME_MAX = 200
 """Characters."""
@@ -45,14 +46,14 @@ class Names:
 def check_name(name: str, field: str) -> None:
     """Whether a model, or an alias, may be called that.  Raises InvalidRequest."""
     if not name or len(name) > NAME_MAX or not name.isprintable() or name != name.strip():
-        raise _wrong(field, f"use 1 to {NAME_MAX} printable characters, without spaces around them")
+        raise wrong(field, f"use 1 to {NAME_MAX} printable characters, without spaces around them")
     parts = name.split("/")
     if not all(parts) or any(part in (".", "..") for part in parts):
-        raise _wrong(field, "each part between slashes needs a name, and none may be '.' or '..'")
+        raise wrong(field, "each part between slashes needs a name, and none may be '.' or '..'")
     if "*" in name:
-        raise _wrong(field, "'*' stands for any name in the configuration; leave it out")
+        raise wrong(field, "'*' stands for any name in the configuration; leave it out")
     if name in RESERVED or parts[-1] in VERBS:
-        raise _wrong(field, f"'{name}' stands for something else in paths; take another name")
+        raise wrong(field, f"'{name}' stands for something else in paths; take another name")
 
 
 def check_free(id_: str, names: Names, field: str) -> None:
@@ -68,18 +69,14 @@ def check_alias(alias: str, id_: str, names: Names, field: str) -> None:
     """Whether a model may have this alias.  Raises InvalidRequest, Conflict."""
     check_name(alias, field)
     if alias == id_.partition("/")[2]:
-        raise _wrong(field, "it is the model's own name")
+        raise wrong(field, "it is the model's own name")
     if "/" in alias and alias.partition("/")[0] in names.backends:
-        raise _wrong(field, "it begins with a backend's name, and would lead to that backend's models")
+        raise wrong(field, "it begins with a backend's name, and would lead to that backend's models")
     leads = alias if alias in names.configured else next((g for g in names.globs if fnmatchcase(alias, g)), None)
     if leads is not None:
         raise _conflict(field, f"'{alias}' leads to the configuration file's '{leads}'; take another")
     if (other := names.name_of(alias, id_)) is not None:
         raise _conflict(field, f"'{alias}' is what '{other}' is called; take another")
-
-
-def _wrong(field: str, cure: str) -> InvalidRequest:
-    return InvalidRequest(f"Invalid value for '{field}': {cure}.", param=field, code="invalid_value")
 
 
 def _conflict(field: str, cure: str) -> Conflict:

@@ -342,27 +342,27 @@ class Register:
 
     async def _edited(self, known: Entry, edit: Callable[[Entry], Entry], fields: Iterable[str], act: Act) -> None:
         """Change these fields and serve it so; nothing is changed where that cannot be.  Raises KeyError."""
-        book, id_ = self._house.entries, known.id
+        entries, id_ = self._house.entries, known.id
         before = {name: getattr(known, name) for name in fields}
-        await book.change(id_, edit, act)
+        await entries.change(id_, edit, act)
 
         async def undo() -> None:
             with suppress(KeyError):
-                await book.change(id_, lambda now: replace(now, **before))
+                await entries.change(id_, lambda now: replace(now, **before))
 
         await self._renewed(undo)
 
-    async def _served(self, entries: Sequence[Entry], act: Act) -> None:
+    async def _served(self, news: Sequence[Entry], act: Act) -> None:
         """Keep these and serve them; nothing is changed where that cannot be."""
-        book = self._house.entries
-        before = {entry.id: book.get(entry.id) for entry in entries}
-        await book.put(*entries, act=act)
+        entries = self._house.entries
+        before = {entry.id: entries.get(entry.id) for entry in news}
+        await entries.put(*news, act=act)
 
         async def undo() -> None:
-            await book.put(*(entry for entry in before.values() if entry is not None))
-            await book.remove(*(id_ for id_, entry in before.items() if entry is None))
+            await entries.put(*(entry for entry in before.values() if entry is not None))
+            await entries.remove(*(id_ for id_, entry in before.items() if entry is None))
 
-        await self._renewed(undo, look=any(entry.path and before[entry.id] is None for entry in entries))
+        await self._renewed(undo, look=any(entry.path and before[entry.id] is None for entry in news))
 
     async def _renewed(self, undo: Callable[[], Awaitable[None]], *, look: bool = False) -> None:
         try:
@@ -381,14 +381,8 @@ def _aliases(aliases: Sequence[str], id_: str, names: Names, at: str) -> tuple[s
 
 
 def act_of(verb: str, target: str, grant: Grant, by: By, detail: Mapping[str, Any]) -> Act:
-    return Act(
-        actor=by.actor,
-        action=f"model.{verb}",
-        target=target,
-        tenant=grant.principal.tenant,
-        request_id=by.request_id,
-        detail=by.signed({name: value for name, value in detail.items() if value is not None}),
-    )
+    told = {name: value for name, value in detail.items() if value is not None}
+    return by.act(f"model.{verb}", target, grant.principal.tenant, told)
 
 
 def _told(form: NewModel) -> Mapping[str, Any]:

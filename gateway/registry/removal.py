@@ -19,7 +19,7 @@ from backends.base import IN_MEMORY, Loads
 from compat.canonical.error import Conflict, InternalError, ModelNotFound
 from gateway.auth.principal import Grant
 from gateway.auth.registrar import By
-from gateway.registry.entry import Entry
+from gateway.registry.entry import UNDER_WAY, Entry
 from gateway.registry.places import adopted, folders
 from gateway.registry.register import Register, act_of
 from gateway.telemetry.logging import logger
@@ -27,8 +27,6 @@ from gateway.telemetry.logging import logger
 if TYPE_CHECKING:
     from gateway.house import House
 
-UNDER_WAY = frozenset({"downloading", "verifying"})
-UNFINISHED = UNDER_WAY | {"failed"}
 _LISTED = 500
 """Of a tenant's failed downloads, the newest."""
 _part = re.compile(r"-(\d{5})-of-(\d{5})$")
@@ -52,7 +50,7 @@ class Removal:
             self._check_idle(entry)
         await self._check_own(entry, grant)
         places = await asyncio.to_thread(self._places, entry) if files else []
-        if entry.status in UNFINISHED:
+        if entry.status in UNDER_WAY or entry.status == "failed":
             await self._cancel(entry, grant)
             await self._house.depot.downloads.settling.forget(entry)
             entry = entries.get(entry.id) or entry

@@ -85,6 +85,8 @@ class Router:
         self._prices = prices or {}
         self._exact: dict[str, Plan | dict[str, Plan]] = {}
         """Where an entry has routes by modality, one plan for each."""
+        self._leading: dict[tuple[str, Modality], Plan] = {}
+        """Of these, with the routes that lead to something now: for every request but the first."""
         self._entries = {name: entry for name, entry in entries.items() if "*" not in name}
         self._globs = [(name, entry) for name, entry in entries.items() if "*" in name]
         self._plan()
@@ -100,9 +102,13 @@ class Router:
         name = requested or "auto"
         if self._edition != self._registry.edition:
             self._plan()
+        if (leading := self._leading.get((name, modality))) is not None:
+            return leading
         plan = self._exact.get(name)
         if plan is not None:
-            return self._here(plan if isinstance(plan, Plan) else self._of_modality(plan, name, modality))
+            whole = plan if isinstance(plan, Plan) else self._of_modality(plan, name, modality)
+            self._leading[name, modality] = leading = self._here(whole)
+            return leading
         if len(name) > NAME_MAX:
             raise self.unknown(requested, grant)
         for pattern, entry in self._globs:
@@ -153,6 +159,7 @@ class Router:
     def _plan(self) -> None:
         """Draw the plans of exact names, with what is known by now of their models."""
         self._edition = self._registry.edition
+        self._leading.clear()
         for name, entry in self._entries.items():
             self._exact[name] = self._by_modality(name, entry, f"configured as '{name}'")
 
@@ -193,11 +200,12 @@ class Router:
 
         Raises ModelUnavailable, or ModelNotFound, where none does.
         """
-        here = tuple(route for route in plan.routes if not self._registry.is_gone(route.backend.name, route.model))
+        here = [route for route in plan.routes if not self._registry.is_gone(route.backend.name, route.model)]
         if len(here) == len(plan.routes):
             return plan
         if here:
-            return msgspec.structs.replace(plan, routes=here, reason=f"{plan.reason}; not all of its models are here")
+            why = f"{plan.reason}; not all of its models are here"
+            return msgspec.structs.replace(plan, routes=tuple(here), reason=why)
         absent = (self._registry.absent(route.name) for route in plan.routes)
         if (first := next((entry for entry in absent if entry is not None), None)) is not None:
             raise self._registry.refusal(first)
@@ -236,9 +244,10 @@ class Router:
         )
 
     def _route(self, backend: str, model: str) -> Route:
-        facts, closed = self._registry.known(backend, model), self._registry.is_closed(backend)
+        id_, book, closed = f"{backend}/{model}", self._registry.book, self._registry.is_closed(backend)
+        facts, vouched = book.known.get(id_), book.vouched.get(id_)
         # A provider's list does not say what a model makes, and not all that it can do.
-        said = () if closed or (entry := self._registry.vouched(backend, model)) is None else entry.said
+        said = () if vouched is None else vouched.said
         return Route(
             self._backends[backend],
             model,

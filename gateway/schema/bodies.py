@@ -19,7 +19,7 @@ from compat.canonical.model import Modality
 from compat.canonical.request import Dialect, Envelope, Request
 from compat.openai import chat, completions, embeddings, images, limits, llamafield, rerank, responses
 from compat.openai.limits import Limits
-from gateway.schema.words import WORDS, Word, word_of
+from gateway.schema.words import WORDS, Word
 
 REFS = "#/components/schemas/{name}"
 
@@ -57,17 +57,14 @@ class Body(Struct, frozen=True, kw_only=True, eq=False):
         return self.struct.__name__
 
 
-_LLAMA = dict(llamafield.KINDS)
 _SAY = [{"role": "user", "content": "Say hello."}]
 _PICTURE = WORDS["images"].examples[0]
-_INTEGERS = frozenset({"repeat_last_n", "mirostat", "thinking_budget_tokens", "seed", "n"})
-"""Of the numbers that pass through unread."""
 
 
 def _passing(kinds: Mapping[str, tuple[str, ...]], struct: type[Struct]) -> dict[str, tuple[str, ...]]:
     """What is looked at and not read, in a text dialect; engines of local models have more."""
     read = frozenset(struct.__struct_encode_fields__)
-    return {name: kind for name, kind in {**_LLAMA, **kinds}.items() if name not in read}
+    return {name: kind for name, kind in {**llamafield.KINDS, **kinds}.items() if name not in read}
 
 
 def _drawn(modality: str, struct: type[Struct]) -> tuple[str, ...]:
@@ -76,12 +73,6 @@ def _drawn(modality: str, struct: type[Struct]) -> tuple[str, ...]:
 
 
 def _native(modality: Modality, given: Json) -> Body:
-    # A parameter is one thing for all modalities in the struct: a limit counts that all who take it have.
-    own = {
-        f"parameters.{name}": limit
-        for name, limit in nativetask.LIMITS["image"].items()
-        if all(name in nativetask.LIMITS.get(one, {}) for one, takes in nativetask.TAKES.items() if name in takes)
-    }
     return Body(
         path="/v1/generate",
         dialect="native",
@@ -90,12 +81,15 @@ def _native(modality: Modality, given: Json) -> Body:
         peek=native.peek,
         parse=native.parse_request,
         start={"input": given, "modality": modality},
-        limits=own,
+        # A parameter is one thing for all modalities: `seed` has no range, for texts may have any.
+        limits={"parameters.n": images.LIMITS["n"]},
         parts={"input": "Input", "parameters": "Parameters"},
         takes=nativetask.TAKES[modality],
     )
 
 
+# A table already, whose rows are written out: so that the type checker holds each reader to its type, and whoever looks
+# for what reads a path finds it by searching.
 BODIES = (
     Body(
         path="/v1/chat/completions",
@@ -239,12 +233,15 @@ def parameters(body: Body) -> dict[str, Json]:
 
 
 def word(body: Body, name: str) -> Word:
-    return word_of(body.dialect, name)
+    """Raises KeyError for a parameter that nothing is said of: a test sees to it that there is none."""
+    bare = name.rpartition(".")[2]
+    keys = (f"{body.dialect}.{name}", f"{body.dialect}.{bare}", bare)
+    return WORDS[next((key for key in keys if key in WORDS), name)]
 
 
 def _of_kinds(name: str, kinds: tuple[str, ...], body: Body) -> Json:
     """The schema of a field of which only its kind is looked at."""
-    whole = isinstance(body.limits.get(name, (0.0, None))[0], int) or name in _INTEGERS
+    whole = isinstance(body.limits.get(name, (0.0, None))[0], int) or name in llamafield.LIMITS
     types = ["integer" if kind == "number" and whole else kind for kind in kinds]
     return {"type": [*types, "null"], "default": None}
 

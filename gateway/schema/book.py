@@ -24,7 +24,7 @@ from gateway.telemetry.logging import logger
 KNOWN_MAX = 256
 """Names whose schemas are remembered."""
 TRIED_MAX = 4096
-"""Routes and bodies whose carriage is remembered."""
+"""Routes with bodies whose carriage is remembered, and versions that are known to be kept."""
 
 Plans = Mapping[Modality, Sequence[Route]]
 """By what is to be made, the routes of a name."""
@@ -43,7 +43,7 @@ class SchemaBook:
         self._package = package
         self._general: Json | None = None
         self._estate: Estate | None = None
-        self._edition: tuple[int, int] | None = None
+        self._edition: int | None = None
         self._known: dict[object, Json] = {}
         self._tried: dict[object, dict[str, Carriage] | GatewayError] = {}
         self._kept: set[tuple[str, str, str, str]] = set()

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from backends.base import Backend
+from backends.base import HINTS, Backend
 from compat.canonical.error import GatewayError
-from gateway.schema.bodies import BODIES, Body, Json, parameters, word
-from gateway.schema.trial import Outcome, attempt, is_hint
+from gateway.schema.bodies import Body, Json, parameters, word
+from gateway.schema.trial import Outcome, attempt
 
 BREATH_S = 0.002
 """How long it is tried before others get their turn."""
@@ -58,11 +58,6 @@ async def carriages(backend: Backend, model: str, body: Body) -> dict[str, Carri
     return out
 
 
-def bodies_of(path: str | None = None, modality: str | None = None) -> tuple[Body, ...]:
-    """Those of an endpoint, of a modality, or all."""
-    return tuple(b for b in BODIES if path in (None, b.path) and modality in (None, b.modality))
-
-
 def asking(body: Body, name: str, value: Any) -> Json:
     """A request that says this of a parameter."""
     about = word(body, name)
@@ -103,7 +98,7 @@ def _carriage(backend: Backend, model: str, body: Body, name: str, schema: Json,
         loss=Loss(
             outcome="dropped" if first is None else "refused",
             named=named,
-            strict="dropped" if first is None and is_hint(named) else "refused",
+            strict="dropped" if first is None and named in HINTS else "refused",
             values=UNSET if whole else [value for value, _, _ in lost],
             message=UNSET if first is None else first.message,
         ),

@@ -5,6 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from msgspec import json
 
+from backends.base import Backend
 from gateway.house import Estate
 from gateway.routing.dispatch import relays
 from gateway.routing.router import Route
@@ -37,11 +38,16 @@ def facts(route: Route, estate: Estate) -> Json:
     }
 
 
+def standings(backend: Backend) -> Mapping[str, tuple[str, int | None]]:
+    """How those of a backend's models stand that were ever wanted, and the memory each takes or would take."""
+    overview = getattr(backend, "overview", None)
+    return {} if overview is None else overview()
+
+
 def status(route: Route, estate: Estate) -> str | None:
     """How the model stands now; None: nobody knows."""
-    overview = getattr(route.backend, "overview", None)
-    if overview is not None and (stands := overview().get(route.model)) is not None:
-        return str(stands[0])
+    if (stands := standings(route.backend).get(route.model)) is not None:
+        return stands[0]
     if _is_here(route, estate):
         return "unloaded"
     known = estate.registry.known(route.backend.name, route.model)
@@ -50,12 +56,8 @@ def status(route: Route, estate: Estate) -> str | None:
 
 def limits(route: Route, body: Body, estate: Estate) -> Mapping[str, Json]:
     """By parameter, what this very model allows of it."""
-    own = _bounded(route, estate)[0]
-    out: dict[str, Json] = {}
-    for name in parameters(body):
-        bare = name.rpartition(".")[2]
-        if bare in own:
-            out[name] = own[bare]
+    backend = _bounded(route, estate)
+    out: dict[str, Json] = {} if backend is None else _placed(backend.bounds(route.model), body)
     if body.dialect == "completions" and not relays(route.backend, body.peek(json.encode(body.start)), route.model):
         # A text that is read and never gone on from has no translation.
         out["max_tokens"] = {"minimum": 1}
@@ -64,16 +66,18 @@ def limits(route: Route, body: Body, estate: Estate) -> Mapping[str, Json]:
 
 def defaults(route: Route, body: Body, estate: Estate) -> Mapping[str, Any]:
     """By parameter, what the model takes where the client says nothing."""
-    said = _bounded(route, estate)[1]
-    return {name: said[bare] for name in parameters(body) if (bare := name.rpartition(".")[2]) in said}
+    backend = _bounded(route, estate)
+    return {} if backend is None else _placed(backend.defaults(route.model), body)
 
 
 def _is_here(route: Route, estate: Estate) -> bool:
     return route.model in estate.local.get(route.backend.name, {})
 
 
-def _bounded(route: Route, estate: Estate) -> tuple[dict[str, Json], dict[str, Any]]:
-    backend = route.backend
-    if not isinstance(backend, Bounded) or not _is_here(route, estate):
-        return {}, {}
-    return backend.bounds(route.model), backend.defaults(route.model)
+def _bounded(route: Route, estate: Estate) -> Bounded | None:
+    return route.backend if isinstance(route.backend, Bounded) and _is_here(route, estate) else None
+
+
+def _placed(said: Mapping[str, Any], body: Body) -> dict[str, Any]:
+    """What is said of bare names, by the names that a body has for them."""
+    return {name: said[bare] for name in parameters(body) if (bare := name.rpartition(".")[2]) in said}

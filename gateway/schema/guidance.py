@@ -3,16 +3,17 @@
 Nobody is asked for this: providers that have not been asked what they have contribute nothing, and say so.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
 
-from backends.base import IN_MEMORY
+from backends.base import IN_MEMORY, Loads
 from compat.canonical.model import Modality, Model
 from gateway.auth.principal import Grant
 from gateway.house import Estate, House
 from gateway.schema.bodies import Json
+from gateway.schema.facts import standings
 
 _MAKES: dict[Modality, str] = {
     "text": "text",
@@ -21,7 +22,8 @@ _MAKES: dict[Modality, str] = {
     "image": "pictures",
     "3d": "meshes",
 }
-_CHEAP = {"local": 0, "free": 1, "paid": 2}
+_PRICES = {"local": "runs on this machine", "free": "its provider asks nothing for it", "paid": "paid by use"}
+"""The classes of price in words, the cheapest first."""
 _TASKS = {"tools": "calling tools", "vision": "looking at pictures"}
 """By capability."""
 
@@ -46,8 +48,19 @@ class _One(Struct, frozen=True):
         return self.status in IN_MEMORY
 
     @property
+    def size(self) -> int:
+        """In parameters; 0: nobody knows."""
+        return self.model.parameters or 0
+
+    @property
+    def reads(self) -> int:
+        """In tokens; 0: nobody knows."""
+        return self.model.context_length or 0
+
+    @property
     def cost(self) -> int:
-        return _CHEAP.get(self.price or "", len(_CHEAP))
+        """The place of its price among the classes, from the cheapest; those of no known price come last."""
+        return [*_PRICES].index(self.price) if self.price in _PRICES else len(_PRICES)
 
 
 def guidance(house: House, estate: Estate, grant: Grant, modality: Modality | None = None) -> list[Json]:
@@ -58,46 +71,36 @@ def guidance(house: House, estate: Estate, grant: Grant, modality: Modality | No
     for made in _MAKES if modality is None else (modality,):
         fit = [one for one in ones if one.model.modality == made and one.fits is not False]
         out.append(_best(made, "cheapest", fit, lambda one: (-one.cost, one.loaded), _why_cheap))
-        if ready := [one for one in fit if one.loaded]:
-            out.append(_best(made, "ready now", ready, lambda one: one.model.parameters or 0, _why_ready))
-        if measured := [one for one in fit if one.speed_s > 0]:
-            out.append(_best(made, "fastest to begin", measured, lambda one: -one.speed_s, _why_fast))
-        if wide := [one for one in fit if one.model.context_length]:
-            out.append(
-                _best(made, "longest context", wide, lambda one: (one.model.context_length or 0, -one.cost), _why_long)
-            )
-        if large := [one for one in fit if one.model.parameters]:
-            out.append(_best(made, "largest", large, lambda one: (one.model.parameters or 0, -one.cost), _why_large))
+        for criterion, (counts, rank, why) in _CRITERIA.items():
+            if some := [one for one in fit if counts(one)]:
+                out.append(_best(made, criterion, some, rank, why))
         if made == "text":
             for ability, words in _TASKS.items():
                 able = [one for one in fit if one.told and ability in one.model.capabilities]
-                out.append(_best(made, words, able, lambda one: (-one.cost, one.model.parameters or 0), _why_cheap))
+                out.append(_best(made, words, able, lambda one: (-one.cost, one.size), _why_cheap))
     return out
 
 
 def _known(house: House, estate: Estate, grant: Grant, modality: Modality | None) -> Iterable[_One]:
     book = estate.registry.book
-    routed = {route if isinstance(route, str) else route.to for entry in estate.config.models.values()
-              for route in _routes(entry.routes)}  # fmt: skip
+    routed = {to for entry in estate.config.models.values() for to in entry.leads_to()}
     now = house.book.now()
     rooms: dict[str, float] = {}
-    stand: dict[str, Any] = {}
+    stand: dict[str, Mapping[str, tuple[str, int | None]]] = {}
     for model in [*book.local, *(one for listed in book.listed.values() for one in listed)]:
         if modality not in (None, model.modality) or model.backend not in estate.backends:
             continue
-        id_ = model.id
         if not grant.may_use(model.backend):
             continue
+        id_ = model.id
         # Whoever may ask for a bare name may ask for the model that it means.
         if not grant.may_ask(id_) and not (grant.may_ask(model.name) and estate.router.means(id_, model.modality)):
             continue
         backend = estate.backends[model.backend]
         here = estate.registry.is_closed(model.backend)
         if here and model.backend not in rooms:
-            counts = getattr(backend, "counts", None)
-            rooms[model.backend] = 0.0 if counts is None else counts()["memory_max_bytes"]
-            overview = getattr(backend, "overview", None)
-            stand[model.backend] = {} if overview is None else overview()
+            rooms[model.backend] = backend.counts()["memory_max_bytes"] if isinstance(backend, Loads) else 0.0
+            stand[model.backend] = standings(backend)
         stands = stand[model.backend].get(model.name) if here else None
         need = (stands[1] if stands is not None else None) or model.memory_bytes or model.size_bytes
         yield _One(
@@ -109,12 +112,6 @@ def _known(house: House, estate: Estate, grant: Grant, modality: Modality | None
             speed_s=house.book.of(id_).speed(now) if here or id_ in routed else 0.0,
             told=here or estate.registry.vouched(model.backend, model.name) is not None,
         )
-
-
-def _routes(routes: Any) -> list[Any]:
-    if isinstance(routes, dict):
-        return [route for some in routes.values() for route in some]
-    return list(routes)
 
 
 def _best(
@@ -132,8 +129,7 @@ def _best(
 
 
 def _why_cheap(one: _One) -> str:
-    costs = {"local": "runs on this machine", "free": "its provider asks nothing for it", "paid": "paid by use"}
-    words = [costs.get(one.price or "", "its price class is not known")]
+    words = [_PRICES.get(one.price or "", "its price class is not known")]
     if one.loaded:
         words.append("in memory already")
     elif one.fits:
@@ -141,17 +137,26 @@ def _why_cheap(one: _One) -> str:
     return ", ".join(words)
 
 
-def _why_ready(one: _One) -> str:
-    return f"in memory already ({one.status})"
-
-
-def _why_fast(one: _One) -> str:
-    return f"its first token came after {one.speed_s:.2g} s, as last measured"
-
-
-def _why_long(one: _One) -> str:
-    return f"reads {one.model.context_length} tokens"
-
-
-def _why_large(one: _One) -> str:
-    return f"has {one.model.parameters} parameters, and {_why_cheap(one)}"
+_CRITERIA: dict[str, tuple[Callable[[_One], object], Callable[[_One], Any], Callable[[_One], str]]] = {
+    "ready now": (
+        lambda one: one.loaded,
+        lambda one: one.size,
+        lambda one: f"in memory already ({one.status})",
+    ),
+    "fastest to begin": (
+        lambda one: one.speed_s > 0,
+        lambda one: -one.speed_s,
+        lambda one: f"its first token came after {one.speed_s:.2g} s, as last measured",
+    ),
+    "longest context": (
+        lambda one: one.reads,
+        lambda one: (one.reads, -one.cost),
+        lambda one: f"reads {one.reads} tokens",
+    ),
+    "largest": (
+        lambda one: one.size,
+        lambda one: (one.size, -one.cost),
+        lambda one: f"has {one.size} parameters, and {_why_cheap(one)}",
+    ),
+}
+"""Who is compared, what the best of them has most of, and what is said of it."""

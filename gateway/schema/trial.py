@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from backends.base import HINTS, Backend, Call
+from backends.base import Backend, Call
 from compat.canonical.error import GatewayError
 from compat.canonical.principal import Principal
 from compat.canonical.request import Envelope, TextRequest
@@ -49,11 +49,6 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Why it was not sent at all."""
     emulated: bool = False
     """It was put in other words for a model that does not know them."""
-
-
-def is_hint(name: str) -> bool:
-    """Whether it is left out without a refusal even where the client wants to be strict."""
-    return name in HINTS
 
 
 def attempt(backend: Backend, model: str, body: Body, asked: Json) -> Outcome:

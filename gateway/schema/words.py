@@ -105,9 +105,8 @@ WORDS: dict[str, Word] = {
     "max_output_tokens": _word(
         "How long the answer may be, in tokens, thoughts included; it ends where the context does.", 200
     ),
-    "n": _word("How many answers to choose from.", 1, 2, default=1),
-    "images.n": _word("How many pictures.", 1, 2, default=1),
-    "image_edits.n": _word("How many pictures.", 1, 2, default=1),
+    "chat.n": _word("How many answers to choose from.", 1, 2, default=1),
+    "completions.n": _word("How many answers to choose from.", 1, 2, default=1),
     "best_of": _word("Write so many and give back the best.", 2, default=1),
     "echo": _word("Begin the answer with the prompt.", True, default=False),
     "suffix": _word("What comes after the text that is to be filled in.", "The end."),
@@ -137,7 +136,7 @@ WORDS: dict[str, Word] = {
         "Whether one answer may call several tools.", False, beside={"tools": [_FLAT_TOOL]}
     ),
     "max_tool_calls": _word("How many calls of the provider's own tools an answer may make.", 3),
-    "response_format": _word(
+    "chat.response_format": _word(
         "The form of the answer: text, any JSON object, or JSON of a schema.",
         {"type": "json_object"},
         {"type": "json_schema", "json_schema": {"name": "place", "schema": _ANSWER}},
@@ -147,7 +146,7 @@ WORDS: dict[str, Word] = {
         {"format": {"type": "json_schema", "name": "place", "schema": _ANSWER}},
     ),
     "output_config": _word("How hard to try, and the form of the answer.", {"effort": "low"}),
-    "output_format": _word("The form of the answer.", {"type": "json_schema", "schema": _ANSWER}),
+    "messages.output_format": _word("The form of the answer.", {"type": "json_schema", "schema": _ANSWER}),
     "reasoning_effort": _word("How long the model may think before it answers.", "low"),
     "reasoning": _word("How long the model may think, and whether it tells of that.", {"effort": "low"}),
     "thinking": _word(
@@ -175,7 +174,7 @@ WORDS: dict[str, Word] = {
     "previous_response_id": _own("The answer to go on from.", "resp_01"),
     "conversation": _word("A conversation that the provider keeps.", "conv_01"),
     "responses.prompt": _word("A prompt template that the provider keeps.", {"id": "pmpt_01"}),
-    "background": _word("Answer at once, and go on working.", True, default=False),
+    "responses.background": _word("Answer at once, and go on working.", True, default=False),
     "include": _word("What the answer is to tell besides.", ["message.output_text.logprobs"]),
     "truncation": _word("Whether the oldest turns go when there is no room for all.", "disabled", default="disabled"),
     "thread": _word("A conversation that the provider keeps.", {"id": "thread_01"}),
@@ -185,18 +184,17 @@ WORDS: dict[str, Word] = {
     "top_n": _own("How many of the best to name; all of them if it is left out.", 3),
     "return_documents": _own("Repeat each document beside its score.", True, default=False),
     # Pictures and meshes.
+    "n": _word("How many pictures.", 1, 2, default=1),
     "size": _word("WIDTHxHEIGHT in pixels, or `auto`.", "512x512", default="auto"),
     "quality": _word("How much work the provider puts into it, in its own words.", "high"),
     "style": _word("The look of it, in the provider's words.", "natural"),
-    "background_": _word("Whether what is behind is transparent.", "transparent"),
+    "background": _word("Whether what is behind is transparent.", "transparent"),
     "moderation": _word("How strictly the provider looks at what is asked.", "low"),
     "input_fidelity": _word("How closely the given picture is kept to.", "high"),
-    "images.output_format": _word("The kind of file.", "png"),
-    "image_edits.output_format": _word("The kind of file.", "png"),
+    "output_format": _word("The kind of file.", "png"),
     "output_compression": _word("How good a JPEG or WebP is, in percent.", 80),
     "partial_images": _word("How many pictures of the work on the way to send.", 1, default=0, beside={"stream": True}),
-    "images.response_format": _own("Whether the answer holds the picture, or says where it is.", "b64_json"),
-    "image_edits.response_format": _own("Whether the answer holds the picture, or says where it is.", "b64_json"),
+    "response_format": _own("Whether the answer holds the picture, or says where it is.", "b64_json"),
     "3d.response_format": _own("Whether the answer holds the file, or says where it is.", "b64_json"),
     "output_formats": _own("The files to be had.", ["glb"], ["glb", "stl"]),
     "steps": _word("How many steps the engine works; more take longer.", 4, 20),
@@ -216,14 +214,4 @@ WORDS: dict[str, Word] = {
     "native.input.messages": _word("OpenAI's chat messages, instead of a prompt.", _HELLO),
     "native.input.images": _word("Pictures, as `https:` or `data:` URLs.", [_PIXEL]),
     "native.seed": _word("The same again, as far as the model can promise that; of pictures and meshes from 0 on.", 42),
-    "native.n": _word("How many pictures.", 1, 2, default=1),
-    "native.background": _word("Whether what is behind is transparent.", "transparent"),
-    "native.output_format": _word("The kind of file.", "png"),
 }
-WORDS |= {f"{dialect}.background": WORDS["background_"] for dialect in ("images", "image_edits")}
-
-
-def word_of(dialect: str, name: str) -> Word:
-    """Raises KeyError for a parameter that nothing is said of: a test sees to it that there is none."""
-    bare = name.rpartition(".")[2]
-    return next(WORDS[key] for key in (f"{dialect}.{name}", f"{dialect}.{bare}", bare) if key in WORDS)

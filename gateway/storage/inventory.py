@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.jobs.job import Job
-from gateway.registry.entry import Entry, Version
+from gateway.registry.entry import UNDER_WAY, Entry, Version
 from gateway.storage.disk import File
 from gateway.storage.retention import Kind, Room, Thing
 
@@ -104,7 +104,7 @@ def _protection(
 ) -> str | None:
     if pinned(entry, pins):
         return "pinned"
-    if entry.status in ("downloading", "verifying") or entry.id in targets:
+    if entry.status in UNDER_WAY or entry.id in targets:
         return "being downloaded"
     if in_use(entry.id):
         return "in use"

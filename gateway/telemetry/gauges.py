@@ -13,7 +13,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from backends.base import IN_MEMORY, Loads
-from gateway.settings import ModelEntry
 from gateway.storage.retention import KINDS
 
 if TYPE_CHECKING:
@@ -79,8 +78,9 @@ class Gauges(Collector):
             labels=["model", "route", "state"],
         )
         for model, entry in estate.config.models.items():
-            for route in _routes(entry):
-                routes.add_metric([model, route, house.book.state(route)], 1.0)
+            for route in entry.leads_to():
+                if "*" not in route:  # a client can make any number of models of a pattern
+                    routes.add_metric([model, route, house.book.state(route)], 1.0)
         yield routes
         yield from self._storage()
 
@@ -125,10 +125,3 @@ class Gauges(Collector):
                 if standing["status"] in IN_MEMORY:
                     each.add_metric([name, model], standing["memory_bytes"] or 0)
         yield from (memory, each, acts)
-
-
-def _routes(entry: ModelEntry) -> Iterator[str]:
-    """The routes of a configured name that are no patterns: a client can make any number of those."""
-    lists = (entry.routes,) if isinstance(entry.routes, tuple) else entry.routes.values()
-    named = (route if isinstance(route, str) else route.to for routes in lists for route in routes)
-    return (route for route in dict.fromkeys(named) if "*" not in route)

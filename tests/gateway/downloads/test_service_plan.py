@@ -7,6 +7,7 @@ import pytest
 
 from compat.canonical.error import BadResponse, Corrupted, InvalidRequest
 from gateway.downloads import landing
+from gateway.downloads.piece import part_at
 from gateway.downloads.plan import Plan, drawn, read, same
 from gateway.hub.choice import Wanted, choose
 from gateway.hub.repo import Repo, RepoFile
@@ -139,7 +140,7 @@ def test_what_is_removed_takes_its_empty_folders_along_and_nothing_else(tmp_path
     made = plan(repo("deep/m.gguf"))
     laid(root, made)
     path = made.folder(root) / "deep" / "m.gguf"
-    landing.part(path).write_bytes(b"x")
+    part_at(path).write_bytes(b"x")
     stranger = tmp_path / "mine.gguf"
     stranger.write_bytes(b"x")
     landing.remove([path, stranger], root)

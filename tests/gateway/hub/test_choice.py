@@ -7,9 +7,10 @@ from msgspec.structs import replace
 
 from compat.canonical.error import GatewayError, InvalidRequest
 from gateway.hub.choice import Choice, Wanted, choose
-from gateway.hub.folder import INDEX, documents_of
+from gateway.hub.folder import documents_of
 from gateway.hub.quantization import ORDER, named, normal, rank
 from gateway.hub.repo import Repo, RepoFile
+from gateway.hub.safety import INDEX
 
 GIB = 1 << 30
 KINDS = {"Q2_K": 3, "Q4_K_M": 4.5, "Q5_K_M": 5.5, "Q6_K": 6.5, "Q8_0": 8.5, "F16": 16}

@@ -5,6 +5,8 @@ import gc
 import time
 from pathlib import Path
 
+import pytest
+
 from gateway.config import load
 from gateway.estate import build
 from gateway.house import House
@@ -24,14 +26,18 @@ class Rows:
         self.put_in.append((model, version))
 
 
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    (tmp_path / "c.yaml").write_text(f"data_dir: {tmp_path}\nbackends: {{fake: {{kind: fake}}}}\n")
+    return House(build(load(tmp_path / "c.yaml")))
+
+
 async def settled() -> None:
     others = asyncio.all_tasks() - {asyncio.current_task()}
     await asyncio.gather(*others)
 
 
-async def test_what_could_not_be_kept_is_kept_the_next_time(tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text(f"data_dir: {tmp_path}\nbackends: {{fake: {{kind: fake}}}}\n")
-    house = House(build(load(tmp_path / "c.yaml")))
+async def test_what_could_not_be_kept_is_kept_the_next_time(house: House) -> None:
     book, rows = SchemaBook(house, "1"), Rows()
     plan = await house.estate.router.plan("fake/fake")
     schema = await book.of_model("fake/fake", {"text": plan.routes}, house.estate)
@@ -44,9 +50,7 @@ async def test_what_could_not_be_kept_is_kept_the_next_time(tmp_path: Path) -> N
     assert rows.put_in == [("fake/fake", schema["version"])]
 
 
-async def test_a_schema_is_worked_out_once_and_anew_when_the_package_is_another(tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text(f"data_dir: {tmp_path}\nbackends: {{fake: {{kind: fake}}}}\n")
-    house = House(build(load(tmp_path / "c.yaml")))
+async def test_a_schema_is_worked_out_once_and_anew_when_the_package_is_another(house: House) -> None:
     plan = await house.estate.router.plan("fake/fake")
     book = SchemaBook(house, "1")
     first = await book.of_model("fake/fake", {"text": plan.routes}, house.estate)
@@ -56,9 +60,7 @@ async def test_a_schema_is_worked_out_once_and_anew_when_the_package_is_another(
     assert other["parameters"] == first["parameters"]
 
 
-async def test_nobody_waits_long_while_a_schema_is_worked_out(tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text(f"data_dir: {tmp_path}\nbackends: {{fake: {{kind: fake}}}}\n")
-    house = House(build(load(tmp_path / "c.yaml")))
+async def test_nobody_waits_long_while_a_schema_is_worked_out(house: House) -> None:
     plan = await house.estate.router.plan("fake/fake")
     # In processor time, for the machine may be busy with something else, and without the collector, which has all of
     # the tests' objects to look at.
