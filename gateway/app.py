@@ -48,10 +48,10 @@ from gateway.archive import Archive
 from gateway.auth.authenticator import Tokens
 from gateway.auth.guard import guard
 from gateway.auth.registrar import SYSTEM, Registrar
+from gateway.cabinet import Cabinet
 from gateway.checks import is_exposed
 from gateway.config import load
 from gateway.db import engine as database
-from gateway.db.audit import Act
 from gateway.depot import Depot
 from gateway.discovery.problem import Problem, tell
 from gateway.discovery.watch import watch
@@ -251,13 +251,7 @@ class Application:
             await one.aclose()
 
     async def _note_reload(self, sections: list[str]) -> None:
-        act = Act(
-            actor=SYSTEM.actor,
-            action="config.reload",
-            target="config",
-            tenant="default",
-            detail=SYSTEM.signed({"sections": sections}),
-        )
+        act = SYSTEM.act("config.reload", "config", "default", {"sections": sections})
         try:
             await self.house.archive.acts.add(act)
         except Exception as e:
@@ -290,6 +284,7 @@ class Application:
         engine: database.Engine | None = None
         archive: Archive | None = None
         depot: Depot | None = None
+        cabinet: Cabinet | None = None
         tasks: list[asyncio.Task[None]] = []
         try:
             own = own_secrets(house.estate.config)
@@ -299,6 +294,8 @@ class Application:
                 await database.upgrade(engine)
                 archive = house.archive = Archive(engine, house, own, self.redactor)
                 await archive.open()
+                cabinet = house.cabinet = Cabinet(house, archive, own)
+                await cabinet.open()
                 await self._renew()
                 await self._introduce(archive.registrar)
             if (endpoint := house.estate.config.telemetry.otlp_endpoint) is not None:
@@ -329,6 +326,8 @@ class Application:
             await asyncio.gather(*ending, return_exceptions=True)
             if depot is not None:
                 await _within(CLOSE_S, depot.aclose(), "jobs_unsettled")
+            if cabinet is not None:
+                await _within(CLOSE_S, cabinet.aclose(), "answers_unsettled")
             await asyncio.gather(*(one.aclose() for one in open_things(house.estate)), return_exceptions=True)
             if archive is not None:
                 await _within(CLOSE_S, archive.aclose(), "archive_unsettled")

@@ -9,6 +9,8 @@ from gateway.auth.issued import IssuedKeys
 from gateway.auth.registrar import Registrar
 from gateway.auth.vault import Vault
 from gateway.db import engine as database
+from gateway.db.answers import AnswerRows
+from gateway.db.artifacts import ArtifactRows
 from gateway.db.audit import AuditRows
 from gateway.db.budgets import BudgetRows
 from gateway.db.credentials import CredentialRows
@@ -20,6 +22,7 @@ from gateway.db.queue import DurableQueue
 from gateway.db.quotas import QuotaRows
 from gateway.db.responses import ResponseRows
 from gateway.db.schemas import SchemaRows
+from gateway.db.sessions import SessionRows
 from gateway.db.usage import UsageRows
 from gateway.house import House
 from gateway.limits.budgets import KEPT_DAYS
@@ -56,6 +59,9 @@ class Archive:
         """The same, in use."""
         self.schemas = SchemaRows(engine)
         """What was said of models' parameters, and when."""
+        self.session_rows = SessionRows(engine)
+        self.artifact_rows = ArtifactRows(engine)
+        self.answer_rows = AnswerRows(engine)
         self.job_rows = JobRows(engine)
         self.queue = DurableQueue(engine)
         """Whose turn it is among them."""

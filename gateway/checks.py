@@ -52,6 +52,7 @@ def _faults(config: Config) -> Iterator[str]:
     if endpoint is not None and not endpoint.startswith(("http://", "https://")):
         yield "telemetry.otlp_endpoint: must begin with http:// or https://, like http://127.0.0.1:4318"
     yield from _check_storage(config)
+    yield from _check_artifacts(config)
     if bool(server.tls.cert) != bool(server.tls.key):
         yield "server.tls: cert and key are needed together"
     if config.breaker.cooldown_max_s < config.breaker.cooldown_s:
@@ -83,6 +84,9 @@ def _check_storage(config: Config) -> Iterator[str]:
         "storage.model_bytes_max": config.storage.model_bytes_max,
         "storage.min_free_bytes": config.storage.min_free_bytes,
         "hub.bytes_per_s": config.hub.bytes_per_s,
+        "artifacts.max_bytes": config.artifacts.max_bytes,
+        "requests.answer_bytes": config.requests.answer_bytes,
+        "fetch.max_bytes": config.fetch.max_bytes,
     }
     for at, given in amounts.items():
         try:
@@ -98,6 +102,27 @@ def _check_storage(config: Config) -> Iterator[str]:
     endpoint = config.hub.endpoint
     if endpoint is not None and not _is_url(endpoint):
         yield f"hub.endpoint: '{endpoint}' is no URL; it must be like https://HOST, with http:// for a mirror nearby"
+
+
+def _check_artifacts(config: Config) -> Iterator[str]:
+    artifacts = config.artifacts
+    if not artifacts.url.startswith(("file:///", "file://{data_dir}", "s3://")) or artifacts.url == "s3://":
+        yield f"artifacts.url: '{artifacts.url}' must be file:///FOLDER (or file://{{data_dir}}/FOLDER) or s3://BUCKET"
+    if artifacts.presign and not artifacts.url.startswith("s3://"):
+        yield "artifacts.presign: a folder cannot sign URLs; the gateway hands its files out by its own"
+    given = {"signing_key": artifacts.signing_key}
+    given |= {f"old_signing_keys[{n}]": key for n, key in enumerate(artifacts.old_signing_keys)}
+    for name, secret in given.items():
+        if secret is not None and len(secret) < OWN_SECRET_MIN:
+            yield f"artifacts.{name}: too short to be a secret; use at least {OWN_SECRET_MIN} characters"
+    endpoint = artifacts.s3.endpoint
+    if endpoint is not None and not _is_url(endpoint):
+        yield f"artifacts.s3.endpoint: '{endpoint}' is no URL; it must be like https://HOST:PORT"
+    elif endpoint is not None and endpoint.startswith("http://") and not artifacts.s3.allow_http:
+        yield "artifacts.s3.endpoint: is http; set artifacts.s3.allow_http if that is meant"
+    for n, prefix in enumerate(config.fetch.allow):
+        if not is_prefix(prefix):
+            yield f"fetch.allow[{n}]: '{prefix}' must be like http://HOST/PATH, without user, query or fragment"
 
 
 def is_exposed(config: Config) -> bool:

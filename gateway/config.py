@@ -73,6 +73,10 @@ def decode(tree: dict[str, Any], environ: Mapping[str, str]) -> Config:
         breaker=file.breaker,
         storage=file.storage,
         hub=file.hub,
+        artifacts=file.artifacts,
+        sessions=file.sessions,
+        requests=file.requests,
+        fetch=file.fetch,
         telemetry=file.telemetry,
         secrets=file.secrets,
     )

@@ -176,7 +176,9 @@ def secrets(config: Config) -> list[str]:
     """Every secret the configuration holds, and those that backends may take from the environment."""
     found = [key.key for key in config.auth.keys]
     found += [secret for _, secret in config.secrets.named()]
-    found += [config.hub.token] if config.hub.token else []
+    artifacts = config.artifacts
+    own = (config.hub.token, artifacts.signing_key, *artifacts.old_signing_keys, artifacts.s3.secret_access_key)
+    found += [secret for secret in own if secret]
     found += [value for name, value in os.environ.items() if name.endswith(_SECRETIVE)]
     found += [part for name, value in os.environ.items() if name.endswith("_HEADERS") for part in _headers(value)]
     found += _passwords([json.encode(config, enc_hook=str).decode(), *os.environ.values()])

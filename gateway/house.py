@@ -34,6 +34,7 @@ from gateway.visit import Visit
 
 if TYPE_CHECKING:
     from gateway.archive import Archive
+    from gateway.cabinet import Cabinet
     from gateway.depot import Depot
     from gateway.storage import Storage
     from gateway.telemetry.tracing import Tracer
@@ -83,6 +84,7 @@ class House:
         self.draining = False
         self._archive: Archive | None = None
         self._depot: Depot | None = None
+        self._cabinet: Cabinet | None = None
         self.entries = Entries()
         """What is registered of models."""
         estate.registry.lend(self.entries)
@@ -113,6 +115,8 @@ class House:
             self.tracer.adopt(estate.config)
         if self._depot is not None:
             self._depot.adopt(estate.config)
+        if self._cabinet is not None:
+            self._cabinet.adopt(estate.config)
 
     def _gate(self, estate: Estate) -> None:
         gates = {}
@@ -165,6 +169,16 @@ class House:
     @depot.setter
     def depot(self, depot: "Depot") -> None:
         self._depot = depot
+
+    @property
+    def cabinet(self) -> "Cabinet":
+        """What requests leave behind, which is open while the application runs."""
+        assert self._cabinet is not None, "the cabinet is not open"
+        return self._cabinet
+
+    @cabinet.setter
+    def cabinet(self, cabinet: "Cabinet") -> None:
+        self._cabinet = cabinet
 
     @property
     def storage(self) -> "Storage | None":

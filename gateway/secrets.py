@@ -25,7 +25,11 @@ _NAMES = OwnSecrets.__struct_fields__
 
 def own_secrets(config: Config) -> OwnSecrets:
     """Read them, making what is missing.  Raises ConfigError."""
-    given = {name: value for name in _NAMES if (value := getattr(config.secrets, name))}
+    named = {
+        **{name: getattr(config.secrets, name, None) for name in _NAMES},
+        "signing_key": config.artifacts.signing_key,
+    }
+    given = {name: value for name, value in named.items() if value}
     if len(given) < len(_NAMES):
         given = _kept(config.data_dir / "secrets.json") | given
     return OwnSecrets(**{name: given[name].encode() for name in _NAMES})

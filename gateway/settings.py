@@ -7,26 +7,22 @@ from msgspec import Meta, Struct, field
 
 from backends.base import Price, Seconds, Timeouts
 from compat.canonical.model import Modality
+from gateway.keeping import Artifacts, Fetch, Hub, Requests, Sessions, Storage
 from gateway.routing.breaker import Rule
+from gateway.section import Count, Number, Section
 
 EMBEDDED_MODEL = "smollm2-135m-instruct"
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 SCOPES = frozenset({"inference", "sessions", "models:read", "models:write", "admin"})
 """What a key or a token may be good for; `admin` includes all."""
 
-Count = Annotated[int, Meta(ge=1, le=10**12)]
 Dollars = Annotated[float, Meta(ge=0, le=1e9)]
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"]
 """Of signatures by a key pair: with a shared secret whoever can check a token could make one."""
-Number = Annotated[int, Meta(ge=0, le=10**12)]
 
 
 class ConfigError(Exception):
     """The configuration cannot be used; the message says where and what to do."""
-
-
-class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    pass
 
 
 class Tls(Section, frozen=True):
@@ -72,12 +68,10 @@ class Secrets(Section, frozen=True):
     """Seals users' own provider keys."""
     old_master_keys: tuple[str, ...] = ()
     """Open what they sealed, which is sealed anew with the one above as it is used."""
-    signing_key: str | None = None
-    """Signs the URLs of artifacts."""
 
     def named(self) -> list[tuple[str, str]]:
         """All that are given, each with the name it has in the file."""
-        singles = [(name, getattr(self, name)) for name in ("key_pepper", "master_key", "signing_key")]
+        singles = [(name, getattr(self, name)) for name in ("key_pepper", "master_key")]
         several = [(f"old_master_keys[{n}]", key) for n, key in enumerate(self.old_master_keys)]
         return [(name, secret) for name, secret in singles + several if secret is not None]
 
@@ -91,6 +85,8 @@ class Limit(Section, frozen=True):
     budget_usd_per_day: Dollars | None = None
     """Spend per calendar day, in UTC."""
     budget_usd_per_month: Dollars | None = None
+    artifact_bytes: Count | None = None
+    """What its artifacts may take of the store."""
 
 
 class Limits(Section, frozen=True):
@@ -218,6 +214,11 @@ class ModelEntry(Section, frozen=True):
     """What a request does whose local model is not in memory: wait for it, or be answered by the next route while it
     loads; a request may say otherwise by the header x-gateway-while-loading."""
 
+    def leads_to(self) -> tuple[str, ...]:
+        """What its routes name, for whatever modality, each once: BACKEND/MODEL or patterns."""
+        lists = (self.routes,) if isinstance(self.routes, tuple) else self.routes.values()
+        return tuple(dict.fromkeys(one if isinstance(one, str) else one.to for routes in lists for one in routes))
+
 
 class Telemetry(Section, frozen=True):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -229,46 +230,6 @@ class Telemetry(Section, frozen=True):
     """Where traces and metrics are sent by OTLP over HTTP (http://HOST:4318); None sends nothing."""
     usage_days: Count | None = None
     """How long usage is kept; None keeps it for ever."""
-
-
-Amount = Annotated[int, Meta(ge=0)] | str
-"""Bytes, as a number or like `20GiB` (see `gateway.checks.amount`)."""
-
-
-class Storage(Section, frozen=True):
-    """What downloaded models may take of the disk, and which of them make room for others."""
-
-    model_bytes_max: Amount | None = None
-    """None is as much as there is."""
-    min_free_bytes: Amount = "1GiB"
-    """What is always left free on the disk for everything else."""
-    keep: Literal["all", "lru"] = "all"
-    """all: a download that does not fit is refused; lru: models that were not used for longest make room for it."""
-    unused_days: Count | None = None
-    """Downloaded models that nobody has used for so long are removed; None keeps them."""
-    partial_days: Count = 7
-    """What is left of a download that nobody goes on with is removed after so long."""
-    pin: tuple[str, ...] = ()
-    """Models that are never removed by themselves, by name or BACKEND/MODEL, globs allowed."""
-
-
-class Hub(Section, frozen=True):
-    """Where models are downloaded from."""
-
-    endpoint: str | None = None
-    """None takes $HF_ENDPOINT, else https://huggingface.co; a mirror speaks the same API."""
-    token: str | None = None
-    """None takes $HF_TOKEN.  Never sent to another host than the endpoint's."""
-    downloads: Annotated[int, Meta(ge=1, le=16)] = 2
-    """Downloads at a time; the others are queued."""
-    bytes_per_s: Amount | None = None
-    """What all downloads together may take of the line; None is all of it."""
-    stall_s: Seconds = 30.0
-    """How long a transfer may bring nothing before it is begun anew, from the byte it had."""
-    retries: Number = 5
-    """How often in a row a transfer may fail without having brought anything."""
-    updates_h: Annotated[float, Meta(ge=0)] = 24.0
-    """How often, in hours, it is looked whether downloaded models have a newer revision; 0 is never."""
 
 
 class Terms(Section, frozen=True):
@@ -308,6 +269,10 @@ class File(Section, frozen=True):
     breaker: Rule = Rule()
     storage: Storage = Storage()
     hub: Hub = Hub()
+    artifacts: Artifacts = Artifacts()
+    sessions: Sessions = Sessions()
+    requests: Requests = Requests()
+    fetch: Fetch = Fetch()
     telemetry: Telemetry = Telemetry()
     secrets: Secrets = Secrets()
 
@@ -327,5 +292,9 @@ class Config(Struct, frozen=True, kw_only=True):
     breaker: Rule = Rule()
     storage: Storage = Storage()
     hub: Hub = Hub()
+    artifacts: Artifacts = Artifacts()
+    sessions: Sessions = Sessions()
+    requests: Requests = Requests()
+    fetch: Fetch = Fetch()
     telemetry: Telemetry = Telemetry()
     secrets: Secrets = Secrets()

@@ -39,6 +39,21 @@ class Media(Tagged, frozen=True):
     extra: dict[str, Any] = {}
 
 
+class Stored(Value, frozen=True):
+    """That a picture or a mesh is kept here: stands in its media's `extra["stored"]`."""
+
+    id: str
+    """The artifact's."""
+    url: str
+    """Signed: gives it to whoever has it."""
+    expires_at: float
+    """Of the URL; seconds since 1970, UTC."""
+    size_bytes: int
+    sha256: str
+    poster_url: str | None = None
+    """A picture of a mesh, as a signed URL."""
+
+
 class Reasoning(Tagged, frozen=True):
     text: str
     signature: str | None = None

@@ -53,14 +53,29 @@ _ALWAYS_OPEN = frozenset({"/health", "/ready", "/metrics"})
 
 
 class Paths:
-    """Sends a request to the application of its exact path, and everything else to `otherwise`."""
+    """Sends a request to the application of its path, and everything else to `otherwise`.
+
+    A path is matched exactly, or as a template with one id in it, `/v1/sessions/{id}/generate`.
+    """
 
     def __init__(self, endpoints: Mapping[str, ASGIApp], otherwise: ASGIApp) -> None:
-        self._endpoints = endpoints
+        self._endpoints = {path: app for path, app in endpoints.items() if "{" not in path}
+        self._templates = [
+            (path.partition("{")[0], path.partition("}")[2], app) for path, app in endpoints.items() if "{" in path
+        ]
         self._otherwise = otherwise
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._endpoints.get(scope.get("path", ""), self._otherwise)(scope, receive, send)
+        path = scope.get("path", "")
+        app = self._endpoints.get(path) or self._of_template(path) or self._otherwise
+        await app(scope, receive, send)
+
+    def _of_template(self, path: str) -> ASGIApp | None:
+        for head, tail, app in self._templates:
+            id_ = path.removeprefix(head).removesuffix(tail)
+            if id_ and "/" not in id_ and path == f"{head}{id_}{tail}":
+                return app
+        return None
 
 
 class Door:

@@ -5,7 +5,7 @@ An endpoint is a `Language`: how its dialect is read and written.
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any, cast, get_args
 
 import msgspec
@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from backends.base import Call
 from compat.body import LARGE_BYTES
-from compat.canonical.error import Forbidden, GatewayError, InvalidRequest
+from compat.canonical.error import ContextTooLong, Forbidden, GatewayError, InvalidRequest
 from compat.canonical.event import Event, Result, fold
 from compat.canonical.request import Envelope, Request
 from compat.sse import KEEP_ALIVE
@@ -40,6 +40,8 @@ class Context(Struct, kw_only=True):
     envelope: Envelope
     deadline: float
     """When the answer has to be there, by the loop's clock."""
+    base_url: str
+    """How the client reaches the gateway, `https://HOST`."""
 
 
 class Language(Struct, frozen=True, kw_only=True):
@@ -52,6 +54,11 @@ class Language(Struct, frozen=True, kw_only=True):
     stream: Callable[[AsyncGenerator[Any, None], Context], AsyncGenerator[bytes, None]] | None
     """Write a translated answer's events as SSE frames, closing them; None where nothing is streamed."""
     errors: Errors
+    within: "Callable[[Job], AbstractAsyncContextManager[Job]] | None" = None
+    """What surrounds all of the work: takes hold of what the request is part of (a session) and lets go of it in the
+    end, however that comes; the job it gives is the one that is done."""
+    shorten: "Callable[[ContextTooLong], Awaitable[Envelope | None]] | None" = None
+    """A shorter request that says the same, where one was refused as too long; None: there is none."""
     prepare: "Callable[[House, Visit, Envelope, Plan], Awaitable[Prepared]] | None" = None
     """Look up what a request refers to, once it has routes and before any is taken."""
     refine: "Callable[[House, AsyncGenerator[Event, None], Context], AsyncGenerator[Event, None]] | None" = None
@@ -102,6 +109,8 @@ class Job(Struct, frozen=True, kw_only=True):
     envelope: Envelope
     visit: Visit
     reply: Reply
+    base_url: str
+    """How the client reaches the gateway, `https://HOST`."""
     timeout_s: float | None
     """The client's own time limit."""
     strict: bool
@@ -174,13 +183,19 @@ def endpoint(house: House, path: str, language: Language, work: Work | None = No
             envelope=envelope,
             visit=visit,
             reply=reply,
+            base_url=_base_url(http),
             timeout_s=timeout_s,
             strict=strict,
             while_loading=while_loading,
         )
-        await reply.attend(_done(job, do))
+        await reply.attend(_done(job, do) if language.within is None else _surrounded(job, do, language.within))
 
     return generate
+
+
+async def _surrounded(job: Job, work: Work, within: Callable[[Job], AbstractAsyncContextManager[Job]]) -> None:
+    async with within(job) as inner:
+        await _done(inner, work)
 
 
 async def _peeked(peek: Callable[..., Envelope], body: bytes, *form: str) -> Envelope:
@@ -221,7 +236,7 @@ async def _answer(job: Job, plan: Plan, call: Call) -> None:
         reply.errors = language.errors
     if envelope.stream:
         reply.ping_while_waiting()
-    context = Context(visit=visit, plan=plan, envelope=envelope, deadline=call.deadline)
+    context = Context(visit=visit, plan=plan, envelope=envelope, deadline=call.deadline, base_url=job.base_url)
     asked = Asked(
         plan=plan,
         envelope=envelope,
@@ -233,7 +248,15 @@ async def _answer(job: Job, plan: Plan, call: Call) -> None:
         hurried=job.timeout_s is not None and job.timeout_s < plan.timeouts.total_s,
         patient=(job.while_loading or plan.while_loading) == "wait",
     )
-    answer = await house.dispatcher.answer(asked)
+    while True:
+        try:
+            answer = await house.dispatcher.answer(asked)
+            break
+        except ContextTooLong as e:
+            shorter = None if language.shorten is None else await language.shorten(e)
+            if shorter is None:
+                raise
+            asked = msgspec.structs.replace(asked, envelope=shorter)
     try:
         headers = _headers(answer, visit)
         if call.dropped:
@@ -332,6 +355,11 @@ def _chosen(said: Mapping[bytes, bytes], header: bytes) -> str:
             f"The header '{name}' must be one of {', '.join(choices)}.", param=name, code="invalid_value"
         )
     return given
+
+
+def _base_url(scope: HTTPScope) -> str:
+    host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+    return f"{scope['scheme']}://{host.decode('latin-1') or 'localhost'}{scope.get('root_path', '')}"
 
 
 def _timeout(header: bytes) -> float:

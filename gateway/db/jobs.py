@@ -5,7 +5,7 @@ from collections.abc import Collection
 from typing import Any
 
 import msgspec
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Row, Select, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -63,22 +63,18 @@ class JobRows:
             query = query.where(jobs.c.status == status)
         if kind is not None:
             query = query.where(jobs.c.kind == kind)
-        async with self._engine.connect() as connection:
-            return [_job(row) for row in (await connection.execute(query)).all()]
+        return await self._found(query)
 
     async def unfinished(self) -> list[Job]:
         """Everybody's, the oldest first."""
-        query = select(jobs).where(jobs.c.status.in_(UNFINISHED)).order_by(jobs.c.id)
-        async with self._engine.connect() as connection:
-            return [_job(row) for row in (await connection.execute(query)).all()]
+        return await self._found(select(jobs).where(jobs.c.status.in_(UNFINISHED)).order_by(jobs.c.id))
 
     async def unsettled(self, id_: str | None = None) -> list[Job]:
         """Everybody's that were paused or cancelled and not cleared away after; with an id that one, if it is so."""
         query = select(jobs).where(jobs.c.status.in_(STOPPED), jobs.c.unsettled == 1).order_by(jobs.c.id)
         if id_ is not None:
             query = query.where(jobs.c.id == id_)
-        async with self._engine.connect() as connection:
-            return [_job(row) for row in (await connection.execute(query)).all()]
+        return await self._found(query)
 
     async def settle(self, job: Job) -> None:
         """A job that was stopped is cleared away after, unless it stands otherwise by now."""
@@ -146,6 +142,10 @@ class JobRows:
         async with self._engine.begin() as connection:
             gone = delete(jobs).where(over, old if last is None else old | (jobs.c.id <= last))
             return (await connection.execute(gone)).rowcount
+
+    async def _found(self, query: Select[Any]) -> list[Job]:
+        async with self._engine.connect() as connection:
+            return [_job(row) for row in (await connection.execute(query)).all()]
 
 
 def _columns(job: Job) -> dict[str, Any]:

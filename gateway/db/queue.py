@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Float, and_, case, cast, extract, func, li
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.db.tables import jobs
+from gateway.jobs.waiting import waited
 from gateway.telemetry.logging import logger
 from gateway.visit import new_id
 
@@ -113,11 +114,7 @@ class DurableQueue:
                 self._failing = True
             else:
                 self._failing = False
-            try:
-                async with asyncio.timeout(BEAT_S if self._held or self._failing else IDLE_S if self._idle else POLL_S):
-                    await self._news.wait()
-            except TimeoutError:
-                pass
+            await waited(self._news, BEAT_S if self._held or self._failing else IDLE_S if self._idle else POLL_S)
 
     async def _turn(self) -> None:
         if self._held:

@@ -3,7 +3,7 @@
 import base64
 import zlib
 
-from sqlalchemy import delete, select
+from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -22,7 +22,7 @@ class SchemaRows:
     async def put(self, tenant: str, owner: str, model: str, version: str, body: bytes, at: float) -> None:
         """Keep a version unless it is kept already; the oldest beyond `KEPT` go."""
         key = {"tenant_id": tenant, "owner_id": owner, "model": model}
-        same = (schemas.c.tenant_id == tenant) & (schemas.c.owner_id == owner) & (schemas.c.model == model)
+        same = _of(tenant, owner, model)
         packed = base64.b64encode(zlib.compress(body)).decode()
         try:
             async with self._engine.begin() as connection:
@@ -43,12 +43,8 @@ class SchemaRows:
 
     async def get(self, tenant: str, owner: str, model: str, version: str) -> tuple[bytes, float] | None:
         """A version, and since when it held, in seconds since 1970, UTC."""
-        query = select(schemas.c.body, schemas.c.created_at).where(
-            schemas.c.tenant_id == tenant,
-            schemas.c.owner_id == owner,
-            schemas.c.model == model,
-            schemas.c.version == version,
-        )
+        this = _of(tenant, owner, model) & (schemas.c.version == version)
+        query = select(schemas.c.body, schemas.c.created_at).where(this)
         async with self._engine.connect() as connection:
             row = (await connection.execute(query)).one_or_none()
         return None if row is None else (zlib.decompress(base64.b64decode(row[0])), row[1])
@@ -57,8 +53,12 @@ class SchemaRows:
         """The versions that are kept, the newest first, and since when each held."""
         query = (
             select(schemas.c.version, schemas.c.created_at)
-            .where(schemas.c.tenant_id == tenant, schemas.c.owner_id == owner, schemas.c.model == model)
+            .where(_of(tenant, owner, model))
             .order_by(schemas.c.created_at.desc(), schemas.c.version)
         )
         async with self._engine.connect() as connection:
             return [(version, at) for version, at in await connection.execute(query)]
+
+
+def _of(tenant: str, owner: str, model: str) -> ColumnElement[bool]:
+    return (schemas.c.tenant_id == tenant) & (schemas.c.owner_id == owner) & (schemas.c.model == model)

@@ -21,7 +21,7 @@ from gateway.hub.folder import documents_of
 from gateway.hub.reading import info_of, is_large, repo_of
 from gateway.hub.repo import Repo, RepoFile, check_id, check_revision
 from gateway.hub.threads import Threads
-from gateway.settings import Hub as Settings
+from gateway.keeping import Hub as Settings
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

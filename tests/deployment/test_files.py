@@ -22,6 +22,7 @@ GIVEN = {
     "MASTER_KEY": "m" * 43,
     "SIGNING_KEY": "s" * 43,
     "ADMIN_KEY": "a" * 43,
+    "ARTIFACTS_URL": "s3://artifacts/pluggably",
     "OPENAI_API_KEY": "sk-example",
     "ANTHROPIC_API_KEY": "sk-ant-example",
 }
@@ -45,7 +46,7 @@ def test_what_is_shared_between_replicas_is_not_in_the_process() -> None:
     assert config.database_url.startswith("postgresql")
     assert config.limits.store.startswith("valkey")
     own = config.secrets
-    assert None not in (own.key_pepper, own.master_key, own.signing_key)
+    assert None not in (own.key_pepper, own.master_key, config.artifacts.signing_key)
 
 
 @pytest.mark.parametrize("name", PROXIES)

@@ -33,7 +33,8 @@ def test_what_is_given_is_taken_and_not_written_down(tmp_path: Path) -> None:
 
 
 def test_a_gateway_that_is_given_all_of_them_writes_no_file(tmp_path: Path) -> None:
-    own_secrets(_config(tmp_path, key_pepper=GIVEN, master_key=GIVEN, signing_key=GIVEN))
+    secrets = {"key_pepper": GIVEN, "master_key": GIVEN}
+    own_secrets(decode({"data_dir": str(tmp_path), "secrets": secrets, "artifacts": {"signing_key": GIVEN}}, {}))
     assert not (tmp_path / "secrets.json").exists()
 
 

@@ -29,7 +29,7 @@ from gateway import hub as package
 from gateway.hub import Hub, catalogue
 from gateway.hub.choice import Wanted, choose
 from gateway.hub.repo import RepoFile
-from gateway.settings import Hub as Settings
+from gateway.keeping import Hub as Settings
 from tests.hub import Handler, HubRepo, HubServer, Made, hub
 from tests.hub.metadata import Lack, leave_out
 

@@ -12,9 +12,9 @@ from gateway.config import load
 from gateway.db.audit import Act
 from gateway.house import House
 from gateway.jobs.job import Job, JobStatus, Progress
+from gateway.keeping import Storage as Settings
 from gateway.registry.entries import Entries
 from gateway.registry.entry import Entry, Source, Version
-from gateway.settings import Storage as Settings
 from gateway.storage import Storage
 
 DAY_S = 86_400.0
