@@ -98,7 +98,7 @@ usage = Table(
     Column("load_s", Float, nullable=False),
     Column("first_token_s", Float),
     Column("total_s", Float, nullable=False),
-    Column("said", Text, doc="what its client was told of what went wrong"),
+    Column("said", String(500), doc="what its client was told of what went wrong"),
     Index("ix_usage_tenant_created", "tenant_id", "created_at"),
     Index("ix_usage_created", "created_at"),
     Index("ix_usage_request", "tenant_id", "request_id"),

@@ -176,6 +176,7 @@ class Ledger:
                     "load_s": visit.wait.load_s,
                     "first_token_s": first,
                     "total_s": total,
+                    "said": visit.said,
                 }
             )
         )

@@ -8,7 +8,7 @@ down_revision = "0005"
 
 
 def upgrade() -> None:
-    op.add_column("usage", sa.Column("said", sa.Text))
+    op.add_column("usage", sa.Column("said", sa.String(500)))
     op.create_index("ix_usage_request", "usage", ["tenant_id", "request_id"])
     op.create_table(
         "sessions",
