@@ -1,8 +1,9 @@
 # ruff: noqa: T201
 """Back up what a gateway on SQLite keeps, while it runs:  python3 backup.py DATA_DIR TARGET [FILE ...]
 
-Copies the database as it is at one moment, the gateway's own secrets and the files named (its configuration) into
-the new folder TARGET.  To restore: put gateway.db and secrets.json into an empty data_dir and start the gateway.
+Copies the database as it is at one moment, the folder of artifacts, the gateway's own secrets and the files named
+(its configuration) into the new folder TARGET.  To restore: put gateway.db, artifacts and secrets.json into an empty
+data_dir and start the gateway.
 Needs Python 3.11 and nothing else.  docs/deployment/upgrade-and-backup.md tells the rest.
 """
 
@@ -10,7 +11,7 @@ import os
 import shutil
 import sqlite3
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 
@@ -42,11 +43,23 @@ def main(arguments: list[str]) -> int:
     for file in (data / "secrets.json", *files):
         if file.exists():
             shutil.copyfile(file, target / file.name)
-    for file in target.iterdir():
+    # After the database: what it names was there before it, under a name that is never given to anything else.
+    _copy_artifacts(data / "artifacts", target / "artifacts")
+    for file in (path for path in target.rglob("*") if path.is_file()):
         with file.open("rb") as written:
             os.fsync(written.fileno())
     print(f"{target}: {', '.join(sorted(file.name for file in target.iterdir()))}")
     return 0
+
+
+def _copy_artifacts(source: Path, target: Path) -> None:
+    for file in source.rglob("*") if source.is_dir() else ():
+        copy = target / file.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        # One that has expired since then may be gone by now.
+        with suppress(FileNotFoundError):
+            if file.is_file():
+                shutil.copyfile(file, copy)
 
 
 if __name__ == "__main__":
