@@ -25,7 +25,7 @@ from compat.canonical.model import Model
 from compat.canonical.plain import plain, without
 from compat.canonical.request import Dialect, Envelope, Request, TextRequest
 from compat.openai.answer import parse_answer, parse_events
-from compat.openai.chat import envelope_of
+from compat.openai.chat import envelope_of, with_state
 from compat.openai.envelope import upstream_body
 from compat.openai.models import parse_models
 from compat.taps import tap
@@ -123,6 +123,7 @@ class OpenAIBackend:
         request, lost = plain(request, "chat")
         request, refused = without(request, self._preset.refuses)
         call.drop(*lost, *refused)
+        request = with_state(request, self._preset.state)
         envelope = envelope_of(request, stream=call.streamed, max_tokens_field=self._preset.max_tokens_field)
         relayed = await self.relay(envelope, request.model, call)
         call.headers += relayed.headers

@@ -11,6 +11,8 @@ _STRICT = frozenset({"top_k", "reasoning_content"})
 """Of those who refuse every field that they do not know.
 https://github.com/tashfeenahmed/freellmapi/issues/1070, https://github.com/Kilo-Org/kilocode/issues/10375,
 https://github.com/OpenMinis/OpenMinis/issues/87"""
+_OPENAIS_STATE = ("prompt_cache_key", "safety_identifier")
+"""https://platform.openai.com/docs/api-reference/chat/create"""
 
 
 class Preset(Struct, frozen=True, kw_only=True):
@@ -31,6 +33,8 @@ class Preset(Struct, frozen=True, kw_only=True):
     """Goes on with an assistant's message that ends a request, and does not take its turn for over; None: unknown."""
     refuses: frozenset[str] = frozenset()
     """Fields that compatible servers take and this one refuses: `top_k`, and a turn's `reasoning_content`."""
+    state: tuple[str, ...] = ()
+    """Of a request's state, the tokens that are fields of its own; it gives none to be brought back."""
     price: Price | None = "paid"
     """Price class of its models: paid, free (with or without quota) or local."""
 
@@ -43,6 +47,7 @@ PRESETS: dict[str, Preset] = {
         refuses=frozenset({"top_k"}),
         responses=True,
         prefills=False,
+        state=_OPENAIS_STATE,
     ),
     # Azure's v1 surface takes OpenAI's paths as they are; base_url is https://RESOURCE.openai.azure.com/openai/v1
     "azure": Preset(
@@ -76,5 +81,5 @@ PRESETS: dict[str, Preset] = {
     "llm7": Preset(base_url="https://api.llm7.io/v1", price="free"),
 }
 
-COMPATIBLE = Preset(base_url=None, reranks=True, price=None)
+COMPATIBLE = Preset(base_url=None, reranks=True, price=None, state=_OPENAIS_STATE)
 """Any other endpoint that speaks OpenAI's dialect: `base_url` alone, with or without a key."""

@@ -8,21 +8,22 @@ import hashlib
 from base64 import b64encode
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from compat.body import check_kinds, decode_raw, kind_of, missing, read, read_fields
 from compat.canonical.error import BadResponse, GatewayError, InvalidRequest
 from compat.canonical.event import Event, Finished, Produced, Progress, Result, Started
-from compat.canonical.message import GLB, Media
+from compat.canonical.message import GLB, Media, Stored
 from compat.canonical.request import Envelope, MeshRequest
 from compat.magic import mime_of
 from compat.openai.envelope import envelope
 from compat.openai.error import render_error
 from compat.openai.limits import Limits
-from compat.openai.part import media_of_url, url_of_media
+from compat.openai.part import media_of_url, url_of_made, url_of_media
 from compat.sse import frame
 
 Format = Literal["glb", "obj", "ply", "stl"]
@@ -50,7 +51,7 @@ class MeshBody(Struct):
     model: str | None = None
     prompt: str | None = None
     image: str | None = None
-    """A `data:` URL."""
+    """A `data:` or `https:` URL, or an artifact's id."""
     output_formats: list[Format] | None = None
     seed: int | None = None
     response_format: Literal["url", "b64_json"] | None = None
@@ -73,7 +74,12 @@ class Facts(Struct, frozen=True):
 class MeshFile(Struct, kw_only=True, omit_defaults=True):
     """One file of an answer."""
 
+    id: str | None = None
+    """The artifact's; none where the bytes came along instead."""
     url: str | None = None
+    """Signed: whoever has it gets the file."""
+    expires_at: str | None = None
+    """Of the URL; ISO 8601, UTC."""
     b64_json: str | None = None
     format: str
     bytes: int
@@ -105,13 +111,23 @@ def peek(body: bytes) -> Envelope:
     return envelope("3d", fields, body)
 
 
-def parse_request(asked: Envelope) -> MeshRequest:
-    """Read a request whole.  Raises InvalidRequest."""
+def named_picture(asked: Envelope) -> str | None:
+    """The URL or the artifact's id that stands for the picture; None where the request holds it, or has none."""
+    raw = asked.fields.get("image", Raw(b"null"))
+    place: str | None = None if bytes(raw).startswith(b'"data:') else decode_raw(raw)
+    return None if place is None or place.startswith("data:") else place
+
+
+def parse_request(asked: Envelope, given: Media | None = None) -> MeshRequest:
+    """Read a request whole.  Raises InvalidRequest.
+
+    given: the picture, where the request only names it.
+    """
     body = read(asked.body, _read)
     return MeshRequest(
         model=asked.model,
         prompt="" if body.prompt is None else prompt(body.prompt, "prompt"),
-        image=None if body.image is None else picture(body.image, "image"),
+        image=given if given is not None or body.image is None else picture(body.image, "image"),
         seed=seed(body.seed, "seed"),
         user=body.user or None,
         extra={name: decode_raw(raw) for name, raw in asked.fields.items() if name not in KINDS},
@@ -152,6 +168,12 @@ def formats_of(asked: Sequence[Format] | None, name: str) -> tuple[Format, ...]:
     return tuple(dict.fromkeys(asked or ("glb",)))
 
 
+def encoded(asked: Envelope) -> bool:
+    """Whether the files are to come along, instead of URLs for them."""
+    raw = asked.fields.get("response_format")
+    return raw is not None and decode_raw(raw) == "b64_json"
+
+
 def formats(asked: Envelope) -> tuple[Format, ...]:
     """Raises InvalidRequest."""
     return formats_of(read(asked.body, _read).output_formats, "output_formats")
@@ -172,6 +194,9 @@ def made(format_: Format, data: bytes, facts: Facts, poster: bytes | None) -> Me
 
 def poster_url(media: Media) -> str | None:
     """The picture of a finished mesh."""
+    stored: Stored | None = media.extra.get("stored")
+    if stored is not None:
+        return stored.poster_url
     poster = media.extra.get("poster")
     return None if poster is None else url_of_media(Media(mime="image/png", data=poster))
 
@@ -216,18 +241,26 @@ class Errors:
 
 
 def _answer(created: int, files: Sequence[Produced], asked: Envelope) -> MeshAnswer:
-    encoded = read(asked.body, _read).response_format == "b64_json"
-    return MeshAnswer(created=created, data=[_file(one.media, encoded) for one in files])
+    whole = encoded(asked)
+    return MeshAnswer(created=created, data=[_file(one.media, whole) for one in files])
 
 
-def _file(media: Media, encoded: bool) -> MeshFile:
+def iso(at: float) -> str:
+    """A moment (seconds since 1970, UTC) as ISO 8601."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _file(media: Media, whole: bool) -> MeshFile:
     assert media.data is not None, "finished meshes are bytes"
+    stored: Stored | None = media.extra.get("stored")
     return MeshFile(
-        url=None if encoded else url_of_media(media),
-        b64_json=b64encode(media.data).decode() if encoded else None,
+        id=None if stored is None else stored.id,
+        url=None if whole else url_of_made(media),
+        expires_at=None if stored is None else iso(stored.expires_at),
+        b64_json=b64encode(media.data).decode() if whole else None,
         format=media.extra["format"],
         bytes=len(media.data),
-        sha256=hashlib.sha256(media.data).hexdigest(),
+        sha256=hashlib.sha256(media.data).hexdigest() if stored is None else stored.sha256,
         mesh=media.extra["mesh"],
         poster_url=poster_url(media),
     )

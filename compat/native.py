@@ -4,7 +4,7 @@ One request for every modality; `compat.nativetask` says what each of them takes
 """
 
 import hashlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -27,12 +27,12 @@ from compat.canonical.event import (
     ToolDelta,
     Usage,
 )
-from compat.canonical.message import Media, Part, Reasoning, Text, ToolCall
+from compat.canonical.message import Media, Part, Reasoning, Stored, Text, ToolCall
 from compat.canonical.model import Modality
 from compat.canonical.request import Envelope, Request
-from compat.mesh import Facts, Format, formats_of, poster_url, render_progress
-from compat.nativetask import Input, Parameters, check_parameters, task
-from compat.openai.part import url_of_media
+from compat.mesh import Facts, Format, formats_of, iso, poster_url, render_progress
+from compat.nativetask import Input, Parameters, check_parameters, references, task
+from compat.openai.part import url_of_made
 from compat.sse import frame
 
 SelectionMode = Literal["auto", "local_only", "free_only", "commercial_only"]
@@ -47,12 +47,17 @@ class Generate(Struct, forbid_unknown_fields=True):
     """The backend to use, by its name in the configuration; without a model, its only one."""
     modality: Literal["text", "image", "3d", "3D", "embedding"] | None = None
     parameters: Parameters | None = None
-    stream: bool = False
+    stream: bool | None = None
     session_id: str | None = None
+    """The conversation that it goes on with."""
     state: dict[str, Any] | None = None
-    selection_mode: SelectionMode = "auto"
+    selection_mode: SelectionMode | None = None
+    """`auto` if unsaid."""
 
 
+_NONE: Mapping[str, Media] = {}
+_SIGNS = (b'"images"', b'"image_url"', b"\\u")
+"""Without one of these, an input names no pictures: most do not, and are not read twice."""
 _PLACES = dict.fromkeys(Parameters.__struct_fields__, "parameters") | dict.fromkeys(Input.__struct_fields__, "input")
 """Where the fields stand that backends know by their bare names."""
 
@@ -98,10 +103,11 @@ class Artifact(Struct, kw_only=True):
     """A picture, or a mesh in one format."""
 
     id: str | None = None
-    """Null: nothing is kept, the URL holds it."""
+    """Null where its provider keeps it."""
     url: str
-    """A `data:` URL, or where its provider keeps it for a while."""
+    """Signed: gives it to whoever has it; or where its provider keeps it for a while."""
     expires_at: str | None = None
+    """Of the URL, not of the artifact; ISO 8601, UTC."""
     mime: str
     bytes: int | None
     """Null where its provider keeps it; so is `sha256`."""
@@ -117,6 +123,28 @@ class Output(Struct):
     reasoning: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
     embedding: tuple[float, ...] | None = None
+
+
+class LeftOut(Struct, frozen=True, kw_only=True):
+    """What of a session its model was not told."""
+
+    policy: Literal["error", "drop_oldest", "summarize"]
+    dropped_messages: int
+    dropped: list[str]
+    """The ids of these messages, oldest first."""
+    summarized: bool
+    """A summary stands for them."""
+    artifacts: list[str] = []
+    """Pictures that it was told of, and not shown."""
+
+
+class InSession(Struct, frozen=True):
+    """Where an answer stands."""
+
+    session_id: str
+    message_id: str
+    context: LeftOut | None
+    """None where nothing was left out."""
 
 
 class Generation(Struct, kw_only=True):
@@ -135,12 +163,28 @@ class Generation(Struct, kw_only=True):
     usage: Tokens
     selection: Selection
     session_id: str | None = None
+    message_id: str | UnsetType = UNSET
+    """Only in a session, like the next: the answer's, among its messages."""
+    context: LeftOut | UnsetType | None = UNSET
     state: dict[str, Any] = {}
     timing: Timing
 
 
+class Regenerate(Struct, forbid_unknown_fields=True):
+    """A request to answer anew; the older answer is kept as an alternative."""
+
+    message_id: str | None = None
+    """The answer, or the message that it answers; the session's last one if unsaid."""
+    model: str | None = None
+    """As for the older answer if unsaid, like the parameters, of which each may be changed by itself."""
+    parameters: Parameters | None = None
+    stream: bool = False
+
+
 _read = msgspec.json.Decoder(Generate)
+_read_regenerate = msgspec.json.Decoder(Regenerate)
 _read_parameters = msgspec.json.Decoder(Parameters | None)
+_read_input = msgspec.json.Decoder(Input)
 _write = msgspec.json.Encoder().encode
 
 
@@ -156,14 +200,36 @@ def peek(body: bytes) -> Envelope:
         asked.modality, fields["modality"] = "3d", Raw(b'"3d"')
     if asked.modality is not None and asked.parameters is not None:
         check_parameters(asked.modality, asked.parameters)
-    if asked.session_id is not None:
-        raise InvalidRequest(
-            "Sessions are not available on this gateway yet.", param="session_id", code="invalid_value"
-        )
     model = asked.model or ""
     if asked.provider is not None:
         model = f"{asked.provider}/{model}"
-    return Envelope(dialect="native", model=model, stream=asked.stream, fields=fields, body=body)
+    if asked.selection_mode is None:
+        fields.pop("selection_mode", None)
+    return Envelope(dialect="native", model=model, stream=asked.stream or False, fields=fields, body=body)
+
+
+def peek_turn(body: bytes) -> Envelope:
+    """Read a request whose session its path names.  Raises InvalidRequest."""
+    envelope = peek(body)
+    if session_of(envelope) is not None:
+        raise InvalidRequest(
+            "The session is named by the path: leave 'session_id' out.", param="session_id", code="unknown_parameter"
+        )
+    return envelope
+
+
+def peek_regenerate(body: bytes) -> Envelope:
+    """Read a request to answer anew.  Raises InvalidRequest."""
+    fields = read_fields(body)
+    asked = read(body, _read_regenerate)
+    return Envelope(dialect="native", model=asked.model or "", stream=asked.stream, fields=fields, body=body)
+
+
+def session_of(envelope: Envelope) -> str | None:
+    """The session that a request names."""
+    raw = envelope.fields.get("session_id")
+    id_: str | None = None if raw is None else msgspec.json.decode(raw)
+    return id_
 
 
 def as_modality(envelope: Envelope, modality: Modality) -> Envelope:
@@ -202,14 +268,33 @@ def _placed(error: GatewayError) -> GatewayError:
     return error
 
 
-def parse_request(envelope: Envelope) -> Request:
-    """Read a request whole.  Raises InvalidRequest."""
+def named_pictures(envelope: Envelope) -> list[tuple[str, str]]:
+    """The pictures that a request names instead of holding them: the path of each, and the URL or id there."""
+    raw = bytes(envelope.fields["input"])
+    if not any(sign in raw for sign in _SIGNS):
+        return []
+    return references(read(raw, _read_input, "input"))
+
+
+def parse_request(envelope: Envelope, pictures: Mapping[str, Media] = _NONE) -> Request:
+    """Read a request whole.  Raises InvalidRequest.
+
+    pictures: those of `named_pictures`, by what stands for them.
+    """
     asked = read(envelope.body, _read)
-    return task(modality_of(envelope) or "text", envelope.model, asked.input, asked.parameters or Parameters())
+    modality = modality_of(envelope) or "text"
+    return task(modality, envelope.model, asked.input, asked.parameters or Parameters(), pictures, asked.state or {})
 
 
 def generation(
-    id_: str, envelope: Envelope, result: Result, *, backend: str, selection: Selection, timing: Timing
+    id_: str,
+    envelope: Envelope,
+    result: Result,
+    *,
+    backend: str,
+    selection: Selection,
+    timing: Timing,
+    place: InSession | None = None,
 ) -> Generation:
     """The whole answer to a request."""
     choice = result.choices[0]
@@ -223,8 +308,11 @@ def generation(
         finish_reason=choice.finished.reason,
         usage=_tokens(result.usage),
         selection=selection,
+        session_id=None if place is None else place.session_id,
+        message_id=UNSET if place is None else place.message_id,
+        context=UNSET if place is None else place.context,
         timing=timing,
-        state=msgspec.json.decode(envelope.fields.get("state", b"null")) or {},
+        state=(msgspec.json.decode(envelope.fields.get("state", b"null")) or {}) | choice.finished.state,
     )
 
 
@@ -274,15 +362,24 @@ def _output(parts: tuple[Part, ...], result: Result) -> Output:
 
 
 def _artifact(media: Media) -> Artifact:
-    data = media.data
+    data: bytes | None = media.data
+    stored: Stored | None = media.extra.get("stored")
     return Artifact(
-        url=url_of_media(media),
+        id=None if stored is None else stored.id,
+        url=url_of_made(media),
+        expires_at=None if stored is None else iso(stored.expires_at),
         mime=media.mime,
         bytes=None if data is None else len(data),
-        sha256=None if data is None else hashlib.sha256(data).hexdigest(),
+        sha256=_hash(data, stored),
         mesh=media.extra.get("mesh", UNSET),
         poster_url=poster_url(media) or UNSET,
     )
+
+
+def _hash(data: bytes | None, stored: Stored | None) -> str | None:
+    if stored is not None:
+        return stored.sha256
+    return None if data is None else hashlib.sha256(data).hexdigest()
 
 
 def _tokens(usage: Usage) -> Tokens:

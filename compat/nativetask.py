@@ -1,5 +1,6 @@
 """What a native request asks for, by modality: its parameters, and the task it becomes."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -26,10 +27,10 @@ class Input(Struct, forbid_unknown_fields=True):
     """What to answer: a prompt or messages, with pictures if the model takes them; a picture alone, for a mesh."""
 
     prompt: str | None = None
-    messages: list[dict[str, Any]] = []
+    messages: list[dict[str, Any]] | None = None
     """OpenAI's chat messages."""
-    images: list[str] = []
-    """`https:` or `data:` URLs."""
+    images: list[str] | None = None
+    """`https:` or `data:` URLs, or ids of artifacts."""
 
 
 class Parameters(Struct, forbid_unknown_fields=True):
@@ -93,22 +94,50 @@ def check_parameters(modality: Modality, given: Parameters) -> None:
             )
 
 
-def task(modality: Modality, model: str, given: Input, parameters: Parameters) -> Request:
-    """The request that this becomes.  Raises InvalidRequest."""
+def references(given: Input) -> list[tuple[str, str]]:
+    """The pictures that are not in the request: the path of each, and the URL or id that stands there."""
+    named = [(f"input.images[{n}]", place) for n, place in enumerate(given.images or ())]
+    for n, message in enumerate(given.messages or ()):
+        content = message.get("content")
+        for m, part in enumerate(content if isinstance(content, list) else ()):
+            named += ((f"input.messages[{n}].content[{m}].{at}", place) for at, place in _pictured(part))
+    return [(at, place) for at, place in named if not place.startswith("data:")]
+
+
+def _pictured(part: Any) -> Iterator[tuple[str, str]]:
+    match part:
+        case {"type": "image_url", "image_url": {"url": str(place)}}:
+            yield "image_url.url", place
+        case {"type": "image_url", "image_url": str(place)}:
+            yield "image_url", place
+
+
+def task(
+    modality: Modality,
+    model: str,
+    given: Input,
+    parameters: Parameters,
+    pictures: Mapping[str, Media],
+    state: dict[str, Any],
+) -> Request:
+    """The request that this becomes.  Raises InvalidRequest.
+
+    pictures: those it only names, by what stands for them.
+    """
     match modality:
         case "image":
-            return _image(model, given, parameters)
+            return _image(model, given, parameters, pictures)
         case "3d":
-            return _mesh(model, given, parameters)
+            return _mesh(model, given, parameters, pictures)
         case "embedding":
             return _embedding(model, given, parameters)
         case _:
-            return _text(model, given, parameters)
+            return _text(model, given, parameters, pictures, state)
 
 
-def _text(model: str, given: Input, p: Parameters) -> TextRequest:
-    messages = [parse_message(m, f"input.messages[{n}]") for n, m in enumerate(given.messages)]
-    images = _images(given)
+def _text(model: str, given: Input, p: Parameters, pictures: Mapping[str, Media], state: dict[str, Any]) -> TextRequest:
+    messages = [_message(m, f"input.messages[{n}]", pictures) for n, m in enumerate(given.messages or ())]
+    images = _images(given, pictures)
     if given.prompt is not None:
         text = Text(text=prompt(given.prompt, "input.prompt"))
         messages.append(Message(role="user", parts=(text, *images)))
@@ -130,10 +159,26 @@ def _text(model: str, given: Input, p: Parameters) -> TextRequest:
             presence_penalty=p.presence_penalty,
             frequency_penalty=p.frequency_penalty,
         ),
+        state=state,
     )
 
 
-def _image(model: str, given: Input, p: Parameters) -> ImageRequest:
+def _message(wire: dict[str, Any], at: str, pictures: Mapping[str, Media]) -> Message:
+    message = parse_message(wire, at)
+    if not pictures:
+        return message
+    return replace(
+        message,
+        parts=tuple(
+            replace(pictures[part.url], extra=part.extra)
+            if isinstance(part, Media) and part.url is not None and part.url in pictures
+            else part
+            for part in message.parts
+        ),
+    )
+
+
+def _image(model: str, given: Input, p: Parameters, pictures: Mapping[str, Media]) -> ImageRequest:
     check_count("n", p.n, "parameters.n")
     extra = _said(p, _DRAWN)
     if (number := seed(p.seed, "parameters.seed")) is not None:
@@ -141,22 +186,25 @@ def _image(model: str, given: Input, p: Parameters) -> ImageRequest:
     return ImageRequest(
         model=model,
         prompt=_prompt(given, "image"),
-        images=_images(given),
+        images=_images(given, pictures),
         count=p.n or 1,
         size=None if p.size == "auto" else p.size,
         extra=extra,
     )
 
 
-def _mesh(model: str, given: Input, p: Parameters) -> MeshRequest:
+def _mesh(model: str, given: Input, p: Parameters, pictures: Mapping[str, Media]) -> MeshRequest:
     formats_of(p.output_formats, "parameters.output_formats")
-    if given.images and given.prompt is not None:
+    images = given.images or []
+    if images and given.prompt is not None:
         raise InvalidRequest(
             "Give either 'input.prompt' or one of 'input.images', not both.", param="input.images", code="invalid_value"
         )
-    if len(given.images) > 1:
+    if len(images) > 1:
         raise InvalidRequest("A mesh is made from one picture.", param="input.images", code="invalid_value")
-    image = picture(given.images[0], "input.images[0]") if given.images else None
+    image = None
+    if images:
+        image = pictures.get(images[0]) or picture(images[0], "input.images[0]")
     return MeshRequest(
         model=model,
         prompt="" if image is not None else _prompt(given, "3d"),
@@ -182,8 +230,11 @@ def _prompt(given: Input, modality: str) -> str:
     return prompt(given.prompt, "input.prompt")
 
 
-def _images(given: Input) -> tuple[Media, ...]:
-    return tuple(media_of_url(url, f"input.images[{n}]", "image/*", {}) for n, url in enumerate(given.images))
+def _images(given: Input, pictures: Mapping[str, Media]) -> tuple[Media, ...]:
+    return tuple(
+        pictures.get(url) or media_of_url(url, f"input.images[{n}]", "image/*", {})
+        for n, url in enumerate(given.images or ())
+    )
 
 
 def _said(parameters: Parameters, names: tuple[str, ...]) -> dict[str, Any]:

@@ -14,9 +14,11 @@ from litestar.types import ASGIApp
 
 from backends.base import Backend
 from gateway.api import (
+    artifacts,
     audit,
     chat,
     completions,
+    conversations,
     credentials,
     document,
     downloads,
@@ -40,6 +42,8 @@ from gateway.api import (
     responses_kept,
     schema,
     search,
+    session_turns,
+    sessions,
     storage,
     usage,
 )
@@ -79,7 +83,7 @@ No key may administer this gateway yet, so here is one.  It is shown only now: k
 More keys: POST /v1/keys, or pluggably keys create with the same --config.
 """
 
-GENERATING = (chat, completions, embeddings, rerank, images, meshes, messages, responses, generate)
+GENERATING = (chat, completions, embeddings, rerank, images, meshes, messages, responses, generate, session_turns)
 RESOURCES = (
     models,
     registering,
@@ -90,13 +94,16 @@ RESOURCES = (
     limits,
     providers,
     requests,
+    artifacts,
     jobs,
     responses_kept,
+    conversations,
     keys,
     credentials,
     audit,
     health,
     document,
+    sessions,
     storage,
     usage,
 )

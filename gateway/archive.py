@@ -14,6 +14,7 @@ from gateway.db.artifacts import ArtifactRows
 from gateway.db.audit import AuditRows
 from gateway.db.budgets import BudgetRows
 from gateway.db.credentials import CredentialRows
+from gateway.db.items import ItemRows
 from gateway.db.jobs import JobRows
 from gateway.db.keys import KeyRows
 from gateway.db.memory import MemoryRows
@@ -60,6 +61,7 @@ class Archive:
         self.schemas = SchemaRows(engine)
         """What was said of models' parameters, and when."""
         self.session_rows = SessionRows(engine)
+        self.item_rows = ItemRows(engine)
         self.artifact_rows = ArtifactRows(engine)
         self.answer_rows = AnswerRows(engine)
         self.job_rows = JobRows(engine)
@@ -93,6 +95,8 @@ class Archive:
             writer.cancel()
         await asyncio.gather(*self._writers, return_exceptions=True)
         await self.turns.settle()
+        await self.session_rows.settle()
+        await self.artifact_rows.settle()
         await self.credentials.settle()
         await self._house.limiter.aclose()
 

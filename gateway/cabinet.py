@@ -34,6 +34,7 @@ class Cabinet:
     async def open(self) -> None:
         """Begin to look after what is here."""
         await self.answers.open()
+        await self.sessions.open()
         self._watching = [asyncio.create_task(one.watch()) for one in (self.artifacts, self.sessions, self.answers)]
 
     async def aclose(self) -> None:
@@ -41,3 +42,4 @@ class Cabinet:
             task.cancel()
         await asyncio.gather(*self._watching, return_exceptions=True)
         await self.answers.aclose()
+        await self.sessions.aclose()

@@ -87,6 +87,7 @@ def _check_storage(config: Config) -> Iterator[str]:
         "artifacts.max_bytes": config.artifacts.max_bytes,
         "requests.answer_bytes": config.requests.answer_bytes,
         "fetch.max_bytes": config.fetch.max_bytes,
+        "fetch.request_bytes": config.fetch.request_bytes,
     }
     for at, given in amounts.items():
         try:

@@ -34,6 +34,7 @@ from gateway.visit import Visit
 
 if TYPE_CHECKING:
     from gateway.archive import Archive
+    from gateway.artifacts import Artifacts
     from gateway.cabinet import Cabinet
     from gateway.depot import Depot
     from gateway.storage import Storage
@@ -184,6 +185,11 @@ class House:
     def storage(self) -> "Storage | None":
         """What models take of the disk; None while the depot is not open."""
         return None if self._depot is None else self._depot.storage
+
+    @property
+    def artifacts(self) -> "Artifacts | None":
+        """None while the cabinet is not open."""
+        return None if self._cabinet is None else self._cabinet.artifacts
 
     @property
     def guests(self) -> list[Visit]:

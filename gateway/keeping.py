@@ -114,6 +114,8 @@ class Fetch(Section, frozen=True):
 
     max_bytes: Amount = "20MiB"
     """Of one picture."""
+    request_bytes: Amount = "64MiB"
+    """Of all pictures of one request together, artifacts that it names included."""
     timeout_s: Seconds = 15.0
     """For one picture, redirects included."""
     count_max: Annotated[int, Meta(ge=0, le=100)] = 16

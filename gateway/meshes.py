@@ -4,14 +4,14 @@ Each is worked on in a process of its own (`finisher`), which is gone when this 
 from strangers, and the libraries that read them are as heavy as what they read.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 import msgspec
 from msgspec import Struct
 
 from backends.errand import Errands, Unfinished
-from compat.canonical.error import BadResponse, TimedOut
+from compat.canonical.error import BadResponse, GatewayError, TimedOut
 from compat.canonical.event import Event, Produced, Progress
 from compat.canonical.message import GLB
 from compat.mesh import Facts, Format, made
@@ -34,6 +34,10 @@ class Mesh(Struct, frozen=True):
     """A PNG."""
 
 
+def _unusable(why: str) -> BadResponse:
+    return BadResponse(f"The backend's mesh cannot be used: {why}.")
+
+
 class _Head(Struct):
     facts: Facts | None = None
     sizes: dict[str, int] = {}
@@ -49,19 +53,26 @@ class Meshes:
         )
 
     async def finish(
-        self, glb: bytes, formats: Sequence[Format], *, deadline: float | None = None, poster: bool = True
+        self,
+        glb: bytes,
+        formats: Sequence[Format],
+        *,
+        deadline: float | None = None,
+        poster: bool = True,
+        refusal: Callable[[str], GatewayError] = _unusable,
     ) -> Mesh:
-        """Check, measure and convert a backend's mesh.  Cancelled, it leaves nothing behind.
+        """Check, measure and convert a mesh: a backend's, unless `refusal` says otherwise of one that is no good.
+        Cancelled, it leaves nothing behind.
 
         deadline: by the loop's clock; waiting for a place counts.
-        Raises BadResponse, which says what is wrong with it, and TimedOut.
+        Raises BadResponse, which says what is wrong with it, or what `refusal` makes of that, and TimedOut.
         """
         if len(glb) > GLB_MAX_BYTES:
-            raise _unusable(f"it is larger than {GLB_MAX_BYTES} bytes")
+            raise refusal(f"it is larger than {GLB_MAX_BYTES} bytes")
         asked = {"formats": list(formats), "poster_px": POSTER_PX if poster else None}
-        head, rest = await self._answered(msgspec.json.encode(asked) + b"\n", glb, deadline)
+        head, rest = await self._answered(msgspec.json.encode(asked) + b"\n", glb, deadline, refusal)
         if head.facts is None:
-            raise _unusable(head.refused or "nothing is known of it")
+            raise refusal(head.refused or "nothing is known of it")
         files, at = {}, 0
         for name, size in head.sizes.items():
             files[name] = rest[at : at + size]
@@ -88,19 +99,17 @@ class Meshes:
                     media = made(format_, mesh.files[format_], mesh.facts, mesh.poster)
                     yield Produced(media=media, index=event.index * len(formats) + n)
 
-    async def _answered(self, line: bytes, glb: bytes, deadline: float | None) -> tuple[_Head, bytes]:
+    async def _answered(
+        self, line: bytes, glb: bytes, deadline: float | None, refusal: Callable[[str], GatewayError]
+    ) -> tuple[_Head, bytes]:
         try:
             answer = await self._errands.done(line, glb, deadline=deadline)
         except TimeoutError as e:
             raise TimedOut("The mesh was made, but not finished in time.") from e
         except Unfinished as e:
-            raise _unusable(str(e)) from e
+            raise refusal(str(e)) from e
         head, newline, files = answer.data.partition(b"\n")
         if not newline:
             logger().warning("mesh_unfinished", complained=answer.complained)
-            raise _unusable("it takes too much memory or time")
+            raise refusal("it takes too much memory or time")
         return msgspec.json.decode(head, type=_Head), files
-
-
-def _unusable(why: str) -> BadResponse:
-    return BadResponse(f"The backend's mesh cannot be used: {why}.")

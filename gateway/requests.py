@@ -1,15 +1,16 @@
-"""What runs and what has just run: requests, as their tenant may look at them and end them.
+"""What runs and what has run: requests, as their tenant may look at them and end them.
 
-A view of what is there anyway: the house's guests, whose visits are written as they go, and of each tenant the
-last that are over.  Nothing is done here while a request runs.
+A view of what is there anyway: the house's guests, whose visits are written as they go, rows of usage, and answers
+that are kept.  Nothing is done here while a request runs.
 """
 
 import time
-from collections import deque
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from compat.canonical.event import Usage
 from compat.native import Timing, Tokens
@@ -17,16 +18,18 @@ from gateway.auth.keycard import moment
 from gateway.visit import Visit
 
 if TYPE_CHECKING:
+    from gateway.answers.answer import Answer
     from gateway.house import House
 
-KEPT = 500
-"""Requests that are over, of one tenant."""
-TENANTS_MAX = 64
-"""Tenants whose requests are remembered: those who have asked last."""
+RESULT_MAX = 8 * 1024 * 1024
+"""Bytes of a result that is told with the request; larger ones are at its `result_url` only."""
+ID_MAX = 128
+FOREVER = float("-inf")
 
 Status = Literal["queued", "loading", "running", "done", "failed", "cancelled"]
-CANCELLED, CLIENT_GONE = "request_cancelled", "client_gone"
-_ABORTED = {CANCELLED: "The request was cancelled.", CLIENT_GONE: "The client closed its connection."}
+CANCELLED, CLIENT_GONE, INTERRUPTED = "request_cancelled", "client_gone", "interrupted"
+INTERRUPTED_SAID = "The gateway stopped while it worked on this request; ask again."
+ABORTED = {CANCELLED: "The request was cancelled.", CLIENT_GONE: "The client closed its connection."}
 """Codes of requests that somebody did not want any more, and what is said of those that nobody was told."""
 
 
@@ -42,6 +45,24 @@ class Progress(Struct, frozen=True):
 
     step: int
     of: int
+
+
+class Made(Struct, frozen=True, kw_only=True):
+    """A picture or a mesh that was made before its request ended; it stays."""
+
+    id: str
+    url: str
+    """For who has a key; a signed one is at GET /v1/artifacts/{id}."""
+    mime: str
+    bytes: int
+    sha256: str
+
+
+class Partial(Struct, frozen=True, kw_only=True):
+    """What there was of an answer that did not come to its end."""
+
+    text: str = ""
+    artifacts: list[Made] = []
 
 
 class RequestStatus(Struct, frozen=True, kw_only=True):
@@ -71,58 +92,130 @@ class RequestStatus(Struct, frozen=True, kw_only=True):
     error: Failure | None
     usage: Tokens | None
     timing: Timing
+    partial: Partial | None = None
+    """What there was of a native answer that was cancelled or broke off."""
+    result: Any = None
+    """The answer, where it is kept, is JSON and has at most 8 MiB; only where one request is asked for."""
+    url: str
+    events_url: str
+    cancel_url: str
+    result_url: str | None = None
+    """Where the whole answer is, as it would have been sent; null where it is not kept."""
+
+
+class Place(Struct, frozen=True):
+    """Where a list goes on: behind what runs and began `at`, or is over since then; and what has been seen by then."""
+
+    live: bool
+    at: float
+    id: str
+    asof: float
+    """When the list was begun."""
+    born: float
+    """Of what ran then, those that began from here on have been told."""
 
 
 class Requests:
     def __init__(self, house: "House") -> None:
         self._house = house
-        self._over: dict[str, deque[Visit]] = {}
-        """By tenant; the one that has asked last comes last."""
 
     def keep(self, visit: Visit) -> None:
-        """Remember one that is over, without what it held."""
-        if visit.requested is None or visit.principal is None:
-            return
-        visit.presence = visit.prices = visit.answered = visit.trace = None
-        visit.lent, visit.lost = (), []
-        tenant = visit.principal.tenant
-        kept = self._over.pop(tenant, None)
-        if kept is None:
-            kept = deque(maxlen=KEPT)
-            if len(self._over) >= TENANTS_MAX:
-                del self._over[next(iter(self._over))]
-        kept.append(visit)
-        self._over[tenant] = kept
+        """Keep what there is of the answer of one that is over without having come to its end."""
+        if visit.seen is not None and visit.code is not None and not visit.detached:
+            self._house.cabinet.answers.note(visit)
 
-    def of(self, tenant: str) -> list[Visit]:
-        """A tenant's, the running ones first, each the newest first."""
-        return [*self._running(tenant), *self._ended(tenant)]
-
-    def find(self, tenant: str, id_: str) -> Visit | None:
-        """The one of this id, which may be its client's own; of several the newest, running ones before others."""
-        return next((visit for visit in self.of(tenant) if id_ in (visit.request_id, visit.given_id)), None)
-
-    def _running(self, tenant: str) -> list[Visit]:
+    def live(self, tenant: str) -> list[Visit]:
+        """What runs here, the newest first."""
         found = [visit for visit in self._house.guests if visit.requested is not None]
         mine = [visit for visit in found if visit.principal is not None and visit.principal.tenant == tenant]
-        return sorted(mine, key=place, reverse=True)
+        return sorted(mine, key=lambda visit: (visit.began, visit.request_id), reverse=True)
 
-    def _ended(self, tenant: str) -> list[Visit]:
-        self._house.ledger.account()  # those that were over a moment ago as well
-        return sorted(self._over.get(tenant, ()), key=place, reverse=True)
+    def here(self, tenant: str, id_: str) -> Visit | None:
+        """The one of this id that runs here, which may be its client's own; of several the newest."""
+        return next((visit for visit in self.live(tenant) if id_ in (visit.request_id, visit.given_id)), None)
 
+    async def standing(self, tenant: str, id_: str) -> RequestStatus | None:
+        """How the newest request of this id stands, wherever it runs or ran; None: there is none."""
+        if (visit := self.here(tenant, id_)) is not None:
+            return shown(visit)
+        if not (id_ := self.written(id_)):
+            return None
+        unwritten = [row for row in self._house.ledger.unwritten(tenant) if row["request_id"] == id_]
+        answers = self._house.cabinet.answers
+        answer = await answers.get(tenant, id_, RESULT_MAX)
+        row = unwritten[-1] if unwritten else await self._house.archive.usage.requested(tenant, id_, self._since())
+        if answer is not None and (row is None or _began(row) <= (answer.ended_at or float("inf"))):
+            return _of_answer(answer, row)
+        return None if row is None else told(row)
 
-def place(visit: Visit) -> tuple[bool, float, str]:
-    """Of a request among others: what runs comes after what is over, the newer after the older."""
-    return not visit.ended, visit.began, visit.request_id
+    def written(self, id_: str) -> str:
+        """An id as it is written down; empty where none is."""
+        return self._house.redact(id_)[:ID_MAX] if id_.isprintable() and len(id_) <= ID_MAX else ""
+
+    async def page(
+        self, tenant: str, limit: int, wanted: Status | None = None, after: Place | None = None
+    ) -> tuple[list[RequestStatus], Place | None]:
+        """A tenant's: those that run, then those that are over, each the newest first; and the place behind them."""
+        asof = time.time() if after is None else after.asof
+        found: list[tuple[Place, RequestStatus]] = []
+        if after is None or after.live:
+            for born, one in await self._running(tenant):
+                if (after is None or (born, one.id) < (after.at, after.id)) and wanted in (None, one.status):
+                    found.append((Place(True, born, one.id, asof, born), one))
+        born = FOREVER if after is None else after.at if after.live else after.born
+        if len(found) <= limit and wanted in (None, "done", "failed", "cancelled"):
+            behind = None if after is None or after.live else (after.at, after.id)
+            seen = None if after is None else (asof, born)
+            for row in await self._over(tenant, limit + 1 - len(found), behind, seen, wanted):
+                found.append((Place(False, row["created_at"], row["id"], asof, born), told(row)))
+        shown_ = [one for _, one in found[:limit]]
+        kept = await self._house.cabinet.answers.kept(tenant, [one.id for one in shown_ if one.ended_at is not None])
+        shown_ = [replace(one, result_url=f"{one.url}/result") if one.id in kept else one for one in shown_]
+        return shown_, found[limit - 1][0] if len(found) > limit else None
+
+    async def _running(self, tenant: str) -> list[tuple[float, RequestStatus]]:
+        """What runs, and when it began, the newest first."""
+        here = [(shown(visit), visit) for visit in self.live(tenant)]
+        found = [(visit.born or 0.0, one) for one, visit in here]
+        ids = {one.id for _, one in found}
+        for answer in await self._house.cabinet.answers.elsewhere(tenant):
+            if answer.id not in ids:
+                found.append((answer.created_at, _of_answer(answer)))
+        return sorted(found, key=lambda one: (one[0], one[1].id), reverse=True)
+
+    async def _over(
+        self,
+        tenant: str,
+        limit: int,
+        behind: tuple[float, str] | None,
+        seen: tuple[float, float] | None,
+        wanted: Status | None,
+    ) -> list[dict[str, Any]]:
+        """Rows of what is over, the newest first, whether they are in the database yet or not."""
+        since = self._since()
+        rows = {
+            row["id"]: row
+            for row in self._house.ledger.unwritten(tenant)
+            if since <= row["created_at"]
+            and (behind is None or (row["created_at"], row["id"]) < behind)
+            and (seen is None or row["created_at"] <= seen[0] or _began(row) < seen[1])
+            and wanted in (None, _outcome(row))
+        }
+        kept = await self._house.archive.usage.history(
+            tenant, limit, since=since, after=behind, seen=seen, cancelled=tuple(ABORTED), outcome=wanted
+        )
+        rows |= {row["id"]: dict(row) for row in kept}
+        return sorted(rows.values(), key=lambda row: (row["created_at"], row["id"]), reverse=True)[:limit]
+
+    def _since(self) -> float:
+        days = self._house.estate.config.requests.history_days
+        return 0.0 if days is None else time.time() - days * 86_400
 
 
 def status(visit: Visit) -> Status:
     """How a request stands, in a word."""
     if visit.ended:
-        if visit.code in _ABORTED:
-            return "cancelled"
-        return "done" if visit.code is None and visit.status < 400 else "failed"
+        return _outcome({"code": visit.code, "status": visit.status})
     if visit.wait.held:
         return "queued" if visit.wait.loading is None else "loading"
     return "running"
@@ -134,6 +227,7 @@ def shown(visit: Visit) -> RequestStatus:
     end = visit.ended or time.perf_counter()
     if visit.born is None:
         visit.born = (visit.at or time.time()) - (end - visit.began)
+    failed = visit.ended and visit.code is not None
     return RequestStatus(
         id=visit.request_id,
         status=status(visit),
@@ -149,7 +243,7 @@ def shown(visit: Visit) -> RequestStatus:
         load_progress=wait.loading if held else None,
         progress=Progress(wait.step, wait.steps) if wait.steps else None,
         attempts=visit.attempts,
-        error=_failure(visit),
+        error=_failure(visit.code, visit.said) if failed else None,
         usage=_tokens(visit.usage),
         timing=Timing(
             queue_s=round(wait.queue_s, 3),
@@ -157,13 +251,88 @@ def shown(visit: Visit) -> RequestStatus:
             first_token_s=None if visit.first is None else round(visit.first - visit.began, 3),
             total_s=round(end - visit.began, 3),
         ),
+        partial=visit.seen.partial() if failed and visit.seen is not None else None,
+        **_urls(visit.request_id, kept=visit.detached),
     )
 
 
-def _failure(visit: Visit) -> Failure | None:
-    if not visit.ended or visit.code is None:
-        return None
-    return Failure(visit.code, visit.said or _ABORTED.get(visit.code, "The request failed."))
+def told(row: dict[str, Any]) -> RequestStatus:
+    """How a request that is over stood in the end, from its row of usage."""
+    first = row["first_token_s"]
+    usage = Usage(
+        **{name: row[name] for name in ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens")}
+    )
+    return RequestStatus(
+        id=row["request_id"],
+        status=_outcome(row),
+        created_at=moment(_began(row)),
+        ended_at=moment(row["created_at"]),
+        endpoint=row["route"],
+        streamed=bool(row["streamed"]),
+        model=row["requested_model"],
+        backend=row["backend"],
+        answered_model=row["model"],
+        queue_position=None,
+        eta_s=None,
+        load_progress=None,
+        progress=None,
+        attempts=row["attempts"],
+        error=None if row["code"] is None else _failure(row["code"], row["said"]),
+        usage=None if usage == Usage() else _tokens(usage),
+        timing=Timing(
+            queue_s=round(row["queue_s"], 3),
+            load_s=round(row["load_s"], 3),
+            first_token_s=None if first is None else round(first, 3),
+            total_s=round(row["total_s"], 3),
+        ),
+        **_urls(row["request_id"], kept=False),
+    )
+
+
+def _of_answer(answer: "Answer", row: dict[str, Any] | None = None) -> RequestStatus:
+    """How a request stands whose answer is kept, or will be.
+
+    row: of its usage, which knows more than an answer that was kept before its last byte was sent.
+    """
+    known = msgspec.json.decode(answer.standing or b"", type=RequestStatus)
+    if row is not None and not answer.asynchronous:
+        known = told(row)
+    about: dict[str, Any] = {"id": answer.id}
+    about |= _urls(answer.id, kept=answer.asynchronous or answer.http_status is not None)
+    if answer.status != "running":
+        about["status"] = answer.status
+    if answer.ended_at is not None and known.ended_at is None:  # its process is gone, or another has ended it
+        code, said = (CANCELLED, None) if answer.status == "cancelled" else (INTERRUPTED, INTERRUPTED_SAID)
+        about |= {"ended_at": moment(answer.ended_at), "error": _failure(code, said)}
+    if answer.partial is not None:
+        about["partial"] = msgspec.json.decode(answer.partial, type=Partial)
+    if answer.status == "done" and answer.body and answer.is_json:
+        about["result"] = msgspec.Raw(answer.body)
+    return replace(known, **about)
+
+
+def _outcome(row: dict[str, Any]) -> Literal["done", "failed", "cancelled"]:
+    if row["code"] in ABORTED:
+        return "cancelled"
+    return "done" if row["code"] is None and row["status"] < 400 else "failed"
+
+
+def _began(row: dict[str, Any]) -> float:
+    return float(row["created_at"] - row["total_s"])
+
+
+def _failure(code: str | None, said: str | None) -> Failure:
+    return Failure(code or "failed", said or ABORTED.get(code or "", "The request failed."))
+
+
+def _urls(id_: str, *, kept: bool) -> dict[str, Any]:
+    url = f"/v1/requests/{id_}"
+    return {
+        "url": url,
+        "events_url": f"{url}/events",
+        "cancel_url": f"{url}/cancel",
+        "result_url": f"{url}/result" if kept else None,
+    }
 
 
 def _tokens(usage: Usage | None) -> Tokens | None:

@@ -17,6 +17,7 @@ from gateway.telemetry.prices import Prices
 
 if TYPE_CHECKING:
     from gateway.account import Account
+    from gateway.answers.partial import Seen
     from gateway.routing.router import Route
 
 
@@ -64,6 +65,12 @@ class Visit(Struct, kw_only=True):
     """What its client was told of what went wrong."""
     cancelled: bool = False
     """Somebody of its tenant has asked for its end, through the requests API."""
+    handed_on: bool = False
+    """Its work goes on without its connection, in a visit of the same id: only that one is accounted for."""
+    detached: bool = False
+    """It is such a visit."""
+    seen: "Seen | None" = None
+    """What there is of its answer by now, where that is kept although the answer does not come to its end."""
     requested: str | None = None
     """The model asked for; None for requests that generate nothing."""
     backend: str | None = None

@@ -6,6 +6,7 @@ Source: https://platform.claude.com/docs/en/api/messages/create
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -120,6 +121,7 @@ def render_request(request: TextRequest, *, stream: bool) -> tuple[bytes, tuple[
         "thinking": thinking,
         "output_config": _render_config(request, able, asked, lost),
         "metadata": _render_metadata(request),
+        "container": _render_container(request.state.get("container")),
     }
     body = {name: value for name, value in body.items() if value is not None}
     for name in ("seed", "presence_penalty", "frequency_penalty"):
@@ -180,6 +182,29 @@ def _render_messages(
         turns, system = [("user", system)], []  # a question put as instructions: somebody has to say something
     written = [{"role": role, "content": blocks.content(parts)} for role, parts in turns]
     return blocks.content(system) or None, [turn for turn in written if turn["content"] or native]
+
+
+def _render_container(token: Any) -> str | dict[str, Any] | None:
+    """The container of an earlier turn, as the answer named it or by its id; one that is gone is not asked for.
+
+    Raises InvalidRequest.
+    """
+    match token:
+        case None | str():
+            return token
+        case {"id": str(id_)}:
+            if _is_past(token.get("expires_at")):
+                return None
+            skills = token.get("skills")
+            return {"id": id_, "skills": skills} if skills else id_
+    raise wrong("state.container", "Input should be a container's id, or an object with an `id`")
+
+
+def _is_past(moment: Any) -> bool:
+    try:
+        return datetime.fromisoformat(moment) < datetime.now(UTC)
+    except (TypeError, ValueError):
+        return False
 
 
 def _samplers(s: Sampling, able: Abilities, thinking: Any, lost: dict[str, None]) -> dict[str, Any]:

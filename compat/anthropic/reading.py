@@ -24,6 +24,8 @@ class _Message(Struct):
     content: "list[_Block] | None" = None
     stop_reason: str | None = None
     stop_sequence: str | None = None
+    container: dict[str, Any] | None = None
+    """Where its code ran, if it ran any: the next turn may go on there."""
 
 
 class _Block(Struct):
@@ -49,6 +51,7 @@ class _Delta(Struct):
     citation: Any = None
     stop_reason: str | None = None
     stop_sequence: str | None = None
+    container: dict[str, Any] | None = None
 
 
 class _Event(Struct):
@@ -102,7 +105,7 @@ def parse_answer(body: bytes, *, created: int) -> list[Event]:
 
 def _story(message: _Message) -> list[_Event]:
     """The stream that a whole message stands for."""
-    stop = _Delta(stop_reason=message.stop_reason, stop_sequence=message.stop_sequence)
+    stop = _Delta(stop_reason=message.stop_reason, stop_sequence=message.stop_sequence, container=message.container)
     story = [_Event(type="message_start", message=message)]
     for index, block in enumerate(message.content or ()):
         story.append(_Event(type="content_block_start", index=index, content_block=block))
@@ -151,7 +154,8 @@ class _Reader:
                     return []
                 word = wire.delta.stop_reason
                 reason = REASONS.get(word, "other")
-                return [Finished(reason=reason, raw_reason=word, stop=wire.delta.stop_sequence)]
+                state = {"container": wire.delta.container} if wire.delta.container else {}
+                return [Finished(reason=reason, raw_reason=word, stop=wire.delta.stop_sequence, state=state)]
             case "message_stop" if self._meter.usage is not None:
                 return [Metered(usage=self._meter.usage)]
         return []

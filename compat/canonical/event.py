@@ -118,6 +118,8 @@ class Finished(Tagged, frozen=True):
     stop: str | None = None
     """The client's stop sequence that was met, where the provider says."""
     choice: int = 0
+    state: dict[str, Any] = {}
+    """What the provider wants brought back with the next turn, by name."""
 
 
 class Metered(Tagged, frozen=True):

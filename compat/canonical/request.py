@@ -83,6 +83,9 @@ class TextRequest(Tagged, frozen=True):
     """Fields of the client's dialect that the model does not name, decoded, order kept."""
     dialect: Dialect = "chat"
     """Whose fields the `extra` here and in the parts are, and whose parts the opaque ones."""
+    state: dict[str, Any] = {}
+    """What providers gave to be brought back, by name: each backend takes those its provider has, and no other is
+    sent."""
 
 
 class EmbeddingRequest(Tagged, frozen=True):

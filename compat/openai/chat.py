@@ -4,6 +4,7 @@
 serve the translated lane.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ from compat.canonical.request import Envelope, Sampling, Schema, TextRequest, To
 from compat.openai.custom import as_function, grammar_of
 from compat.openai.envelope import check_stream_options, envelope
 from compat.openai.legacy import modern_choice, modern_messages, modern_tools
-from compat.openai.limits import CHAT, EFFORTS, VERBOSITIES, check_metadata, check_numbers, check_word
+from compat.openai.limits import CHAT, EFFORTS, VERBOSITIES, check_metadata, check_numbers, check_word, wrong_type
 from compat.openai.part import parse_message, render_message
 
 KINDS: dict[str, tuple[str, ...]] = {
@@ -213,6 +214,15 @@ def render_request(request: TextRequest, *, stream: bool, max_tokens_field: str 
     if stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     return msgspec.json.encode(body)
+
+
+def with_state(request: TextRequest, names: Collection[str]) -> TextRequest:
+    """A request with those tokens of its state that its provider takes as fields.  Raises InvalidRequest."""
+    taken = {name: request.state[name] for name in names if request.state.get(name) is not None}
+    for name, token in taken.items():
+        if not isinstance(token, str):
+            raise wrong_type(f"state.{name}", "a string")
+    return msgspec.structs.replace(request, extra=request.extra | taken) if taken else request
 
 
 def envelope_of(request: TextRequest, *, stream: bool, max_tokens_field: str = "max_tokens") -> Envelope:

@@ -5,6 +5,7 @@ comes as a form with files, or as JSON whose `images` are data URLs.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -99,6 +100,7 @@ class ImageEditRequest(ImagesRequest):
 _read_request = msgspec.json.Decoder(ImagesRequest)
 _read_edit = msgspec.json.Decoder(ImageEditRequest)
 _encode = msgspec.json.Encoder().encode
+_NONE: Mapping[str, Media] = {}
 
 
 def peek(body: bytes) -> Envelope:
@@ -151,16 +153,29 @@ def parse_request(asked: Envelope) -> ImageRequest:
     return _request(asked, body.prompt, body.n, body.size, body.partial_images, body.user, _extra(asked))
 
 
-def parse_edit(asked: Envelope) -> ImageRequest:
-    """Read an edit whole, whichever way it came.  Raises InvalidRequest."""
+def named_pictures(asked: Envelope) -> list[tuple[str, str]]:
+    """The pictures that an edit names instead of holding them: the path of each, and what stands there."""
+    if asked.dialect != "image_edits" or asked.content_type:
+        return []
+    body = read(asked.body, _read_edit)
+    named = [(f"images[{n}].image_url", one.image_url) for n, one in enumerate(body.images or ())]
+    named += [("mask.image_url", body.mask.image_url)] if body.mask is not None else []
+    return [(at, url) for at, url in named if url is not None and not url.startswith("data:")]
+
+
+def parse_edit(asked: Envelope, pictures: Mapping[str, Media] = _NONE) -> ImageRequest:
+    """Read an edit whole, whichever way it came.  Raises InvalidRequest.
+
+    pictures: those of `named_pictures`, by what stands for them.
+    """
     if asked.content_type:
         return _parse_form(asked)
     body = read(asked.body, _read_edit)
     check_word("response_format", body.response_format, PLACES)
-    images = tuple(_media(one, f"images[{n}]") for n, one in enumerate(body.images or ()))
+    images = tuple(_media(one, f"images[{n}]", pictures) for n, one in enumerate(body.images or ()))
     if not images:
         raise missing("images")
-    mask = _media(body.mask, "mask") if body.mask is not None else None
+    mask = _media(body.mask, "mask", pictures) if body.mask is not None else None
     return _request(asked, body.prompt, body.n, body.size, body.partial_images, body.user, _extra(asked), images, mask)
 
 
@@ -271,14 +286,14 @@ def _extra(asked: Envelope) -> dict[str, Any]:
     return out
 
 
-def _media(ref: ImageRef, at: str) -> Media:
+def _media(ref: ImageRef, at: str, pictures: Mapping[str, Media]) -> Media:
     if ref.image_url is None:
         raise InvalidRequest(
             f"Invalid value for '{at}': this model's provider takes pictures as 'image_url' only.",
             param=at,
             code="unsupported_value",
         )
-    return media_of_url(ref.image_url, f"{at}.image_url", "image/*", {})
+    return pictures.get(ref.image_url) or media_of_url(ref.image_url, f"{at}.image_url", "image/*", {})
 
 
 def _file(form: Form, field: Field) -> Media:

@@ -7,7 +7,7 @@ from typing import Any
 
 from compat.body import missing
 from compat.canonical.error import InvalidRequest
-from compat.canonical.message import Media, Message, Part, Reasoning, Role, Text, ToolCall, ToolResult
+from compat.canonical.message import Media, Message, Part, Reasoning, Role, Stored, Text, ToolCall, ToolResult
 from compat.openai.custom import wrapped
 from compat.openai.limits import wrong_type
 from compat.openai.thought import parse_thoughts, put
@@ -185,6 +185,12 @@ def media_of_url(url: str, at: str, mime: str, extra: dict[str, Any]) -> Media:
     if not comma or not head.endswith(";base64"):
         raise InvalidRequest(f"Invalid value for '{at}': not a base64 data URL.", param=at, code="invalid_value")
     return Media(mime=head.removesuffix(";base64") or mime, data=_base64(payload, at), extra=extra)
+
+
+def url_of_made(media: Media) -> str:
+    """Where a client finds what was made for it: as an artifact where it is kept as one."""
+    stored: Stored | None = media.extra.get("stored")
+    return url_of_media(media) if stored is None else stored.url
 
 
 def url_of_media(media: Media) -> str:

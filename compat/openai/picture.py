@@ -16,7 +16,7 @@ from compat.canonical.event import Event, Metered, Produced, Result, Started, Us
 from compat.canonical.request import Envelope
 from compat.openai.error import Verdict, verdict
 from compat.openai.images import count_of
-from compat.openai.part import url_of_media
+from compat.openai.part import url_of_made
 from compat.openai.usage import count
 from compat.sse import data_of, frame, name_of, split
 
@@ -28,7 +28,7 @@ _write = msgspec.json.Encoder().encode
 def render_result(result: Result, *, urls: bool = False) -> bytes:
     """Write pictures as the body of an images answer.
 
-    urls: each as a URL; one that is nowhere but here is its own (`data:`).
+    urls: each as a URL; one that is neither kept nor elsewhere is its own (`data:`).
     """
     body: dict[str, Any] = {
         "created": result.started.created,
@@ -164,7 +164,7 @@ class ImagesTap:
 def _picture(one: Produced, urls: bool = False) -> dict[str, Any]:
     media = one.media
     if urls or media.data is None:
-        out = {"url": url_of_media(media)}
+        out = {"url": url_of_made(media)}
     else:
         out = {"b64_json": base64.b64encode(media.data).decode()}
     if one.revised_prompt is not None:

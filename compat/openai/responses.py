@@ -125,6 +125,7 @@ _MODELLED = frozenset(ResponsesRequest.__struct_encode_fields__)
 _read_request = msgspec.json.Decoder(ResponsesRequest)
 _read_input = msgspec.json.Decoder(str | list[dict[str, Any]] | None)
 _read_id = msgspec.json.Decoder(str | None)
+_read_conversation = msgspec.json.Decoder(str | dict[str, Any] | None)
 
 
 def peek(body: bytes) -> Envelope:
@@ -146,6 +147,53 @@ def previous_of(asked: Envelope) -> str | None:
     """The response that a request goes on from."""
     raw = asked.fields.get("previous_response_id")
     return (_read_id.decode(raw) or None) if raw is not None else None
+
+
+def conversation_of(asked: Envelope) -> str | None:
+    """The conversation that a request is a turn of.  Raises InvalidRequest."""
+    raw = asked.fields.get("conversation")
+    given = None if raw is None else _read_conversation.decode(raw)
+    if given is None:
+        return None
+    at, id_ = ("conversation.id", given.get("id")) if isinstance(given, dict) else ("conversation", given)
+    if id_ is None:
+        raise missing(at)
+    if not isinstance(id_, str):
+        raise InvalidRequest(f"Invalid type for '{at}': expected a string.", param=at, code="invalid_type")
+    if previous_of(asked) is not None:
+        raise InvalidRequest(
+            "Mutually exclusive parameters: 'previous_response_id' and 'conversation'. Give only one of them.",
+            param="conversation",
+            code="mutually_exclusive_parameters",
+        )
+    return id_
+
+
+def truncation_of(asked: Envelope) -> str | None:
+    """What is to be done about too long an input, in the client's word; None where it said nothing that is known."""
+    raw = asked.fields.get("truncation")
+    word = None if raw is None else _read_id.decode(raw)
+    return word if word in TRUNCATIONS else None
+
+
+def instructed(asked: Envelope, instructions: str) -> Envelope:
+    """The request with these instructions, unless it has its own."""
+    if not _absent(asked.fields.get("instructions")):
+        return asked
+    fields = asked.fields | {"instructions": Raw(_write(instructions))}
+    return msgspec.structs.replace(asked, fields=fields, body=_write(fields))
+
+
+def with_input(asked: Envelope, items: list[Item]) -> Envelope:
+    """The request with these items as its input."""
+    fields = asked.fields | {"input": Raw(_write(items))}
+    return msgspec.structs.replace(asked, fields=fields, body=_write(fields))
+
+
+def given_items(asked: Envelope, known: dict[str, Item]) -> list[Item]:
+    """What is new in a request, as it was given but for the items it refers to.  Raises InvalidRequest."""
+    raw = asked.fields.get("input")
+    return resolved(read(bytes(raw), _read_input, "input") if raw is not None else None, known)
 
 
 def references_of(asked: Envelope) -> list[str]:
@@ -170,15 +218,15 @@ def expanded(asked: Envelope, history: list[Item] | None, known: dict[str, Item]
     history: what came before, which makes it the first of its conversation; None leaves that be.
     relayed: for a provider that speaks this dialect itself, to which our ids and seals mean nothing.
     """
-    raw = asked.fields.get("input")
-    own = resolved(read(bytes(raw), _read_input, "input") if raw is not None else None, known)
+    own = given_items(asked, known)
     before = history or []
     if relayed:
         before = [_foreign(item) for item in before if not is_sealed_here(item)]
         own = [_foreign(item) if item.get("id") in known else item for item in own if not _seals(item, known)]
     fields = dict(asked.fields)
     if history is not None:
-        del fields["previous_response_id"]
+        for name in ("previous_response_id", "conversation"):
+            fields.pop(name, None)
     fields["input"] = Raw(_write([*before, *own]))
     return msgspec.structs.replace(asked, fields=fields, body=_write(fields))
 

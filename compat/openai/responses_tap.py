@@ -12,7 +12,7 @@ from compat.canonical.event import Usage
 from compat.canonical.request import Envelope
 from compat.openai.error import Verdict, verdict
 from compat.openai.responses_usage import parse_usage
-from compat.sse import data_of, split
+from compat.sse import data_of, frame, name_of, split
 
 _TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed"})
 _PRELUDE = frozenset({"response.created", "response.queued", "response.in_progress", "keepalive"})
@@ -48,6 +48,40 @@ class Seen(Struct):
 _read_event = msgspec.json.Decoder(_Event).decode
 _read_response = msgspec.json.Decoder(Seen).decode
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def adopted(response: bytes | Raw, id_: str, conversation: str) -> bytes:
+    """A provider's response as one of a conversation that is kept here, under an id of our own; all else as it came.
+
+    Providers' ids may repeat, and a conversation's must not.
+    """
+    fields: dict[str, Raw] = msgspec.json.decode(response, type=dict[str, Raw])
+    fields["id"] = Raw(msgspec.json.encode(id_))
+    fields["conversation"] = Raw(msgspec.json.encode({"id": conversation}))
+    return msgspec.json.encode(fields)
+
+
+def adopted_event(event: bytes, id_: str, conversation: str) -> tuple[bytes, bytes | None]:
+    """The same of the response in an event: the event, and the response, if one is in it."""
+    data = data_of(event).replace(b"\n", b" ")  # between tokens, as strings have none
+    if b'"response"' not in data:
+        return event + b"\n\n", None
+    fields: dict[str, Raw] = msgspec.json.decode(data, type=dict[str, Raw])
+    response = fields.get("response")
+    if response is None or not bytes(response).lstrip().startswith(b"{"):
+        return event + b"\n\n", None
+    whole = adopted(response, id_, conversation)
+    fields["response"] = Raw(whole)
+    return frame(msgspec.json.encode(fields), name_of(event) if event.startswith(b"event:") else None), whole
+
+
+def done_in(event: bytes) -> list[dict[str, Any]]:
+    """The item that an event says is done."""
+    if b"response.output_item.done" not in event:
+        return []
+    seen = msgspec.json.decode(data_of(event))
+    item = seen.get("item")
+    return [item] if seen.get("type") == "response.output_item.done" and isinstance(item, dict) else []
 
 
 class ResponsesTap:

@@ -33,3 +33,8 @@ class Answer(Struct, frozen=True, kw_only=True):
     """Seconds since 1970, UTC, like the next two."""
     ended_at: float | None = None
     expires_at: float
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the body is, rather than a stream."""
+        return ("content-type", "application/json") in self.headers

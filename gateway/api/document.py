@@ -4,6 +4,7 @@ Litestar describes its own handlers; the generating endpoints are plain ASGI, so
 here, with the very schemas of their bodies that /v1/schema tells of.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,17 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
 from litestar.params import FromPath
 from litestar.routes import HTTPRoute
+from msgspec import Struct
 
 from compat import native
 from compat.canonical.error import NotFound
 from compat.mesh import MeshAnswer
+from gateway.api import session_turns
+from gateway.api.described import ALONE, ALSO, ANSWERS
+from gateway.api.operations import ANSWERED, ASKED, COUNT, ERRORS, GENERATING, HEADERS, LATER, SCHEMA, WHOLE
 from gateway.api.resource import estate_of
 from gateway.api.security import secure
+from gateway.api.spelling import operation_id, spelled
 from gateway.auth.guard import PUBLIC
 from gateway.house import House
 from gateway.schema.bodies import BODIES, REFS, components
@@ -34,87 +40,37 @@ _TYPES = {
     "favicon-32x32.png": "image/png",
 }
 _TAGS: dict[str, tuple[str, ...]] = {
-    "OpenAI": ("/v1/chat/", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/rerank", "/v1/images/"),
+    "OpenAI": (
+        "/v1/chat/",
+        "/v1/completions",
+        "/v1/responses",
+        "/v1/conversations",
+        "/v1/embeddings",
+        "/v1/rerank",
+        "/v1/images/",
+    ),
     "Anthropic": ("/v1/messages",),
     "Native": ("/v1/generate", "/v1/3d/"),
+    "Sessions": ("/v1/sessions",),
     "Models": ("/v1/models", "/v1/schema", "/v1/storage", "/v1/providers"),
     "Keys and usage": ("/v1/keys", "/v1/credentials", "/v1/limits", "/v1/usage"),
     "Requests": ("/v1/requests",),
+    "Artifacts": ("/v1/artifacts",),
     "Jobs": ("/v1/jobs",),
     "Operating": ("/v1/audit", "/health", "/ready", "/metrics"),
 }
 """The groups of paths, by how these begin, as the docs show them."""
-_GENERATING = {
-    "/v1/chat/completions": ("Create a chat completion", "OpenAI's chat completions.", "ChatCompletion"),
-    "/v1/completions": ("Create a completion", "OpenAI's legacy completions.", "Completion"),
-    "/v1/responses": ("Create a response", "OpenAI's Responses API.", "Response"),
-    "/v1/embeddings": ("Create embeddings", "OpenAI's embeddings.", "Embeddings"),
-    "/v1/rerank": ("Rerank documents", "How well each document answers a query, the best first.", "Ranking"),
-    "/v1/images/generations": ("Create images", "OpenAI's images.", "Images"),
-    "/v1/images/edits": ("Edit images", "OpenAI's image edits.", "Images"),
-    "/v1/3d/generations": ("Create a mesh", "A 3D model from words or a picture.", "MeshAnswer"),
-    "/v1/messages": ("Create a message", "Anthropic's Messages.", "Message"),
-    "/v1/messages/count_tokens": (
-        "Count tokens",
-        "How long a prompt is, as the model's own provider or engine counts it.",
-        "TokenCount",
-    ),
-    "/v1/generate": ("Generate", "The gateway's own dialect.", "Generation"),
-}
-"""By path: what it does in short, what it is, and the schema of its answer."""
-_WHOLE = ("/v1/embeddings", "/v1/rerank", "/v1/messages/count_tokens")
-"""What is never answered as a stream."""
-_PASSED_ON = "OpenAI's request.  Fields not listed here reach the provider as they are."
-_ASKED = {
-    "ChatRequest": _PASSED_ON,
-    "CompletionRequest": _PASSED_ON,
-    "EmbeddingsRequest": _PASSED_ON,
-    "ResponsesRequest": _PASSED_ON,
-    "ImagesRequest": _PASSED_ON,
-    "ImageEditRequest": _PASSED_ON,
-    "MessagesRequest": "Anthropic's request.  Fields not listed here reach an Anthropic provider as they are.",
-    "RerankBody": "Jina's request.  Fields not listed here reach the provider as they are.",
-    "MeshBody": "A prompt or an image.  Fields not listed here are the engine's own parameters.",
-}
-"""The bodies that may have more fields than their schemas tell of."""
-_ANSWERED = {
-    **dict.fromkeys(("ChatCompletion", "Completion", "Embeddings", "Response", "Images"), "OpenAI's answer."),
-    "Message": "Anthropic's answer.",
-    "Ranking": "Jina's answer.",
-}
-"""The answers that somebody else describes."""
-
-_ERROR = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": ["string", "null"]},
-            },
-        }
-    },
-}
-_ANTHROPIC_ERROR = {
-    "type": "object",
-    "required": ["type", "error", "request_id"],
-    "properties": {
-        "type": {"const": "error"},
-        "error": {
-            "type": "object",
-            "required": ["type", "message"],
-            "properties": {"type": {"type": "string"}, "message": {"type": "string"}},
-        },
-        "request_id": {"type": ["string", "null"]},
-    },
-}
-_COUNT = {"type": "object", "required": ["input_tokens"], "properties": {"input_tokens": {"type": "integer"}}}
 _FILE = {"type": "string", "format": "binary"}
+_BYTES = {"application/octet-stream": {"schema": _FILE}}
+"""Of any media type, in the one that generators of clients know."""
+_ANSWER = {"application/json": {"schema": {}}, "text/event-stream": {"schema": {"type": "string"}}}
+_FEED = {"schema": {"type": "string", "description": "Server-sent events."}}
+_FLAGS = ("all", "files", "force", "include_revoked")
+_QUERY: dict[str, dict[str, Any]] = {
+    "limit": {"type": "integer", "minimum": 1},
+    **{name: {"type": "boolean"} for name in _FLAGS},
+}
+"""The parameters of queries that are no words."""
 _POLICY = "; ".join(
     (
         "default-src 'self'",
@@ -175,24 +131,26 @@ def config() -> OpenAPIConfig:
             "/docs", route_handlers=[], opt={"scope": PUBLIC}, include_in_schema=False, after_request=_fenced
         ),
         use_handler_docstrings=False,
+        operation_id_creator=lambda handler, method, _: operation_id(handler.handler_name, method),
     )
 
 
 def document(app: Litestar, auth: Auth) -> dict[str, Any]:
     """The whole OpenAPI 3.1 document."""
     base = app.openapi_schema.to_schema()
-    _, answers = msgspec.json.schema_components([MeshAnswer, native.Generation], ref_template=REFS)
+    _, answers = msgspec.json.schema_components([MeshAnswer, native.Generation, native.Regenerate], ref_template=REFS)
     known = base.setdefault("components", {}).setdefault("schemas", {})
     known.update(answers)
     # Copied one level deep: what is said of whole bodies below is said here only.
     known.update({name: {**schema} for name, schema in components().items()})
-    for name, about in _ASKED.items():
+    for name, about in ASKED.items():
         known[name] |= {"additionalProperties": True, "description": about}
-    for name, about in _ANSWERED.items():
+    for name, about in ANSWERED.items():
         known[name] = {"type": "object", "description": about, "additionalProperties": True}
-    known |= {"TokenCount": _COUNT, "AnthropicError": _ANTHROPIC_ERROR, "Error": _ERROR}
+    known |= {"TokenCount": COUNT, "Schema": SCHEMA} | ERRORS
     requests = {body.path: body.name for body in BODIES} | {"/v1/messages/count_tokens": "MessagesRequest"}
-    base["paths"] |= {path: _generating(path, requests[path]) for path in _GENERATING}
+    requests |= {session_turns.GENERATE: requests["/v1/generate"], session_turns.REGENERATE: "Regenerate"}
+    base["paths"] |= {path: _generating(path, requests[path]) for path in GENERATING}
     _describe(app, base)
     base["paths"] = dict(sorted(base["paths"].items()))
     for path, operations in base["paths"].items():
@@ -202,15 +160,19 @@ def document(app: Litestar, auth: Auth) -> dict[str, Any]:
             operation["tags"] = tags
             # Litestar describes errors of its own, which `errors` never lets out.
             said = {status: said for status, said in operation["responses"].items() if status < "4"}
-            operation["responses"] = said | {"default": _response("An error.", error)}
+            also = {status: other for (id_, status), other in ALSO.items() if id_ == operation["operationId"]}
+            said |= {status: _response("Another answer.", _name(other)) for status, other in also.items()}
+            operation["responses"] = said | {"default": {"$ref": f"#/components/responses/{error}"}}
     base["tags"] = [{"name": tag} for tag in _TAGS]
+    base["components"]["responses"] = {name: _response("An error.", name) for name in ("Error", "AnthropicError")}
     secure(base, app, auth)
-    return base
+    return spelled(base)
 
 
 def _describe(app: Litestar, base: dict[str, Any]) -> None:
     """Add what handlers do by themselves, as their opt says: `body`, a struct that is read; `query`, names and their
-    meaning; `events`, the name of the struct that each event of a feed holds.
+    meaning; `events`, the name of the struct that each event of a feed holds; `takes`, the media types of a body that
+    is a file; `file`, what an answer is that is one.
     """
     handlers = [
         (route.path_format, handler)
@@ -219,6 +181,7 @@ def _describe(app: Litestar, base: dict[str, Any]) -> None:
         for handler in route.route_handlers
     ]
     structs = [handler.opt["body"] for _, handler in handlers if "body" in handler.opt]
+    structs += [one for one in (*ANSWERS.values(), *ALSO.values(), *ALONE) if not isinstance(one, str)]
     _, read = msgspec.json.schema_components(structs, ref_template=REFS)
     base["components"]["schemas"] |= read
     for path, handler in handlers:
@@ -232,6 +195,16 @@ def _describe(app: Litestar, base: dict[str, Any]) -> None:
                     "required": any(field.required for field in msgspec.structs.fields(handler.opt["body"])),
                     "content": {"application/json": {"schema": schema}},
                 }
+            if (answer := ANSWERS.get(operation["operationId"])) is not None:
+                said = next(said for status, said in operation["responses"].items() if status < "3")
+                said["content"] = _response("", _name(answer))["content"]
+            if "takes" in handler.opt:
+                kinds = f"The bytes of a file: {', '.join(handler.opt['takes'])}."
+                operation["requestBody"] = {"required": True, "description": kinds, "content": _BYTES}
+            if "file" in handler.opt:
+                operation["responses"] = _files(handler.opt["file"])
+            if "answer" in handler.opt:
+                operation["responses"] = {"200": {"description": handler.opt["answer"], "content": _ANSWER}}
             if "events" in handler.opt:
                 operation["responses"] = {"200": _events(handler.opt["events"])}
             for name, meaning in handler.opt.get("query", {}).items():
@@ -241,36 +214,34 @@ def _describe(app: Litestar, base: dict[str, Any]) -> None:
                         "in": "query",
                         "required": False,
                         "description": meaning,
-                        "schema": {"type": "string"},
+                        "schema": _QUERY.get(name, {"type": "string"}),
                     }
                 )
 
 
 def _generating(path: str, request: str) -> dict[str, Any]:
-    summary, description, answer = _GENERATING[path]
+    id_, summary, description, answer = GENERATING[path]
     bodies: dict[str, Any] = {"application/json": {"schema": {"$ref": REFS.format(name=request)}}}
     if path == "/v1/images/edits":
         bodies["multipart/form-data"] = {"schema": _edit_form()}
     ok = _response("The answer.", answer)
-    if path not in _WHOLE:
+    if path not in WHOLE:
         ok = _response("The answer; a stream of server-sent events when `stream` is true.", answer)
-        ok["content"]["text/event-stream"] = {}
+        ok["content"]["text/event-stream"] = _FEED
     return {
         "post": {
             "summary": summary,
             "description": description,
-            "operationId": summary.title().replace(" ", ""),
+            "operationId": id_,
             "parameters": [
-                {
-                    "name": "x-request-timeout",
-                    "in": "header",
-                    "required": False,
-                    "description": "Seconds the whole request may take.",
-                    "schema": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 86_400},
-                }
+                *(
+                    {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+                    for name in re.findall(r"\{(\w+)\}", path)
+                ),
+                *({"in": "header", "required": False, **header} for header in HEADERS),
             ],
             "requestBody": {"required": True, "content": bodies},
-            "responses": {"200": ok},
+            "responses": {"200": ok, "202": _response(LATER, "RequestStatus")},
         }
     }
 
@@ -288,9 +259,22 @@ def _edit_form() -> dict[str, Any]:
     }
 
 
+def _name(schema: type[Struct] | str) -> str:
+    return schema if isinstance(schema, str) else schema.__name__
+
+
+def _files(described: str) -> dict[str, Any]:
+    return {
+        "200": {"description": described, "content": _BYTES},
+        "206": {"description": "The part of it that was asked for.", "content": _BYTES},
+        "304": {"description": "The client has it already."},
+        "307": {"description": "The store hands it out itself, at another URL."},
+    }
+
+
 def _events(name: str) -> dict[str, Any]:
     described = f"Server-sent events; the data of each is a `{name}`."
-    return {"description": described, "content": {"text/event-stream": {}}}
+    return {"description": described, "content": {"text/event-stream": _FEED}}
 
 
 def _response(description: str, schema: str) -> dict[str, Any]:

@@ -162,7 +162,8 @@ class Door:
             await refuse(error, send_noted, visit)
         finally:
             house.leave(visit)
-            house.ledger.settle(visit)
+            if not visit.handed_on:
+                house.ledger.settle(visit)
 
     def _admit(self, scope: HTTPScope, raw: list[tuple[bytes, bytes]], late: bool) -> str | None:
         """Refuse what no handler should see; returns the origin that must be told it may read the answer."""

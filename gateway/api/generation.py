@@ -19,6 +19,9 @@ from compat.canonical.event import Event, Result, fold
 from compat.canonical.request import Envelope, Request
 from compat.sse import KEEP_ALIVE
 from gateway.accounts import served
+from gateway.answers.partial import noted
+from gateway.api.detached import KEY, PREFER, wish_of, with_seen
+from gateway.api.idempotency import answer_as_wished
 from gateway.api.reading import Disconnected, form_type, read_json, require_method
 from gateway.api.reply import CLIENT_GONE, Errors, Reply, explained, header_text
 from gateway.auth.guard import admit
@@ -87,11 +90,11 @@ class Prepared(Struct, frozen=True):
 
 
 _DIALECT_HEADERS = frozenset({b"anthropic-beta", b"anthropic-version", b"openai-beta"})
-_LISTS = frozenset({b"anthropic-beta", b"openai-beta"})
+_LISTS = frozenset({b"anthropic-beta", b"openai-beta", PREFER})
 _TIMEOUT, _STRICT, _EXPLAIN = b"x-request-timeout", b"x-gateway-strict", b"x-gateway-explain"
 _MODE = b"x-gateway-selection-mode"
 _WHILE_LOADING = b"x-gateway-while-loading"
-_HEADERS = _DIALECT_HEADERS | {_TIMEOUT, _STRICT, _EXPLAIN, _MODE, _WHILE_LOADING}
+_HEADERS = _DIALECT_HEADERS | {_TIMEOUT, _STRICT, _EXPLAIN, _MODE, _WHILE_LOADING, PREFER, KEY}
 _CHOICES: dict[bytes, tuple[str, ...]] = {_MODE: get_args(SelectionMode), _WHILE_LOADING: get_args(WhileLoading)}
 WAITED_S = 0.001
 """What is less was no waiting."""
@@ -157,6 +160,7 @@ def endpoint(house: House, path: str, language: Language, work: Work | None = No
             if _MODE in said:
                 visit.mode = cast(SelectionMode, _chosen(said, _MODE))
             while_loading = cast(WhileLoading, _chosen(said, _WHILE_LOADING)) if _WHILE_LOADING in said else None
+            wish = wish_of(said)
             if language.peek_form is not None and (form := form_type(http)):
                 envelope = await _peeked(language.peek_form, body, form)
             else:
@@ -188,7 +192,14 @@ def endpoint(house: House, path: str, language: Language, work: Work | None = No
             strict=strict,
             while_loading=while_loading,
         )
-        await reply.attend(_done(job, do) if language.within is None else _surrounded(job, do, language.within))
+        if wish is None:
+            await answer(job)
+        else:
+            await answer_as_wished(job, wish, body, answer, receive, send)
+
+    async def answer(job: Job) -> None:
+        within = job.language.within
+        await job.reply.attend(_done(job, do) if within is None else _surrounded(job, do, within))
 
     return generate
 
@@ -269,6 +280,8 @@ async def _answer(job: Job, plan: Plan, call: Call) -> None:
             await reply.stream(headers, answer.frames if language.watch is None else language.watch(answer))
         elif answer.events is not None:
             refined = answer.events if language.refine is None else language.refine(house, answer.events, context)
+            if envelope.dialect == "native":
+                refined = noted(refined, with_seen(visit))
             if envelope.stream and language.stream is not None:
                 await reply.stream(headers, language.stream(refined, context))
             else:

@@ -46,6 +46,8 @@ def routes(house: House) -> list[Any]:
     async def state(estate: Estate) -> tuple[str, dict[str, str]]:
         """In one word whether the gateway would serve, and of each dependency."""
         checks: dict[str, str] = {"database": "ok" if await house.archive.answers() else "unavailable"}
+        # Without their store, requests that keep nothing are served all the same.
+        checks["artifacts"] = await house.cabinet.artifacts.store.ready() or "ok"
         for name, backend in estate.backends.items():
             trouble = await backend.ready() if isinstance(backend, Probed) else None
             checks[f"backend:{name}"] = trouble or "ok"

@@ -69,6 +69,23 @@ async def read_json(scope: HTTPScope, receive: Receive, limit: int, *, or_form: 
     return await asyncio.to_thread(_inflated, body, limit)
 
 
+async def read_plain(scope: HTTPScope, receive: Receive, limit: int) -> bytes:
+    """The body of a request that may be anything, as it is.
+
+    Raises UnsupportedMedia where it is compressed, TooLarge (as soon as it is known), InvalidRequest or Disconnected.
+    """
+    for name, value in scope["headers"]:
+        if name == b"content-encoding" and value.strip().lower() != b"identity":
+            raise UnsupportedMedia(
+                "This content-encoding is not accepted here: send the body plain.", code="unsupported_content_encoding"
+            )
+        if name == b"content-length" and not value.isdigit():
+            raise InvalidRequest("The Content-Length header is not a number.")
+        if name == b"content-length" and int(value) > limit:
+            raise _too_large(limit)
+    return await _read(receive, limit)
+
+
 async def _read(receive: Receive, limit: int) -> bytes:
     message = await receive()
     if message["type"] == "http.disconnect":

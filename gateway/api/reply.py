@@ -123,14 +123,16 @@ class Reply:
         """Answer with an error before any work was begun."""
         await self._fail(error)
 
-    async def whole(self, headers: Sequence[Header], body: bytes) -> None:
+    async def whole(self, headers: Sequence[Header], body: bytes, status: int = 200) -> None:
         """Answer with one JSON body."""
-        await self._start(200, [*headers, (b"content-type", b"application/json"), _length(body)])
+        await self._start(status, [*headers, (b"content-type", b"application/json"), _length(body)])
         await self._write(body, last=True)
 
     def ping_while_waiting(self) -> None:
         """From now on the client of this stream is kept awake, if need be before its first event as well."""
         self._streams = True
+        if not self._keep_alive:  # nobody is there to be kept awake
+            return
         self._pinger = asyncio.get_running_loop().call_later(KEEP_ALIVE_S, self._ping_if_silent)
 
     async def stream(self, headers: Sequence[Header], frames: AsyncGenerator[bytes, None]) -> None:

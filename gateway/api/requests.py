@@ -1,4 +1,4 @@
-"""/v1/requests: what runs and what has just run, as it stands, as a feed of events, and its end.
+"""/v1/requests: what runs and what has run, as it stands, as a feed of events, its result, and its end.
 
 A caller sees the requests of its tenant; others' are not there.
 """
@@ -10,20 +10,25 @@ from typing import Any, Literal, get_args
 import msgspec
 from litestar import get, post
 from litestar.params import FromPath
-from litestar.types import ASGIApp
+from litestar.types import ASGIApp, Receive, Scope, Send
 from sse_starlette import ServerSentEvent
 
-from compat.canonical.error import Conflict, NotFound
+from compat.canonical.error import Conflict, GatewayError, InsufficientStorage, NotFound, Overloaded
+from gateway.answers.answer import Answer
+from gateway.api.detached import pieces
 from gateway.api.feed import event, feed
 from gateway.api.resource import PAGE, PAGE_MAX, Asked, cursor_of, foreign_cursor, grant_of, number, page, word
 from gateway.house import House
-from gateway.requests import KEPT, RequestStatus, Status, place, shown, status
+from gateway.requests import Place, RequestStatus, Status, shown
 from gateway.visit import Visit
 
 LOOK_S = 0.1
 """How often a feed looks at its request: nothing is done for it on the way of the request itself."""
+FAR_S = 1.0
+"""The same of one that another process works on."""
 END_S = 2.0
 """How long a cancelled request may take to end before its standing is told as it is."""
+FAR_END_S = 5.0
 _SCOPE = "inference"
 
 
@@ -37,14 +42,13 @@ class RequestList(msgspec.Struct, frozen=True):
 
 
 def routes(house: House) -> list[Any]:
-    def found(request: Asked, id_: str) -> Visit:
-        visit = house.requests.find(grant_of(request).principal.tenant, id_)
-        if visit is None:
-            raise NotFound(
-                f"There is no request of the id '{id_[:100]}' that runs or was among the last; GET /v1/requests lists "
-                "them all."
-            )
-        return visit
+    requests = house.requests
+
+    async def found(request: Asked, id_: str) -> RequestStatus:
+        standing = await requests.standing(_tenant(request), id_)
+        if standing is None:
+            raise _absent(id_)
+        return standing
 
     @get(
         "/v1/requests",
@@ -58,32 +62,24 @@ def routes(house: House) -> list[Any]:
         },
         summary="List requests",
         description="The tenant's generating requests: those that run, then those that are over, each the newest "
-        f"first.  Of the latter the last {KEPT} are remembered, by the process that answered them; all are in "
-        "/v1/usage.",
+        "first, whichever process answered them, as far back as `requests.history_days`.",
     )
     async def list_requests(request: Asked) -> RequestList:
-        limit, wanted, after = (
-            number(request, "limit", PAGE, PAGE_MAX, least=1),
-            word(request, "status", get_args(Status)),
-            _place(request),
-        )
-        visits = [
-            visit
-            for visit in house.requests.of(grant_of(request).principal.tenant)
-            if (after is None or place(visit) < after) and wanted in (None, status(visit))
-        ]
-        last = visits[limit - 1] if len(visits) > limit else None
-        following = None if last is None else "{:d} {!r} {}".format(*place(last))
-        return RequestList(**page([shown(visit) for visit in visits[:limit]], limit, following))
+        limit = number(request, "limit", PAGE, PAGE_MAX, least=1)
+        wanted: Any = word(request, "status", get_args(Status))
+        shown_, place = await requests.page(_tenant(request), limit, wanted, _place(request))
+        following = None if place is None else _cursor(place)
+        return RequestList(**page(shown_, limit, following))
 
     @get(
         "/v1/requests/{request_id:str}",
         opt={"scope": _SCOPE},
         summary="Get a request",
-        description="How a request stands: by the `x-request-id` of its answer, which its client may have chosen.",
+        description="How a request stands: by the `x-request-id` of its answer, which its client may have chosen.  Of "
+        "one that was answered 202, with its `result` once it is done.",
     )
     async def get_request(request: Asked, request_id: FromPath[str]) -> RequestStatus:
-        return shown(found(request, request_id))
+        return await found(request, request_id)
 
     @get(
         "/v1/requests/{request_id:str}/events",
@@ -94,7 +90,44 @@ def routes(house: House) -> list[Any]:
         "the stream ends with the request.",
     )
     async def watch_request(request: Asked, request_id: FromPath[str]) -> ASGIApp:
-        return feed(request, house, _events(found(request, request_id)))
+        tenant = _tenant(request)
+        if (visit := requests.here(tenant, request_id)) is not None:
+            return feed(request, house, _events(visit))
+        return feed(request, house, _far_events(house, tenant, await found(request, request_id)))
+
+    @get(
+        "/v1/requests/{request_id:str}/result",
+        opt={"scope": _SCOPE, "answer": "The answer: JSON, or the whole of a stream."},
+        summary="Get a request's result",
+        description="The answer as it would have been sent, status and content type included: of a request with "
+        "`Prefer: respond-async`, or with an `Idempotency-Key` that was answered well.  A stream comes whole.  While "
+        "the request runs it is a conflict, `request_unfinished`.",
+    )
+    async def get_result(request: Asked, request_id: FromPath[str]) -> ASGIApp:
+        tenant = _tenant(request)
+        standing = await found(request, request_id)
+        if standing.ended_at is None:
+            raise Conflict(
+                f"The request is {standing.status}; its result is here when it is done.",
+                code="request_unfinished",
+                retry_after_s=1.0,
+            )
+        answer = await house.cabinet.answers.get(tenant, standing.id)
+        if answer is None or standing.result_url is None:
+            raise NotFound(
+                "The answer of this request is not kept, or not any more: it is for those who send 'Prefer: "
+                "respond-async' or an 'Idempotency-Key'.",
+                code="result_not_kept",
+            )
+        if answer.http_status is None and standing.error is not None:
+            error: GatewayError = Overloaded(standing.error.message, code=standing.error.code)
+            error.final = True
+            raise error
+        if answer.body is None:
+            raise InsufficientStorage(
+                "The answer was larger than 'requests.answer_bytes' and has not been kept.", code="answer_too_large"
+            )
+        return _again(answer, answer.body)
 
     @post(
         "/v1/requests/{request_id:str}/cancel",
@@ -106,15 +139,45 @@ def routes(house: House) -> list[Any]:
         "has begun).  One that is over is a conflict, unless it was cancelled already.",
     )
     async def cancel_request(request: Asked, request_id: FromPath[str]) -> RequestStatus:
-        visit = found(request, request_id)
-        if not visit.ended:
+        tenant = _tenant(request)
+        if (visit := requests.here(tenant, request_id)) is not None:
             house.cancel(visit)
             await _over(visit)
-        elif status(visit) != "cancelled":
-            raise Conflict(f"The request is {status(visit)}: there is nothing to cancel.")
-        return shown(visit)
+            return shown(visit)
+        standing = await found(request, request_id)
+        if standing.ended_at is None and await house.cabinet.answers.cancel(tenant, standing.id):
+            loop = asyncio.get_running_loop()
+            end = loop.time() + FAR_END_S
+            while standing.ended_at is None and loop.time() < end:
+                await asyncio.sleep(LOOK_S)
+                standing = await found(request, request_id)
+        elif standing.status != "cancelled":
+            raise Conflict(f"The request is {standing.status}: there is nothing to cancel.")
+        return standing
 
-    return [list_requests, get_request, watch_request, cancel_request]
+    return [list_requests, get_request, watch_request, get_result, cancel_request]
+
+
+def _tenant(request: Asked) -> str:
+    return grant_of(request).principal.tenant
+
+
+def _absent(id_: str) -> NotFound:
+    return NotFound(f"There is no request of the id '{id_[:100]}'; GET /v1/requests lists them all.")
+
+
+def _again(answer: Answer, body: bytes) -> ASGIApp:
+    """An answer that is kept, as it was."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
+        headers += ((b"content-length", b"%d" % len(body)), (b"x-content-type-options", b"nosniff"))
+        await send({"type": "http.response.start", "status": answer.http_status or 200, "headers": headers})
+        async for piece in pieces(body):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return app
 
 
 async def _events(visit: Visit) -> AsyncGenerator[ServerSentEvent, None]:
@@ -122,14 +185,32 @@ async def _events(visit: Visit) -> AsyncGenerator[ServerSentEvent, None]:
     told: Any = None
     while True:
         standing = shown(visit)
-        # Its times pass anyway.
-        news = msgspec.structs.replace(standing, timing=None, eta_s=standing.eta_s and int(standing.eta_s))
-        if news != told:
+        if (news := _news(standing)) != told:
             told = news
             yield event(_name(standing), msgspec.json.encode(standing))
         if standing.ended_at is not None:
             return
         await asyncio.sleep(LOOK_S)
+
+
+async def _far_events(house: House, tenant: str, first: RequestStatus) -> AsyncGenerator[ServerSentEvent, None]:
+    """The same of one that does not run here."""
+    told: Any = None
+    standing: RequestStatus | None = first
+    while standing is not None:
+        standing = msgspec.structs.replace(standing, result=None)
+        if (news := _news(standing)) != told:
+            told = news
+            yield event(_name(standing), msgspec.json.encode(standing))
+        if standing.ended_at is not None:
+            return
+        await asyncio.sleep(FAR_S)
+        standing = await house.requests.standing(tenant, first.id)
+
+
+def _news(standing: RequestStatus) -> RequestStatus:
+    # Its times pass anyway.
+    return msgspec.structs.replace(standing, timing=None, eta_s=standing.eta_s and int(standing.eta_s))
 
 
 def _name(standing: RequestStatus) -> str:
@@ -143,13 +224,16 @@ async def _over(visit: Visit) -> None:
         await asyncio.sleep(0.005)
 
 
-def _place(request: Asked) -> tuple[bool, float, str] | None:
+def _cursor(place: Place) -> str:
+    return f"{place.live:d} {place.at!r} {place.id} {place.asof!r} {place.born!r}"
+
+
+def _place(request: Asked) -> Place | None:
     given = cursor_of(request)
     if given is None:
         return None
-    live, _, rest = given.partition(" ")
-    began, _, id_ = rest.partition(" ")
     try:
-        return live == "1", float(began), id_
+        live, at, id_, asof, born = given.split(" ")
+        return Place(live == "1", float(at), id_, float(asof), float(born))
     except ValueError as e:
         raise foreign_cursor() from e

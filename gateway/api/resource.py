@@ -41,6 +41,11 @@ def grant_of(request: Asked) -> Grant:
     return grant
 
 
+def could_be_id(id_: str) -> bool:
+    """Whether it could be an id: what PostgreSQL would refuse, or cannot be one, is not looked for."""
+    return 0 < len(id_) <= 200 and id_.isprintable()
+
+
 def by_of(request: Asked) -> By:
     """Who asks, as what they change is signed."""
     visit, grant = visit_of(request), grant_of(request)

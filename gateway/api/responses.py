@@ -16,11 +16,13 @@ from litestar.types import ASGIApp
 from compat.canonical.error import GatewayError, InvalidRequest, NotFound
 from compat.canonical.event import Event, Result, Usage
 from compat.canonical.request import Envelope, TextRequest
+from compat.openai.conversations import whole_items
 from compat.openai.error import render_error
 from compat.openai.responses import (
     ResponsesRequest,
     customs,
     expanded,
+    given_items,
     parse_request,
     peek,
     previous_of,
@@ -32,8 +34,13 @@ from compat.openai.responses import (
 )
 from compat.openai.responses_answer import Writer, render_failure, render_response, unfold
 from compat.openai.responses_item import Item, normalized
-from compat.openai.responses_tap import ResponsesTap
+from compat.openai.responses_tap import ResponsesTap, adopted, adopted_event, done_in
+from compat.openai.responses_usage import parse_usage
+from compat.sse import split
+from gateway.api.conversing import Conversation, within
 from gateway.api.generation import Context, Language, Prepared, endpoint
+from gateway.api.pictured import written_out
+from gateway.api.resource import could_be_id
 from gateway.db.responses import ResponseRows, Turn
 from gateway.house import House
 from gateway.routing.attempt import Answer
@@ -45,21 +52,29 @@ from gateway.visit import Visit, new_id
 class _Exchange:
     """One request on its way, and what is kept of its answer.  It speaks its dialect's errors, too."""
 
-    def __init__(self, rows: ResponseRows, visit: Visit, asked: Envelope, known: dict[str, Item]) -> None:
+    def __init__(
+        self,
+        rows: ResponseRows,
+        visit: Visit,
+        asked: Envelope,
+        known: dict[str, Item],
+        conversation: Conversation | None = None,
+    ) -> None:
         self._rows = rows
         self._visit = visit
         self._asked = asked
         self._known = known
+        self._conversation = conversation
         self._began_at = time.time()
         self._request = ResponsesRequest()
-        self._given: Sequence[Item] = ()
+        self.given: Sequence[Item] = ()
         self._writer = self._fresh_writer()
         self._tap: ResponsesTap | None = None
         self._last_words: bytes | None = None
 
     def parse(self, envelope: Envelope) -> TextRequest:
         self._request = read_request(self._asked)
-        self._given = normalized(resolved(self._request.input, self._known), new_id)
+        self.given = normalized(resolved(self._request.input, self._known), new_id)
         self._writer = self._fresh_writer()
         return parse_request(envelope)
 
@@ -83,8 +98,11 @@ class _Exchange:
         await self._store()
         yield last
 
-    async def keep(self, answer: Answer, body: bytes) -> None:  # noqa: ARG002
-        if isinstance(answer.tally, ResponsesTap):
+    async def keep(self, answer: Answer, body: bytes) -> None:
+        if self._conversation is not None and isinstance(answer.tally, ResponsesTap):
+            answer.body = adopted(body, self._writer.id, self._conversation.id)
+            await self._adopt(self._conversation, answer.body, ())
+        elif isinstance(answer.tally, ResponsesTap):
             await self._remember(answer.tally)
         else:
             await self._store()
@@ -93,6 +111,11 @@ class _Exchange:
         assert answer.frames is not None
         assert isinstance(answer.tally, ResponsesTap)
         self._tap = tap = answer.tally
+        if self._conversation is not None:
+            async with aclosing(self._adopted(self._conversation, answer.frames, tap)) as frames:
+                async for piece in frames:
+                    yield piece
+            return
         early = bytes(self._asked.fields.get("background", b"")) == b"true"  # it can be asked for while it runs
         remembered = False
         async with aclosing(answer.frames) as frames:
@@ -100,6 +123,51 @@ class _Exchange:
                 if not remembered and (tap.done or early):
                     remembered = await self._remember(tap)
                 yield piece
+
+    async def _adopted(
+        self, conversation: Conversation, frames: AsyncGenerator[bytes, None], tap: ResponsesTap
+    ) -> AsyncGenerator[bytes, None]:
+        """A provider's stream as one of a conversation that is kept here."""
+        done: list[Item] = []
+        last = b""
+        async with aclosing(frames):
+            async for piece in frames:
+                out = b""
+                for event in split(piece):
+                    shown, response = adopted_event(event, self._writer.id, conversation.id)
+                    out += shown
+                    done += done_in(event)
+                    last = response or last
+                if tap.done and last:
+                    await self._adopt(conversation, last, done)
+                yield out
+
+    async def _adopt(self, conversation: Conversation, body: bytes, done: Sequence[Item]) -> None:
+        """Keep a relayed turn of a conversation, contents and all.
+
+        done: its items as the stream told of them.
+        """
+        response: Item = msgspec.json.decode(body)
+        status = response.get("status")
+        if status not in ("completed", "incomplete"):
+            return
+        assert self._visit.principal is not None
+        shown = response | {"output": []}
+        if self._unstored:
+            shown["store"] = False
+        await conversation.add(
+            Turn(
+                id=self._writer.id,
+                created_at=self._began_at,
+                backend=self._visit.backend or "",
+                model=self._visit.model or "",
+                status=status,
+                body=shown,
+                usage=parse_usage(msgspec.json.encode(response.get("usage"))) or Usage(),
+                given=self.given,
+                output=whole_items(response.get("output") or done, new_id),
+            )
+        )
 
     def body(self, error: GatewayError) -> bytes:
         return render_error(_named(error))
@@ -111,14 +179,19 @@ class _Exchange:
         if tap is not None and tap.told:
             return b""
         if tap is not None and (head := tap.head) is not None:
+            if self._conversation is not None:
+                head |= {"id": self._writer.id, **self._conversation.settings}
             return render_failure(head, tap.count, _named(error))
         return self._writer.fail(_named(error))
 
     def _fresh_writer(self) -> Writer:
         request = self._request
+        settings = render_settings(request)
+        if self._conversation is not None:
+            settings |= self._conversation.settings
         return Writer(
             new_id("resp"),
-            render_settings(request),
+            settings,
             model=self._asked.model or "auto",
             created_at=int(self._began_at),
             new_id=new_id,
@@ -128,32 +201,39 @@ class _Exchange:
             custom=customs(request),
         )
 
+    @property
+    def _unstored(self) -> bool:
+        return bytes(self._asked.fields.get("store", b"")) == b"false"
+
     async def _store(self) -> None:
         """Keep a translated turn, contents and all."""
-        if self._request.store is False:
+        writer, conversation = self._writer, self._conversation
+        added = conversation is not None and writer.status != "failed"
+        if self._request.store is False and not added:
             return
-        writer = self._writer
-        await self._put(
-            Turn(
-                id=writer.id,
-                created_at=self._began_at,
-                backend=self._visit.backend or "",
-                model=self._visit.model or "",
-                status=writer.status,
-                previous_id=self._request.previous_response_id,
-                body=writer.response() | {"output": []},
-                usage=writer.usage or Usage(),
-                given=self._given,
-                output=writer.output,
-            )
+        turn = Turn(
+            id=writer.id,
+            created_at=self._began_at,
+            backend=self._visit.backend or "",
+            model=self._visit.model or "",
+            status=writer.status,
+            previous_id=self._request.previous_response_id,
+            body=writer.response() | {"output": []},
+            usage=writer.usage or Usage(),
+            given=self.given,
+            output=writer.output,
         )
+        if conversation is not None and added:
+            await conversation.add(turn)
+        else:
+            await self._put(turn)
 
     async def _remember(self, tap: ResponsesTap) -> bool:
         """Keep in mind who may ask which backend for a relayed turn; whether there was anything to."""
         seen = tap.response
         if seen is None or seen.id is None:
             return False
-        if seen.store is False or bytes(self._asked.fields.get("store", b"")) == b"false":
+        if seen.store is False or self._unstored:
             return True
         await self._put(
             Turn(
@@ -182,15 +262,10 @@ def _named(error: GatewayError) -> GatewayError:
     return error
 
 
-async def _prepare(house: House, visit: Visit, asked: Envelope, plan: Plan) -> Prepared:
+async def _prepare(
+    house: House, visit: Visit, asked: Envelope, plan: Plan, conversation: Conversation | None = None
+) -> Prepared:
     rows, tenant = house.archive.turns, tenant_of(visit)
-    if bytes(asked.fields.get("conversation", b"null")) != b"null":
-        # A provider's conversations have no tenant: whoever names one could read it.
-        raise InvalidRequest(
-            "Conversations are not kept by this gateway; use 'previous_response_id'.",
-            param="conversation",
-            code="unsupported_parameter",
-        )
     previous = previous_of(asked)
     chain = await _chain(rows, tenant, previous) if previous is not None else []
     known, keepers = await _references(rows, tenant, references_of(asked))
@@ -198,14 +273,19 @@ async def _prepare(house: House, visit: Visit, asked: Envelope, plan: Plan) -> P
     if chain and chain[-1].remote:
         keepers.add(chain[-1].backend)
     elif chain:
-        history = [item for turn in chain for item in (*turn.given, *turn.output)]
+        items = [item for turn in chain for item in (*turn.given, *turn.output)]
+        history = await written_out(house, tenant, items, plan)
     if keepers:
         plan = _pinned(plan, asked, keepers)
-    envelope = asked
-    if history is not None or known:
-        relayed = any(relays(route.backend, asked, route.model) for route in plan.routes)
+    envelope, relayed = asked, any(relays(route.backend, asked, route.model) for route in plan.routes)
+    turn = _Exchange(rows, visit, asked, known, conversation)
+    if conversation is not None:
+        turn.given = normalized(given_items(asked, known), new_id)
+        envelope = await conversation.expanded(
+            plan, turn.given, lambda own, before: expanded(own, before, known, relayed=relayed)
+        )
+    elif history is not None or known:
         envelope = expanded(asked, history, known, relayed=relayed)
-    turn = _Exchange(rows, visit, asked, known)
     language = Language(
         peek=peek,
         parse=turn.parse,
@@ -214,6 +294,7 @@ async def _prepare(house: House, visit: Visit, asked: Envelope, plan: Plan) -> P
         errors=turn,
         keep=turn.keep,
         watch=turn.watch,
+        shorten=None if conversation is None else conversation.shorten,
     )
     return Prepared(language, envelope, plan)
 
@@ -268,8 +349,23 @@ def _unprepared(*_: Any) -> Any:
     raise AssertionError("a request is prepared before it is answered")
 
 
+def _of(conversation: Conversation) -> Language:
+    """How a request in a conversation is read and answered."""
+
+    async def prepare(house: House, visit: Visit, asked: Envelope, plan: Plan) -> Prepared:
+        return await _prepare(house, visit, asked, plan, conversation)
+
+    return msgspec.structs.replace(LANGUAGE, prepare=prepare, within=None)
+
+
 LANGUAGE = Language(
-    peek=peek, parse=_unprepared, whole=_unprepared, stream=_unprepared, errors=_Plainly(), prepare=_prepare
+    peek=peek,
+    parse=_unprepared,
+    whole=_unprepared,
+    stream=_unprepared,
+    errors=_Plainly(),
+    within=lambda job: within(job, _of),
+    prepare=_prepare,
 )
 
 
@@ -281,8 +377,3 @@ def endpoints(house: House) -> dict[str, ASGIApp]:
 def tenant_of(visit: Visit) -> str:
     assert visit.principal is not None, "the guard lets nobody in without one"
     return visit.principal.tenant
-
-
-def could_be_id(id_: str) -> bool:
-    """Whether it could be an id: what PostgreSQL would refuse, or cannot be one, is not looked for."""
-    return 0 < len(id_) <= 200 and id_.isprintable()

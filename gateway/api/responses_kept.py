@@ -8,13 +8,14 @@ from litestar.params import FromPath
 
 from backends.base import KeepsResponses
 from compat.canonical.error import Forbidden, InvalidRequest, NotFound
+from compat.openai.conversations import as_response, render_item, replayable
 from compat.openai.responses_answer import render_response, replay
-from compat.openai.responses_item import Item, unsealed
+from compat.openai.responses_item import Item
 from compat.sse import split
 from gateway.accounts import key_required
 from gateway.api.generation import SCOPE
-from gateway.api.resource import estate_of, grant_of, number, visit_of
-from gateway.api.responses import could_be_id, tenant_of
+from gateway.api.resource import could_be_id, estate_of, grant_of, number, visit_of
+from gateway.api.responses import tenant_of
 from gateway.db.responses import Turn
 from gateway.house import House
 
@@ -39,11 +40,17 @@ def routes(house: House) -> list[Any]:
                     "The provider keeps this response; it cannot be streamed again.", param="stream", code=None
                 )
             return _json(await _ask(house, request, turn, "GET"))
-        response = turn.body | {"output": turn.output}
+        response = _response(turn)
         if streams:
+            if not replayable(response["output"]):
+                raise InvalidRequest(
+                    "There are items in this response that cannot be streamed again; ask without `stream`.",
+                    param="stream",
+                    code=None,
+                )
             events = split(replay(response, _include(request)))[number(request, "starting_after", -1, 2**31) + 1 :]
             return Response(b"".join(event + b"\n\n" for event in events), media_type="text/event-stream")
-        return _json(render_response(response | {"output": _shown(turn.output, request)}))
+        return _json(render_response(response | {"output": _shown(response["output"], request)}))
 
     @delete(
         "/v1/responses/{response_id:str}",
@@ -57,7 +64,10 @@ def routes(house: House) -> list[Any]:
         body = render_response({"id": turn.id, "object": "response", "deleted": True})
         if turn.remote:
             body = await _ask(house, request, turn, "DELETE")
-        await house.archive.turns.delete(tenant_of(visit_of(request)), turn.id)
+        if turn.session_id is None:
+            await house.archive.turns.delete(tenant_of(visit_of(request)), turn.id)
+        else:
+            await house.archive.item_rows.hide(tenant_of(visit_of(request)), turn)
         return _json(body)
 
     @get(
@@ -93,9 +103,19 @@ def routes(house: House) -> list[Any]:
 async def _found(house: House, request: Request[Any, Any, Any], id_: str) -> Turn:
     tenant = tenant_of(visit_of(request))
     turn = await house.archive.turns.get(tenant, id_) if could_be_id(id_) else None
-    if turn is None:
+    # One that was not to be stored is a turn of its conversation only.
+    if turn is None or turn.body.get("store") is False:
         raise NotFound(f"Response with id '{id_[:200]}' not found.")
     return turn
+
+
+def _response(turn: Turn) -> dict[str, Any]:
+    """A turn that is kept here as a response, also where another API has made it."""
+    output = [render_item(item, ("reasoning.encrypted_content",), {}) for item in turn.output]
+    if turn.body.get("object") == "response":
+        own = {} if turn.session_id is None else {"id": turn.id, "conversation": {"id": turn.session_id}}
+        return {"completed_at": None, "incomplete_details": None} | turn.body | own | {"output": output}
+    return as_response(turn.id, turn.created_at, turn.status, turn.model, turn.usage, output, turn.session_id)
 
 
 async def _ask(
@@ -149,7 +169,7 @@ def _include(request: Request[Any, Any, Any]) -> list[str]:
 
 def _shown(items: Sequence[Item], request: Request[Any, Any, Any]) -> list[Item]:
     include = _include(request)
-    return [unsealed(item, include) for item in items]
+    return [render_item(item, include, {}) for item in items]
 
 
 def _json(body: bytes) -> Response[bytes]:

@@ -18,10 +18,16 @@ def secure(document: Json, app: Litestar, auth: Auth) -> None:
     for name, scheme in schemes.items():
         if name not in in_force:
             scheme["description"] += f" Not in force: auth.mode is {auth.mode}."
+    schemes["signature"] = {
+        "type": "apiKey",
+        "in": "query",
+        "name": "signature",
+        "description": "Of a URL that the gateway has signed, with its other parameters as they are.",
+    }
     document["components"]["securitySchemes"] = schemes
     document["security"] = [{name: []} for name in in_force] or [{}]
-    scopes = {
-        (route.path_format, method.lower()): handler.opt.get("scope")
+    opts = {
+        (route.path_format, method.lower()): handler.opt
         for route in app.routes
         if isinstance(route, HTTPRoute)
         for handler in route.route_handlers
@@ -29,11 +35,13 @@ def secure(document: Json, app: Litestar, auth: Auth) -> None:
     }
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            scope = scopes.get((path, method), "inference")
+            opt = opts.get((path, method), {})
+            scope = opt.get("scope", "inference")
             if scope == PUBLIC:
                 operation["security"] = []
             elif in_force:
-                operation["security"] = [{name: [scope]} for name in in_force]
+                signed: list[dict[str, list[str]]] = [{"signature": []}] if "signed" in opt else []
+                operation["security"] = [*({name: [scope]} for name in in_force), *signed]
 
 
 def _schemes(auth: Auth) -> dict[str, Json]:

@@ -14,13 +14,17 @@ PUBLIC = "public"
 
 
 async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Let the caller pass if the route is public or its scope is theirs.
+    """Let the caller pass if the route is public or its scope is theirs, or if what the route calls `signed` says so:
+    it is given the connection's scope, and raises where a signature is there that is not good.  Who comes by one is
+    nobody: there is no grant.
 
     Raises Unauthenticated, Forbidden or InvalidRequest.
     """
     visit: Visit = connection.scope["visit"]  # type: ignore[typeddict-item]
     visit.route = handler.opt.get("route") or connection.scope.get("path_template") or ""
-    await admit(connection.scope, handler.opt.get("scope"))
+    signed = handler.opt.get("signed")
+    if signed is None or not signed(connection.scope):
+        await admit(connection.scope, handler.opt.get("scope"))
 
 
 async def admit(scope: Scope, required: str | None) -> None:

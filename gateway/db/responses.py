@@ -70,7 +70,7 @@ class ResponseRows:
         )
         async with self._engine.connect() as connection:
             row = (await connection.execute(found)).one_or_none()
-            return None if row is None else _turn(row, (await connection.execute(said)).all())
+            return None if row is None else read_turn(row, (await connection.execute(said)).all())
 
     async def chain(self, tenant: str, id_: str) -> list[Turn]:
         """A turn and those it goes back to, oldest first; empty when there is no such turn.
@@ -92,7 +92,7 @@ class ResponseRows:
         chain: list[Turn] = []
         next_: str | None = id_
         while next_ is not None and (row := rows.pop(next_, None)) is not None:
-            chain.append(_turn(row, of.get(row.id, ())))
+            chain.append(read_turn(row, of.get(row.id, ())))
             next_ = row.previous_id
         return chain[::-1]
 
@@ -123,42 +123,10 @@ class ResponseRows:
         await asyncio.shield(task)
 
     async def _put(self, principal: Principal, turn: Turn) -> None:
-        tenant, owner, usage = principal.tenant, principal.id, turn.usage
-        rows = [
-            {
-                "tenant_id": tenant,
-                "turn_id": turn.id,
-                "position": position,
-                "owner_id": owner,
-                # A client's own words, within what the column takes; PostgreSQL refuses NUL.
-                "id": item["id"].replace("\x00", "")[:200],
-                "output": int(position >= len(turn.given)),
-                "kind": item["type"].replace("\x00", "")[:64],
-                "body": "" if turn.remote else _write(item).decode(),
-            }
-            for position, item in enumerate([*turn.given, *turn.output])
-        ]
+        tenant, rows = principal.tenant, item_rows(principal, turn)
         async with durably(self._engine) as connection:
             await connection.execute(delete(turns).where(turns.c.tenant_id == tenant, turns.c.id == turn.id))
-            await connection.execute(
-                insert(turns).values(
-                    tenant_id=tenant,
-                    id=turn.id,
-                    owner_id=owner,
-                    session_id=turn.session_id,
-                    previous_id=turn.previous_id,
-                    created_at=turn.created_at,
-                    backend=turn.backend,
-                    model=turn.model[:300],
-                    status=turn.status,
-                    remote=int(turn.remote),
-                    body="" if turn.remote else _write(turn.body).decode(),
-                    input_tokens=usage.input_tokens,
-                    output_tokens=usage.output_tokens,
-                    cached_tokens=usage.cached_tokens,
-                    reasoning_tokens=usage.reasoning_tokens,
-                )
-            )
+            await connection.execute(insert(turns).values(turn_row(principal, turn)))
             if rows:
                 await connection.execute(insert(items), rows)
 
@@ -167,7 +135,50 @@ class ResponseRows:
             await connection.execute(delete(turns).where(turns.c.tenant_id == tenant, turns.c.id == id_))
 
 
-def _turn(row: Row[Any], rows: Sequence[Row[Any]]) -> Turn:
+def turn_row(principal: Principal, turn: Turn) -> dict[str, Any]:
+    """A turn as its row."""
+    return {
+        "tenant_id": principal.tenant,
+        "id": turn.id,
+        "owner_id": principal.id,
+        "session_id": turn.session_id,
+        "previous_id": turn.previous_id,
+        "created_at": turn.created_at,
+        "backend": turn.backend,
+        "model": turn.model[:300],
+        "status": turn.status,
+        "remote": int(turn.remote),
+        "body": "" if turn.remote else _write(turn.body).decode(),
+        "input_tokens": turn.usage.input_tokens,
+        "output_tokens": turn.usage.output_tokens,
+        "cached_tokens": turn.usage.cached_tokens,
+        "reasoning_tokens": turn.usage.reasoning_tokens,
+    }
+
+
+def item_rows(principal: Principal, turn: Turn) -> list[dict[str, Any]]:
+    """The items of a turn as their rows."""
+    return [
+        {
+            "tenant_id": principal.tenant,
+            "turn_id": turn.id,
+            "position": position,
+            "owner_id": principal.id,
+            # A client's own words, within what the column takes; PostgreSQL refuses NUL.
+            "id": item["id"].replace("\x00", "")[:200],
+            "output": int(position >= len(turn.given)),
+            "kind": item["type"].replace("\x00", "")[:64],
+            "body": "" if turn.remote else _write(item).decode(),
+        }
+        for position, item in enumerate([*turn.given, *turn.output])
+    ]
+
+
+def read_turn(row: Row[Any], rows: Sequence[Row[Any]]) -> Turn:
+    """The turn of a row.
+
+    rows: of its items, in their order.
+    """
     remote = bool(row.remote)
     return Turn(
         id=row.id,

@@ -111,6 +111,7 @@ sessions = Table(
     Column("tenant_id", String(64), nullable=False),
     Column("owner_id", String(64), nullable=False),
     Column("title", String(300)),
+    Column("words", Text, doc="the title, casefolded, to be searched"),
     Column("titled", Integer, nullable=False, doc="1: by its client"),
     Column("system", Text),
     Column("model", String(300)),
@@ -221,7 +222,10 @@ turns = Table(
     Column("output_tokens", BigInteger),
     Column("cached_tokens", BigInteger),
     Column("reasoning_tokens", BigInteger),
+    Column("messages", Integer, doc="that it adds to its session; null: it belongs to none"),
+    Column("words", Text, doc="what was said in its session, casefolded, to be searched; null: it belongs to none"),
     Index("ix_turns_session", "tenant_id", "session_id", "created_at"),
+    Index("ix_turns_previous", "tenant_id", "session_id", "previous_id", "id", "messages"),
     Index("ix_turns_created", "tenant_id", "created_at"),
 )
 

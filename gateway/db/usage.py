@@ -1,7 +1,7 @@
 """Usage rows: what each request cost, to be written in batches and asked for by whom, when and what."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -116,6 +116,46 @@ class UsageRows:
             at, id_ = after
             query = query.where(usage.c.created_at <= at, or_(usage.c.created_at < at, usage.c.id < id_))
         return await self._all(query.order_by(usage.c.created_at.desc(), usage.c.id.desc()).limit(limit))
+
+    async def requested(self, tenant: str, request_id: str, since: float = FIRST) -> Row | None:
+        """The newest row of a request's id."""
+        query = select(usage).where(
+            usage.c.tenant_id == tenant, usage.c.request_id == request_id, usage.c.created_at >= since
+        )
+        newest = query.order_by(usage.c.created_at.desc(), usage.c.id.desc()).limit(1)
+        return next(iter(await self._all(newest)), None)
+
+    async def history(
+        self,
+        tenant: str,
+        limit: int,
+        *,
+        since: float,
+        after: tuple[float, str] | None = None,
+        seen: tuple[float, float] | None = None,
+        cancelled: Collection[str] = (),
+        outcome: str | None = None,
+    ) -> list[Row]:
+        """A tenant's rows, newest first, behind the one of the time and id `after`.
+
+        seen: without those that ended after the first of these times, unless they began before the second.
+        outcome: `done`, `failed` or `cancelled`, which a row is by one of the codes `cancelled`.
+        """
+        row = usage.c
+        query = select(usage).where(row.tenant_id == tenant, row.created_at >= since)
+        if after is not None:
+            at, id_ = after
+            query = query.where(row.created_at <= at, or_(row.created_at < at, row.id < id_))
+        if seen is not None:
+            ended, began = seen
+            query = query.where(or_(row.created_at <= ended, row.created_at - row.total_s < began))
+        if outcome == "cancelled":
+            query = query.where(row.code.in_(cancelled))
+        elif outcome == "done":
+            query = query.where(row.status < 400, row.code.is_(None))
+        elif outcome == "failed":
+            query = query.where(_failed, or_(row.code.is_(None), row.code.not_in(cancelled)))
+        return await self._all(query.order_by(row.created_at.desc(), row.id.desc()).limit(limit))
 
     async def each(self, which: Which) -> AsyncGenerator[list[Row], None]:
         """All rows, newest first, in stretches; no connection is held between them."""

@@ -52,3 +52,8 @@ class Session(Struct, frozen=True, kw_only=True):
     """Seconds since 1970, UTC, like the next two."""
     last_used_at: float
     closed_at: float | None = None
+
+
+def could_be_id(id_: str) -> bool:
+    """Whether it could be the id of a session, a turn or an item: what PostgreSQL would refuse is not looked for."""
+    return 0 < len(id_) <= 200 and id_.isprintable()

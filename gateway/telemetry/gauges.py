@@ -83,6 +83,7 @@ class Gauges(Collector):
                     routes.add_metric([model, route, house.book.state(route)], 1.0)
         yield routes
         yield from self._storage()
+        yield from self._artifacts()
 
     def _storage(self) -> Iterator[Metric]:
         """What downloaded models take of the disk, as it was looked at last: asking is not to read the disk."""
@@ -99,6 +100,19 @@ class Gauges(Collector):
         for kind in sorted(KINDS):
             gone.add_metric([kind], storage.removed[kind])
         yield from (sizes, gone)
+
+    def _artifacts(self) -> Iterator[Metric]:
+        """As they were counted last."""
+        if (artifacts := self._house.artifacts) is None:
+            return
+        if artifacts.figures:
+            yield GaugeMetricFamily("pluggably_artifacts", "Artifacts that are kept.", artifacts.figures["count"])
+            size = artifacts.figures["bytes"]
+            yield GaugeMetricFamily("pluggably_artifact_bytes", "What artifacts take of their store.", size)
+        gone = CounterMetricFamily("pluggably_artifacts_removed", "Artifacts removed by themselves.", labels=["reason"])
+        for reason, count in artifacts.removed.items():
+            gone.add_metric([reason], count)
+        yield gone
 
     def _pools(self) -> Iterator[Metric]:
         """What local models take, and what became of them.  Their names are files' of this machine: few."""

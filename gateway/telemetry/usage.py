@@ -61,6 +61,8 @@ class Ledger:
         self._write_line = line_logger("request_finished")
         self._rows: deque[dict[str, Any]] = deque(maxlen=QUEUE_MAX)
         self.dropped = 0
+        self._writing: list[dict[str, Any]] = []
+        """Those of them that are on their way into the database."""
         self._queued = 0
         self._left = 0
         """Of those queued, how many have left the queue, written or dropped."""
@@ -78,9 +80,16 @@ class Ledger:
         """Rows that are not in the database yet."""
         return len(self._rows)
 
+    def unwritten(self, tenant: str) -> list[dict[str, Any]]:
+        """The tenant's rows that may not be in the database yet, the oldest first."""
+        self.account()  # those that were over a moment ago as well
+        return [row for row in (*self._writing, *self._rows) if row["tenant_id"] == tenant]
+
     def settle(self, visit: Visit) -> None:
         """Account for a visit that is over: shortly, together with others, which is cheaper than one by one."""
         visit.ended, visit.at = time.perf_counter(), time.time()
+        if visit.born is not None:  # so that who was told when it began is not told another time afterwards
+            visit.at = visit.born + visit.ended - visit.began
         self._over.append(visit)
         if len(self._over) == 1:
             asyncio.get_running_loop().call_later(SETTLE_S, self.account)
@@ -217,7 +226,7 @@ class Ledger:
     async def _flush(self, rows: Rows) -> None:
         # What is queued now, not what comes meanwhile: under load that would be one row at a time.
         for _ in range(-(-len(self._rows) // BATCH)):
-            batch = [self._rows.popleft() for _ in range(min(BATCH, len(self._rows)))]
+            self._writing = batch = [self._rows.popleft() for _ in range(min(BATCH, len(self._rows)))]
             parts = [batch]
             while parts:
                 part = parts.pop()
@@ -226,6 +235,7 @@ class Ledger:
                 except Exception as e:
                     if not unfit(e):
                         self._put_back([row for left in (part, *reversed(parts)) for row in left])
+                        self._writing = []
                         logger().error("usage_write_failed", error=type(e).__name__, rows=len(self._rows))
                         return
                     if len(part) > 1:  # the others can be written
@@ -235,6 +245,7 @@ class Ledger:
                     self.dropped += 1
                     logger().error("usage_row_dropped", error=type(e).__name__, request_id=part[0]["request_id"])
                 self._left += len(part)
+            self._writing = []
 
     def _put_back(self, batch: list[dict[str, Any]]) -> None:
         # As many as fit: the oldest give way to those that came meanwhile.

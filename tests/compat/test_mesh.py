@@ -7,11 +7,12 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from compat import mesh
 from compat.canonical.error import BadResponse, InvalidRequest
 from compat.canonical.event import Event, Finished, Produced, Progress, Started
-from compat.canonical.message import Media
+from compat.canonical.message import Media, Stored
 from compat.canonical.request import Envelope, MeshRequest
 from compat.sse import data_of, name_of, split
 
@@ -79,7 +80,7 @@ async def told(events: Sequence[Event]) -> AsyncGenerator[Event, None]:
         yield event
 
 
-STARTED = Started(id="x", model="m", created=9)
+STARTED, END = Started(id="x", model="m", created=9), Finished(reason="stop")
 FILES = (
     Produced(media=mesh.made("glb", b"glTF", FACTS, PNG)),
     Produced(media=mesh.made("obj", b"v 0 0 0", FACTS, PNG), index=1),
@@ -89,7 +90,7 @@ FILES = (
 @pytest.mark.parametrize(("wanted", "field"), [(None, "url"), ("url", "url"), ("b64_json", "b64_json")])
 async def test_an_answer_has_one_entry_for_each_format(wanted: str | None, field: str) -> None:
     asked = peeked(prompt="x", **({"response_format": wanted} if wanted else {}))
-    events: list[Event] = [STARTED, Progress(step=1, of=2), *FILES, Finished(reason="stop")]
+    events: list[Event] = [STARTED, Progress(step=1, of=2), *FILES, END]
     frames = [frame async for piece in mesh.render_events(told(events), asked) for frame in split(piece)]
     assert [name_of(frame) for frame in frames] == ["progress", "completed"]
     assert json.loads(data_of(frames[0])) == {"step": 1, "of": 2, "stage": "generating"}
@@ -106,6 +107,20 @@ async def test_an_answer_has_one_entry_for_each_format(wanted: str | None, field
         "poster_url": url(PNG),
     }
     assert (obj["format"], obj["bytes"]) == ("obj", 7)
+
+
+async def test_a_file_that_is_kept_is_told_by_its_artifact() -> None:
+    stored = Stored(
+        id="art_1", url="https://g/x?s", expires_at=0.0, size_bytes=4, sha256="ab", poster_url="https://g/p?s"
+    )
+    glb, _ = FILES
+    media = replace(glb.media, extra=glb.media.extra | {"stored": stored})
+    [frame] = [f async for f in mesh.render_events(told([STARTED, Produced(media=media), END]), peeked(prompt="x"))]
+    [file] = json.loads(data_of(split(frame)[0]))["data"]
+    told_of = ("id", "url", "expires_at", "bytes", "sha256", "poster_url")
+    assert [file[name] for name in told_of] == [
+        "art_1", "https://g/x?s", "1970-01-01T00:00:00Z", 4, "ab", "https://g/p?s",
+    ]  # fmt: skip
 
 
 async def test_a_stream_that_ends_too_early_is_no_success() -> None:

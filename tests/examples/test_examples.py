@@ -18,6 +18,13 @@ from tests.provider import Provider
 EXAMPLES = ROOT / "examples"
 
 SAYS = {
+    "artifacts.py": [
+        r"\Aart_[0-9a-f]{32}: model/gltf-binary, \d+ bytes",
+        r"-- can be had as glb, obj, ply, stl, png, webp, jpeg\n-- as a picture: image/webp, [1-9]\d* bytes",
+        r"-- its first bytes: b'glTF' \(bytes 0-3/\d+\)\n-- by its link, until 20\d\d-.*: [1-9]\d* bytes",
+        r"-- deleted: True",
+    ],
+    "conversation.py": [r"\A\s*\S", r"-- conv_\w+: user, assistant, user, assistant\n-- deleted: True"],
     "curl.sh": [
         r'"object":"chat\.completion"',
         r"data: \[DONE\]",
@@ -57,6 +64,12 @@ SAYS = {
         r"\A +0\.[6-9]\d  Paris has been the capital",
         r"-- local/all-minilm-l6-v2, by embedding-similarity",
     ],
+    "respond_async.py": [
+        r"\A\S+: done\n-- model/gltf-binary, [1-9]\d* bytes: http\S+/content\n",
+        r"-- called off: (cancelled|running|done|too late)",
+    ],
+    "sessions.py": [r"\A\s*\S", r"Ada", r"-- Fruits instead: 4 messages, open\n-- .+: 4 messages, open"],
+    "storage.py": [r"\A\d+ bytes of models, [1-9]\d* free", r"-- a cleanup would remove \d+ things, \d+ bytes"],
     "schema.py": [
         r"\Atemperature +How freely .*\[number; 0\.0 to 2\.0; default 0\.2;",
         r"max_tokens .*1 to 2147483647",

@@ -1,4 +1,4 @@
-"""`python -m tests.load [load|soak|pool|downloads] [--quick] [--minutes M]`: plays the scenes, prints their figures."""
+"""`python -m tests.load [WHAT] [--quick] [--minutes M]`: plays the scenes, prints their figures."""
 
 import argparse
 import os
@@ -12,7 +12,7 @@ from types import FrameType
 
 import msgspec
 
-from tests.load import downloads
+from tests.load import downloads, sessions
 from tests.load.plan import FULL, QUICK
 from tests.load.pool import pool
 from tests.load.result import Progress, Result, markdown, text
@@ -22,13 +22,20 @@ from tests.load.stage import provider, raise_file_limit, stage
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.load", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("load", "soak", "pool", "downloads", "all"), default="all")
+    parser.add_argument(
+        "what", nargs="?", choices=("load", "soak", "pool", "downloads", "sessions", "all"), default="all"
+    )
     parser.add_argument("--quick", action="store_true", help="the sizes of `make test`")
+    parser.add_argument("--latency", action="store_true", help="of sessions: what one adds to a generation")
     parser.add_argument("--minutes", type=float, help="of the soak")
     parser.add_argument("--only", type=lambda s: s.split(","), default=[], help="scenes, by name")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table")
     options = parser.parse_args()
-    known = {} if options.what in ("pool", "downloads") else scenes(options.what, QUICK if options.quick else FULL)
+    known = (
+        {}
+        if options.what in ("pool", "downloads", "sessions")
+        else scenes(options.what, QUICK if options.quick else FULL)
+    )
     if strange := [name for name in options.only if name not in known]:
         parser.error(f"unknown: {', '.join(strange)}; known are {', '.join(known)}")
     return options
@@ -55,6 +62,15 @@ def main() -> int:
         extent = downloads.QUICK if options.quick else downloads.FULL
         with tempfile.TemporaryDirectory(prefix="load-") as name, provider(Path(name)) as port:
             results.append(downloads.downloads(Path(name) / "downloads", port, extent, say))
+        say.clear()
+        print(text(results))
+        return int(any(result.missed for result in results))
+    if options.what == "sessions":
+        with tempfile.TemporaryDirectory(prefix="load-") as name:
+            if options.latency:
+                results.append(sessions.latency(Path(name), 100 if options.quick else 1000, say))
+            else:
+                results.append(sessions.sessions(Path(name), sessions.QUICK if options.quick else sessions.FULL, say))
         say.clear()
         print(text(results))
         return int(any(result.missed for result in results))

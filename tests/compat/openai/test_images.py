@@ -16,7 +16,7 @@ from openai.types import (
 
 from compat.canonical.error import InvalidRequest
 from compat.canonical.event import Event, Finished, Metered, Produced, Started, Usage, fold
-from compat.canonical.message import Media
+from compat.canonical.message import Media, Stored
 from compat.canonical.request import Envelope, ImageRequest
 from compat.openai.envelope import upstream_body
 from compat.openai.images import parse_edit, parse_request, peek, peek_edit, peek_edit_form, wants_url
@@ -257,6 +257,10 @@ async def test_pictures_are_written_as_urls_where_that_is_asked_for() -> None:
     assert [one["url"] for one in answer["data"]] == ["https://x/y.webp"]
     answer = json.loads(render_result(await fold(events(FIRST)), urls=True))
     assert answer["data"][0]["url"] == "data:image/webp;base64," + base64.b64encode(PNG).decode()
+    stored = Stored(id="art_1", url="https://g/x?s", expires_at=0.0, size_bytes=4, sha256="ab")
+    kept = Produced(media=Media(mime="image/webp", data=PNG, extra={"stored": stored}))
+    answer = json.loads(render_result(await fold(events(kept)), urls=True))
+    assert answer["data"] == [{"url": "https://g/x?s"}]
 
 
 async def test_previews_are_events_before_their_picture() -> None:

@@ -74,11 +74,36 @@ def test_every_operation_is_in_one_group(anonymous: httpx2.Client) -> None:
 
 
 def test_every_error_is_described_as_it_is(anonymous: httpx2.Client) -> None:
-    for operations in anonymous.get("/openapi.json").json()["paths"].values():
+    document = anonymous.get("/openapi.json").json()
+    told = set()
+    for operations in document["paths"].values():
         for operation in operations.values():
             answers = operation["responses"]
-            assert not [status for status in answers if status[0] in "45"]
-            assert answers["default"]["content"]["application/json"]["schema"]["$ref"].endswith("Error")
+            told |= {(operation["operationId"], status) for status in answers if status[0] in "45"}
+            name = answers["default"]["$ref"].removeprefix("#/components/responses/")
+            error = document["components"]["responses"][name]
+            assert error["content"]["application/json"]["schema"]["$ref"].endswith("Error")
+    assert told == {("ready", "503")}, "whose answer is the same as the good one"
+
+
+def test_operations_are_called_as_a_program_would_call_them(anonymous: httpx2.Client) -> None:
+    document = anonymous.get("/openapi.json").json()
+    ids = {op["operationId"] for operations in document["paths"].values() for op in operations.values()}
+    assert [id_ for id_ in ids if not re.fullmatch(r"[a-z]+([A-Z][a-z]*|3d)*", id_)] == []
+    assert {"createChatCompletion", "generate", "createMesh", "listJobs", "getJob", "revokeKey"} <= ids
+    assert [name for name in document["components"]["schemas"] if not re.fullmatch(r"([A-Z][a-zA-Z]*)+", name)] == []
+
+
+def test_every_answer_has_a_type(anonymous: httpx2.Client) -> None:
+    paths = anonymous.get("/openapi.json").json()["paths"]
+    for operations in paths.values():
+        for operation in operations.values():
+            for status, answer in operation["responses"].items():
+                if operation["operationId"] == "getResult":
+                    continue  # it is what any other operation answers
+                for media in answer.get("content", {}).values():
+                    assert media["schema"].get("$ref") or media["schema"]["type"] == "string", operation["operationId"]
+                assert status in ("304", "307") or "content" in answer or "$ref" in answer, operation["operationId"]
 
 
 def test_the_docs_load_nothing_from_anybody_else(anonymous: httpx2.Client) -> None:

@@ -114,7 +114,6 @@ def test_messages_and_pictures_are_taken(client: httpx2.Client, upstream: Provid
         ({"tempo": 1}, "tempo", "unknown_parameter"),
         ({"api_key": "x"}, "api_key", "unknown_parameter"),
         ({"modality": "smell"}, "modality", "invalid_value"),
-        ({"session_id": "s"}, "session_id", "invalid_value"),
     ],
     ids=lambda value: str(value)[:30],
 )

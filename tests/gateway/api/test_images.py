@@ -12,7 +12,7 @@ import pytest
 from tests import wire
 from tests.exchange import Exchange
 from tests.gateway.conftest import APP_KEY, BODY_LIMIT
-from tests.http import error_of, in_band_error, usage_row
+from tests.http import error_of, fetched, in_band_error, usage_row
 from tests.process import Gateway
 from tests.provider import Provider
 
@@ -274,7 +274,9 @@ def test_what_could_not_be_kept_is_named_or_refused(client: httpx2.Client) -> No
     body = picture("fake/fake", response_format="url", style="vivid")
     answer = client.post(GENERATIONS, json=body)
     assert answer.headers["x-gateway-dropped"] == "style"
-    assert answer.json()["data"][0]["url"].startswith("data:image/png;base64,")
+    [made] = answer.json()["data"]
+    assert list(made) == ["url"], "the body is OpenAI's"
+    assert fetched(made["url"]).startswith(b"\x89PNG")
     strict = client.post(GENERATIONS, json=body, headers={"x-gateway-strict": "true"})
     assert (strict.status_code, error_of(strict)["param"]) == (400, "style")
 

@@ -9,6 +9,7 @@ import openai
 import pytest
 from PIL import Image
 
+from tests.http import fetched
 from tests.process import Gateway
 
 MODEL = "local/tiny-shapes"
@@ -58,7 +59,8 @@ def test_every_word_of_a_request_counts_or_is_named(client: openai.OpenAI) -> No
     assert made.output_format == "webp"
     assert made.data is not None
     urls = [one.url or "" for one in made.data]
-    assert [opened(url.removeprefix("data:image/webp;base64,")).size for url in urls] == [(1024, 1024)] * 2
+    pictures = [Image.open(io.BytesIO(fetched(url))) for url in urls]
+    assert [(one.format, one.size) for one in pictures] == [("WEBP", (1024, 1024))] * 2
     assert urls[0] != urls[1]
 
 

@@ -4,13 +4,14 @@ import base64
 import hashlib
 import io
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx2
 import pytest
 import trimesh
 
-from tests.http import error_of, metric, until
+from tests.http import error_of, fetched, metric, until
 from tests.process import Gateway
 
 PATH, NATIVE = "/v1/3d/generations", "/v1/generate"
@@ -27,10 +28,6 @@ def events(answer: httpx2.Response) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def data_of(url: str) -> bytes:
-    return base64.b64decode(url.partition(";base64,")[2])
-
-
 def test_a_mesh_comes_in_the_formats_that_were_asked_for(client: httpx2.Client) -> None:
     answer = client.post(PATH, json={"model": "fake/fake", "prompt": "a thing", "output_formats": ["glb", "stl"]})
     assert answer.status_code == 200
@@ -39,19 +36,21 @@ def test_a_mesh_comes_in_the_formats_that_were_asked_for(client: httpx2.Client) 
     glb, stl = answer.json()["data"]
     assert [glb["format"], stl["format"]] == ["glb", "stl"]
     for file in (glb, stl):
-        data = data_of(file["url"])
+        assert_it_may_be_fetched_for_a_while(file)
+        data = fetched(file["url"])
         assert (len(data), hashlib.sha256(data).hexdigest()) == (file["bytes"], file["sha256"])
         mesh = trimesh.load_mesh(io.BytesIO(data), file_type=file["format"])
         assert mesh.volume == pytest.approx(8 / 3)
     assert glb["mesh"] == {"vertices": 4, "faces": 4, "bounds": [[-1, 0, -1], [1, 2, 1]], "watertight": True}
-    assert data_of(glb["poster_url"]).startswith(b"\x89PNG")
+    assert fetched(glb["poster_url"]).startswith(b"\x89PNG")
 
 
 def test_base64_on_request(client: httpx2.Client) -> None:
     answer = client.post(PATH, json={"model": "fake/fake", "prompt": "a thing", "response_format": "b64_json"})
     [file] = answer.json()["data"]
     assert base64.b64decode(file["b64_json"]).startswith(b"glTF")
-    assert "url" not in file
+    assert not {"id", "url", "expires_at"} & {*file}, "it is kept nowhere"
+    assert file["poster_url"].startswith("data:image/png;base64,")
 
 
 def test_progress_is_for_those_who_say_that_they_take_it(client: httpx2.Client) -> None:
@@ -96,6 +95,13 @@ def test_it_is_counted_like_any_request(client: httpx2.Client, house: Gateway) -
     until(lambda: metric(house.url, "pluggably_attempts_total", backend="fake", outcome="ok") == before + 1)
 
 
+def assert_it_may_be_fetched_for_a_while(file: dict[str, Any]) -> None:
+    assert file["id"].startswith("art_")
+    assert f"/v1/artifacts/{file['id']}/content?" in file["url"]
+    left = datetime.fromisoformat(file["expires_at"]) - datetime.now(UTC)
+    assert 800 < left.total_seconds() <= 901
+
+
 def native(**fields: Any) -> dict[str, Any]:
     return {"model": "fake/fake", "input": {"prompt": "a thing"}, **fields}
 
@@ -107,11 +113,11 @@ def test_a_native_mesh_is_an_artifact(client: httpx2.Client) -> None:
     assert answer["output"]["text"] == ""
     ply, glb = answer["output"]["artifacts"]
     assert (ply["mime"], glb["mime"]) == ("model/ply", "model/gltf-binary")
-    data = data_of(glb["url"])
-    assert (glb["id"], glb["expires_at"]) == (None, None)
+    data = fetched(glb["url"])
+    assert_it_may_be_fetched_for_a_while(glb)
     assert (glb["bytes"], glb["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
     assert glb["mesh"]["faces"] == 4
-    assert data_of(glb["poster_url"]).startswith(b"\x89PNG")
+    assert fetched(glb["poster_url"]).startswith(b"\x89PNG")
 
 
 def test_a_native_mesh_streams_progress_artifact_and_all(client: httpx2.Client) -> None:
@@ -127,7 +133,12 @@ def test_native_pictures_are_artifacts(client: httpx2.Client) -> None:
     answer = client.post(NATIVE, json=native(modality="image", parameters={"n": 2, "seed": 3})).json()
     assert answer["modality"] == "image"
     assert [one["mime"] for one in answer["output"]["artifacts"]] == ["image/png"] * 2
-    assert "mesh" not in answer["output"]["artifacts"][0]
+    for one in answer["output"]["artifacts"]:
+        assert "mesh" not in one
+        assert_it_may_be_fetched_for_a_while(one)
+        data = fetched(one["url"])
+        assert data.startswith(b"\x89PNG")
+        assert (one["bytes"], one["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
 
 
 def test_a_native_embedding_is_one_list(client: httpx2.Client) -> None:

@@ -22,7 +22,8 @@ from tests.provider import Provider
 WITHIN_S = 1.0
 FIELDS = {
     "id", "object", "status", "created_at", "ended_at", "endpoint", "streamed", "model", "backend", "answered_model",
-    "queue_position", "eta_s", "load_progress", "progress", "attempts", "error", "usage", "timing",
+    "queue_position", "eta_s", "load_progress", "progress", "attempts", "error", "usage", "timing", "partial",
+    "result", "url", "events_url", "cancel_url", "result_url",
 }  # fmt: skip
 
 

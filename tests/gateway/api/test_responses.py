@@ -324,7 +324,6 @@ def test_what_was_kept_survives_kill_9(running_provider: Provider, tmp_path: Pat
         ({"input": [{"role": "user"}]}, "input[0].content", "missing_required_parameter"),
         ({"previous_response_id": "resp_\x00"}, "previous_response_id", "previous_response_not_found"),
         ({"previous_response_id": "x" * 5000}, "previous_response_id", "previous_response_not_found"),
-        ({"conversation": "conv_1"}, "conversation", "unsupported_parameter"),
         ({"metadata": "x"}, "metadata", "invalid_type"),
     ],
 )

@@ -10,12 +10,16 @@ down_revision = "0005"
 def upgrade() -> None:
     op.add_column("usage", sa.Column("said", sa.String(500)))
     op.create_index("ix_usage_request", "usage", ["tenant_id", "request_id"])
+    op.add_column("turns", sa.Column("messages", sa.Integer))
+    op.add_column("turns", sa.Column("words", sa.Text))
+    op.create_index("ix_turns_previous", "turns", ["tenant_id", "session_id", "previous_id", "id", "messages"])
     op.create_table(
         "sessions",
         sa.Column("id", sa.String(64), primary_key=True),
         sa.Column("tenant_id", sa.String(64), nullable=False),
         sa.Column("owner_id", sa.String(64), nullable=False),
         sa.Column("title", sa.String(300)),
+        sa.Column("words", sa.Text),
         sa.Column("titled", sa.Integer, nullable=False),
         sa.Column("system", sa.Text),
         sa.Column("model", sa.String(300)),
