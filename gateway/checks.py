@@ -14,6 +14,7 @@ SECRET_MIN = 16
 """Characters that make a text a secret rather than a word."""
 OWN_SECRET_MIN = 32
 """The same of the gateway's own."""
+TTL_MAX_S = 31_622_400
 NAME_MAX = 64
 """Characters of a configured key's name, which stands for its user in the database."""
 is_tenant = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}").fullmatch
@@ -111,6 +112,8 @@ def _check_artifacts(config: Config) -> Iterator[str]:
         yield f"artifacts.url: '{artifacts.url}' must be file:///FOLDER (or file://{{data_dir}}/FOLDER) or s3://BUCKET"
     if artifacts.presign and not artifacts.url.startswith("s3://"):
         yield "artifacts.presign: a folder cannot sign URLs; the gateway hands its files out by its own"
+    if artifacts.ttl_s > TTL_MAX_S:
+        yield f"artifacts.ttl_s: more than {TTL_MAX_S} seconds (a year); a URL that is good for ever is no secret"
     given = {"signing_key": artifacts.signing_key}
     given |= {f"old_signing_keys[{n}]": key for n, key in enumerate(artifacts.old_signing_keys)}
     for name, secret in given.items():

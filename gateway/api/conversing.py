@@ -40,7 +40,7 @@ Rebuilt = Callable[[Envelope, list[Item]], Envelope]
 
 async def line_of(house: House, session: Session) -> list[Turn]:
     """The turns of a conversation, oldest first."""
-    return [] if session.head is None else await house.archive.turns.chain(session.tenant, session.head)
+    return [] if session.head is None else await house.archive.turns.line(session.tenant, session.id, session.head)
 
 
 @asynccontextmanager

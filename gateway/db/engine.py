@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import make_url
@@ -26,6 +27,8 @@ _ADVISORY_LOCK = 0x706C7567
 CONNECT_S, COMMAND_S = 10.0, 60.0
 """How long PostgreSQL may take to be there, and for one statement."""
 Engine = AsyncEngine
+_durable: WeakKeyDictionary[AsyncEngine, AsyncEngine] = WeakKeyDictionary()
+"""Of an engine on SQLite, the one whose transactions survive a power cut."""
 FAILURES = (DBAPIError, PoolTimeout, ConnectionError)
 """What a database that cannot be asked now is met as."""
 _UNFIT = ("22", "23")
@@ -44,6 +47,10 @@ def connect(url: str) -> AsyncEngine:
     engine = create_async_engine(url, pool_pre_ping=file is None, connect_args=waits)
     if file:
         event.listen(engine.sync_engine, "connect", _set_pragmas)
+        # Telling each transaction anew would cost more than most of them.
+        durable = _durable[engine] = create_async_engine(url, pool_size=2)
+        event.listen(durable.sync_engine, "connect", _set_durable_pragmas)
+        event.listen(engine.sync_engine, "engine_disposed", lambda _: durable.sync_engine.dispose())
     return engine
 
 
@@ -90,13 +97,8 @@ async def upgrade(engine: AsyncEngine) -> None:
 @asynccontextmanager
 async def durably(engine: AsyncEngine) -> AsyncGenerator[AsyncConnection, None]:
     """A transaction that survives a power cut once it is over, which others on SQLite may not."""
-    async with engine.connect() as connection:
-        try:
-            await _synchronous(connection, "FULL")
-            async with connection.begin():
-                yield connection
-        finally:
-            await _synchronous(connection, "NORMAL")
+    async with _durable.get(engine, engine).begin() as connection:
+        yield connection
 
 
 async def answers(engine: AsyncEngine, within_s: float = 1.0) -> bool:
@@ -151,10 +153,11 @@ def _migrate(connection: Connection) -> None:
     command.upgrade(config, "head")
 
 
-async def _synchronous(connection: AsyncConnection, level: str) -> None:
-    if connection.dialect.name == "sqlite":
-        await connection.exec_driver_sql(f"PRAGMA synchronous={level}")
-        await connection.commit()  # of nothing: the statement has begun a transaction as far as SQLAlchemy knows
+def _set_durable_pragmas(connection: Any, record: Any) -> None:
+    _set_pragmas(connection, record)
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.close()
 
 
 def _set_pragmas(connection: Any, record: Any) -> None:  # noqa: ARG001

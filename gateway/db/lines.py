@@ -42,12 +42,9 @@ def of(tenant: str, id_: str) -> ColumnElement[bool]:
 
 
 async def put(connection: AsyncConnection, principal: Principal, given: Sequence[Turn]) -> None:
-    """Write turns with their items."""
+    """Write turns with their items; their ids are the gateway's own, and new."""
     for n in range(0, len(given), PIECE):
         piece = given[n : n + PIECE]
-        ids = [turn.id for turn in piece]
-        # A provider's ids may repeat.
-        await connection.execute(delete(turns).where(turns.c.tenant_id == principal.tenant, turns.c.id.in_(ids)))
         rows = [turn_row(principal, turn) | {"messages": count(turn), "words": words(turn)} for turn in piece]
         await connection.execute(insert(turns), rows)
         if rows := [row for turn in piece for row in item_rows(principal, turn)]:

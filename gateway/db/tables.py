@@ -200,6 +200,7 @@ answers = Table(
     Column("expires_at", Float, nullable=False),
     Index("ix_answers_tenant", "tenant_id", "created_at"),
     Index("ix_answers_expires", "expires_at"),
+    Index("ix_answers_lease", "lease_until"),
     UniqueConstraint("tenant_id", "flight"),
 )
 

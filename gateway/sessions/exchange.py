@@ -160,7 +160,9 @@ class Exchange:
             logger().error("turn_not_kept", session=self._session.id, error=type(e).__name__)
 
     async def _turns(self, last: str | None) -> list[Turn]:
-        return [] if last is None else await self._house.archive.turns.chain(self._session.tenant, last)
+        if last is None:
+            return []
+        return await self._house.archive.turns.line(self._session.tenant, self._session.id, last)
 
     async def _meant(self, wanted: str | None) -> Turn:
         """The turn with an answer, or the message that it answers.  Raises NotFound, InvalidRequest."""

@@ -104,3 +104,4 @@ def upgrade() -> None:
     )
     op.create_index("ix_answers_tenant", "answers", ["tenant_id", "created_at"])
     op.create_index("ix_answers_expires", "answers", ["expires_at"])
+    op.create_index("ix_answers_lease", "answers", ["lease_until"])
