@@ -36,6 +36,8 @@ def _faults(config: Config) -> Iterator[str]:
             f"server.host: {server.host} can be reached from other machines, but auth.mode is 'local' (no key "
             "needed). Set auth.mode to api_key, or server.host to 127.0.0.1."
         )
+    if server.public_url is not None and not _is_url(server.public_url):
+        yield f"server.public_url: '{server.public_url}' is no URL; it must be like https://gateway.example.com"
     if not _is_database(config.database_url):
         yield "database.url: must be sqlite+aiosqlite:///FILE or postgresql+asyncpg://USER:PASSWORD@HOST:PORT/NAME"
     yield from _check_auth(config.auth, config.backends)

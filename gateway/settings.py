@@ -38,6 +38,9 @@ class Server(Section, frozen=True):
     tls: Tls = Tls()
     allowed_hosts: tuple[str, ...] = ()
     """Host names clients may use; empty means loopback names without auth, any with auth."""
+    public_url: str | None = None
+    """How clients reach the gateway, where a proxy stands before it: what the URLs of artifacts begin with.  None is
+    the Host that they name, by the scheme that reaches us."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may call the gateway from a browser; empty means none."""
     drain_s: Annotated[float, Meta(ge=0)] = 25.0

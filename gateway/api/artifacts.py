@@ -16,7 +16,7 @@ from litestar.types import ASGIApp, HTTPScope
 from msgspec import Struct
 
 from gateway.api.content import Content, bodiless, disposition
-from gateway.api.reading import Disconnected, read_plain
+from gateway.api.reading import Disconnected, base_url, read_plain
 from gateway.api.reply import CLIENT_GONE
 from gateway.api.resource import (
     PAGE,
@@ -97,7 +97,7 @@ def routes(house: House) -> list[Any]:
     conversions = Conversions(house)
 
     def shown(request: Asked, one: Artifact, *, held: int | None = None, whole: bool = True) -> KeptArtifact:
-        artifacts, base = house.cabinet.artifacts, _base_url(request)
+        artifacts, base = house.cabinet.artifacts, base_url(request.scope, estate_of(request).config.server)
         url, until = artifacts.url(one, base)
         path, there = _CONTENT.replace("{artifact_id:str}", one.id), formats(one)
 
@@ -196,7 +196,11 @@ def routes(house: House) -> list[Any]:
         card = shown(request, one, held=await artifacts.uses(one))
         if one.kind == "mesh" and card.poster_url is None:
             posters = [child for child in await artifacts.children(one) if child.kind == "poster"]
-            url = artifacts.url(posters[0], _base_url(request))[0] if posters else None
+            url = (
+                artifacts.url(posters[0], base_url(request.scope, estate_of(request).config.server))[0]
+                if posters
+                else None
+            )
             card = msgspec.structs.replace(card, poster_url=url)
         return card
 
@@ -275,9 +279,3 @@ def _left(request: Asked) -> int:
     """Seconds for which a signed URL, which was checked, is still good."""
     expires = dict(signing.parsed(request.scope["query_string"])).get("expires", "0")
     return max(0, int(int(expires) - time.time()))
-
-
-def _base_url(request: Asked) -> str:
-    scope = request.scope
-    host = next((value for name, value in scope["headers"] if name == b"host"), b"")
-    return f"{scope['scheme']}://{host.decode('latin-1') or 'localhost'}{scope.get('root_path', '')}"

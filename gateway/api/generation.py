@@ -22,7 +22,7 @@ from gateway.accounts import served
 from gateway.answers.partial import noted
 from gateway.api.detached import KEY, PREFER, wish_of, with_seen
 from gateway.api.idempotency import answer_as_wished
-from gateway.api.reading import Disconnected, form_type, read_json, require_method
+from gateway.api.reading import Disconnected, base_url, form_type, read_json, require_method
 from gateway.api.reply import CLIENT_GONE, Errors, Reply, explained, header_text
 from gateway.auth.guard import admit
 from gateway.auth.principal import Grant
@@ -187,7 +187,7 @@ def endpoint(house: House, path: str, language: Language, work: Work | None = No
             envelope=envelope,
             visit=visit,
             reply=reply,
-            base_url=_base_url(http),
+            base_url=base_url(http, estate.config.server),
             timeout_s=timeout_s,
             strict=strict,
             while_loading=while_loading,
@@ -368,11 +368,6 @@ def _chosen(said: Mapping[bytes, bytes], header: bytes) -> str:
             f"The header '{name}' must be one of {', '.join(choices)}.", param=name, code="invalid_value"
         )
     return given
-
-
-def _base_url(scope: HTTPScope) -> str:
-    host = next((value for name, value in scope["headers"] if name == b"host"), b"")
-    return f"{scope['scheme']}://{host.decode('latin-1') or 'localhost'}{scope.get('root_path', '')}"
 
 
 def _timeout(header: bytes) -> float:

@@ -8,6 +8,7 @@ from litestar.types import HTTPScope, Receive
 from compat import inflation
 from compat.canonical.error import InvalidRequest, MethodNotAllowed, TooLarge, UnsupportedMedia
 from compat.inflation import inflated
+from gateway.settings import Server
 
 IN_THREAD_BYTES = 64 * 1024
 """From here on a body is decompressed in a thread, not to hold up the loop."""
@@ -123,3 +124,11 @@ def _is_form(content_type: bytes) -> bool:
 
 def _too_large(limit: int) -> TooLarge:
     return TooLarge(f"The request body exceeds {limit} bytes (server.body_limit_bytes).")
+
+
+def base_url(scope: HTTPScope, server: Server) -> str:
+    """How the client reaches the gateway, `https://HOST`, without a slash at its end."""
+    if server.public_url is not None:
+        return server.public_url.rstrip("/")
+    host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+    return f"{scope.get('scheme', 'http')}://{host.decode('latin-1') or 'localhost'}{scope.get('root_path', '')}"

@@ -11,7 +11,7 @@ from litestar.params import FromPath
 from msgspec import Struct
 
 from compat.canonical.error import InvalidRequest
-from gateway.api.reading import Disconnected
+from gateway.api.reading import Disconnected, base_url
 from gateway.api.reply import CLIENT_GONE
 from gateway.api.resource import (
     PAGE,
@@ -80,7 +80,7 @@ def routes(house: House) -> list[Any]:
         return grant_of(request).principal.tenant
 
     def listing(request: Asked, session: Session) -> Listing:
-        return kept().listing(session, _base_url(request))
+        return kept().listing(session, base_url(request.scope, estate_of(request).config.server))
 
     @post(
         "/v1/sessions",
@@ -317,9 +317,3 @@ def _message_place(request: Asked) -> Place | None:
     if not (number_.isascii() and number_.isdigit() and len(number_) <= 6):
         raise foreign_cursor()
     return id_, int(number_)
-
-
-def _base_url(request: Asked) -> str:
-    scope = request.scope
-    host = next((value for name, value in scope["headers"] if name == b"host"), b"")
-    return f"{scope['scheme']}://{host.decode('latin-1') or 'localhost'}{scope.get('root_path', '')}"

@@ -28,6 +28,7 @@ from gateway.db.artifacts import hold
 from gateway.db.responses import Turn, item_rows, turn_row
 from gateway.db.sessionrow import Stub
 from gateway.db.tables import artifact_uses, items, sessions, turns
+from gateway.db.turning import NEW_ITEMS, NEW_TURNS
 from gateway.sessions.said import count, words
 
 HELD_S = 60.0
@@ -46,9 +47,9 @@ async def put(connection: AsyncConnection, principal: Principal, given: Sequence
     for n in range(0, len(given), PIECE):
         piece = given[n : n + PIECE]
         rows = [turn_row(principal, turn) | {"messages": count(turn), "words": words(turn)} for turn in piece]
-        await connection.execute(insert(turns), rows)
+        await connection.execute(NEW_TURNS, rows)
         if rows := [row for turn in piece for row in item_rows(principal, turn)]:
-            await connection.execute(insert(items), rows)
+            await connection.execute(NEW_ITEMS, rows)
 
 
 async def held(connection: AsyncConnection, principal: Principal, id_: str, uses: Collection[str]) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from compat.canonical.event import Usage
 from compat.canonical.principal import Principal
+from gateway.db import turning
 from gateway.db.engine import durably
 from gateway.db.tables import items, turns
 
@@ -86,17 +87,14 @@ class ResponseRows:
         ids = select(back.c.id)
         found = select(turns).where(turns.c.tenant_id == tenant, turns.c.id.in_(ids))
         said = select(items).where(items.c.tenant_id == tenant, items.c.turn_id.in_(ids)).order_by(items.c.position)
-        return await self._line(found, said, id_)
+        return await self._line(found, said, id_, {})
 
     async def line(self, tenant: str, session_id: str, last: str) -> list[Turn]:
         """A turn of a session and those it goes back to, oldest first; empty when there is no such turn.
 
         Unlike `chain` it does not go from turn to turn, which a database that has not counted its rows plans badly.
         """
-        mine = (turns.c.tenant_id == tenant, turns.c.session_id == session_id)
-        theirs = (turns.c.tenant_id == items.c.tenant_id) & (turns.c.id == items.c.turn_id)
-        said = select(items).join(turns, theirs).where(*mine).order_by(items.c.position)
-        return await self._line(select(turns).where(*mine), said, last)
+        return await self._line(turning.TURNS, turning.ITEMS, last, turning.of(tenant, session_id))
 
     async def known(self, tenant: str, ids: Iterable[str]) -> dict[str, Known]:
         """The items of these ids that there are, by id."""
@@ -113,10 +111,10 @@ class ResponseRows:
     async def delete(self, tenant: str, id_: str) -> None:
         await self._finished(self._delete(tenant, id_))
 
-    async def _line(self, found: Select[Any], said: Select[Any], last: str) -> list[Turn]:
+    async def _line(self, found: Select[Any], said: Select[Any], last: str, bound: dict[str, Any]) -> list[Turn]:
         async with self._engine.connect() as connection:
-            rows = (await connection.execute(found)).all()
-            spoken = (await connection.execute(said)).all()
+            rows = (await connection.execute(found, bound)).all()
+            spoken = (await connection.execute(said, bound)).all()
         return await asyncio.to_thread(_lined, rows, spoken, last) if len(spoken) > MANY else _lined(rows, spoken, last)
 
     async def settle(self) -> None:

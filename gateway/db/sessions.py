@@ -14,14 +14,12 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import msgspec
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
-    Float,
     and_,
     case,
-    cast,
     delete,
     exists,
-    extract,
     false,
     func,
     insert,
@@ -34,6 +32,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from compat.canonical.principal import Principal
+from gateway.db import turning
 from gateway.db.audit import Act, note
 from gateway.db.engine import durably
 from gateway.db.lines import (
@@ -50,6 +49,7 @@ from gateway.db.responses import Turn
 from gateway.db.sessionreads import SessionReads
 from gateway.db.sessionrow import columns, fields_of, session_of
 from gateway.db.tables import artifact_uses, sessions, turns
+from gateway.db.turning import UNCOUNTED, Turning
 from gateway.sessions.said import count
 from gateway.sessions.session import Session, Summary
 
@@ -84,6 +84,7 @@ def _unbroken(write: Write[P, T]) -> Write[P, T]:
 class SessionRows(SessionReads):
     def __init__(self, engine: AsyncEngine) -> None:
         super().__init__(engine)
+        self._turning = Turning(engine.dialect.name)
         self._writing: set[asyncio.Task[Any]] = set()
 
     @_unbroken
@@ -227,31 +228,23 @@ class SessionRows(SessionReads):
         nothing was written.
         """
         given = [turn] if isinstance(turn, Turn) else turn
-        before = given[0].previous_id
-        follows = sessions.c.head.is_(None) if before is None else sessions.c.head == before
-        more = sum(count(one) for one in given)
-        values: dict[str, Any] = {
-            "head": given[-1].id,
-            "last_used_at": time.time(),
-            "message_count": case((follows, sessions.c.message_count + more), else_=_UNCOUNTED),
-            "held_by": None,
-            "held_until": None,
+        fields = fields_of({"title": title, "state": state, "summary": summary})
+        bound = {f"new_{name}": fields[name] for name in ("title", "words", "state", "summary")}
+        bound |= {
+            "new_head": given[-1].id,
+            "used_at": time.time(),
+            "before": given[0].previous_id,
+            "more": sum(count(one) for one in given),
         }
-        if title is not None:
-            untitled = sessions.c.title.is_(None)
-            values["title"] = case((untitled, title), else_=sessions.c.title)
-            values["words"] = case((untitled, title.casefold()), else_=sessions.c.words)
-        values |= fields_of({"state": state} if state is not None else {})
-        values |= fields_of({"summary": summary} if summary is not None else {})
-        wanted = and_(of(session.tenant, session.id), self._free(worker))
+        bound |= turning.of(session.tenant, session.id) | turning.by(worker)
         async with durably(self._engine) as connection:
-            row = (await connection.execute(update(sessions).where(wanted).values(values).returning(sessions))).first()
+            row = (await connection.execute(self._turning.append, bound)).first()
             if row is None:
                 return None
             await put(connection, principal, given)
             await held(connection, principal, session.id, uses)
             now = session_of(row)
-            if now.message_count == _UNCOUNTED:
+            if now.message_count == UNCOUNTED:
                 said = await recount(connection, session.tenant, session.id, now.head)
                 now = msgspec.structs.replace(now, message_count=said)
         return now
@@ -301,10 +294,10 @@ class SessionRows(SessionReads):
         return task
 
     async def _take(self, tenant: str, id_: str, worker: str) -> Taken:
-        values = {"held_by": worker, "held_until": self._now() + LEASE_S}
-        wanted = and_(of(tenant, id_), self._free(worker))
-        taken = await self._changed(update(sessions).where(wanted).values(values).returning(sessions))
-        return Taken(taken, mine=True) if taken is not None else Taken(await self.get(tenant, id_), mine=False)
+        bound = turning.of(tenant, id_) | turning.by(worker) | {"lease_s": LEASE_S}
+        async with self._engine.begin() as connection:
+            row = (await connection.execute(self._turning.take, bound)).one_or_none()
+        return Taken(session_of(row), mine=True) if row is not None else Taken(await self.get(tenant, id_), mine=False)
 
     async def _untake(self, taking: "asyncio.Task[Taken]", id_: str, worker: str) -> None:
         if (await taking).mine:
@@ -336,11 +329,8 @@ class SessionRows(SessionReads):
         return free if worker is None else or_(free, sessions.c.held_by == worker)
 
     def _now(self) -> ColumnElement[Any]:
-        """By the database's clock; SQLite's is that of the machine, which all its processes are on."""
-        if self._engine.dialect.name == "postgresql":
-            return cast(extract("epoch", func.clock_timestamp()), Float)
-        return literal(time.time())
+        now = turning.clock(self._engine.dialect.name)
+        return literal(time.time()) if isinstance(now, BindParameter) else now
 
 
-_UNCOUNTED = -1
 _open = sessions.c.status == "open"
