@@ -196,12 +196,9 @@ def routes(house: House) -> list[Any]:
         card = shown(request, one, held=await artifacts.uses(one))
         if one.kind == "mesh" and card.poster_url is None:
             posters = [child for child in await artifacts.children(one) if child.kind == "poster"]
-            url = (
-                artifacts.url(posters[0], base_url(request.scope, estate_of(request).config.server))[0]
-                if posters
-                else None
-            )
-            card = msgspec.structs.replace(card, poster_url=url)
+            if posters:
+                base = base_url(request.scope, estate_of(request).config.server)
+                card = msgspec.structs.replace(card, poster_url=artifacts.url(posters[0], base)[0])
         return card
 
     @route(

@@ -21,6 +21,7 @@ from gateway.api.resource import (
     by_of,
     cursor_of,
     decoded,
+    estate_of,
     foreign_cursor,
     grant_of,
     number,
