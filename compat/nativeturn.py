@@ -67,8 +67,8 @@ def items_of(given: Input, new_id: NewId) -> list[Item]:
 def places_of(items: Iterable[Item]) -> Iterator[str]:
     """Where the pictures that were given are, as they stand in the items."""
     for part in _parts(items):
-        if part.get("type") == "input_image" and isinstance(part.get("image_url"), str):
-            yield part["image_url"]
+        if part.get("type") == "input_image" and (place := _place(part)) is not None:
+            yield place
 
 
 def moved(items: Sequence[Item], places: Mapping[str, str]) -> list[Item]:
@@ -84,7 +84,7 @@ def moved(items: Sequence[Item], places: Mapping[str, str]) -> list[Item]:
             return parts
         return [
             part | {"image_url": places[part["image_url"]]}
-            if part.get("type") == "input_image" and part.get("image_url") in places
+            if part.get("type") == "input_image" and _place(part) in places
             else part
             for part in parts
         ]
@@ -147,7 +147,7 @@ def shown(items: Iterable[Item], sees: Callable[[str], bool]) -> list[Item]:
         note()
         plain = _plain(item, sees)
         if item["type"] == "message" and item["role"] == "user":
-            asked = " ".join(part["text"] for part in plain["content"] if "text" in part)[:PROMPT_MAX]
+            asked = " ".join(filter(None, map(_text, plain["content"])))[:PROMPT_MAX]
             plain = plain | {"content": [*waiting, *plain["content"]]}
             waiting = []
         told.append(plain)
@@ -158,11 +158,11 @@ def shown(items: Iterable[Item], sees: Callable[[str], bool]) -> list[Item]:
 
 
 def parse_shown(items: Iterable[Item], pictures: Mapping[str, Media]) -> tuple[Message, ...]:
-    """What `shown` tells, as messages.  Raises InvalidRequest.
+    """What `shown` tells, as messages; what cannot be told in them is left out.
 
     pictures: by where they stand; a URL that is not in it is the provider's to fetch.
     """
-    return tuple(replace(m, parts=tuple(_seen(p, pictures) for p in m.parts)) for m in parse_items(items))
+    return tuple(replace(m, parts=tuple(_seen(p, pictures) for p in m.parts)) for m in parse_items(items, past=True))
 
 
 def rebuilt(
@@ -192,15 +192,29 @@ def transcript(items: Iterable[Item]) -> str:
     for item in shown(items, lambda _: False):
         kind = item["type"]
         if kind == "message":
-            text = " ".join(part.get("text", "[file]") for part in item["content"])
-            lines.append(f"{item['role']}: {text}")
+            lines.append(f"{item['role']}: {_words(item['content'])}")
         elif kind.endswith("_call"):
             lines.append(f"assistant calls {item.get('name', kind)}: {item.get('arguments', item.get('input', ''))}")
         elif kind.endswith("_output"):
-            output = item["output"]
-            text = output if isinstance(output, str) else " ".join(part.get("text", "[file]") for part in output)
-            lines.append(f"tool: {text}")
+            lines.append(f"tool: {_words(item.get('output'))}")
     return "\n".join(lines)
+
+
+def _place(part: Item) -> str | None:
+    place = part.get("image_url")
+    return place if isinstance(place, str) else None
+
+
+def _words(said: Any) -> str:
+    if isinstance(said, str):
+        return said
+    texts = map(_text, said) if isinstance(said, list) else [None]
+    return " ".join("[file]" if text is None else text for text in texts)
+
+
+def _text(part: Any) -> str | None:
+    text = part.get("text") if isinstance(part, dict) else None
+    return text if isinstance(text, str) else None
 
 
 def _items(wire: Mapping[str, Any], message: Message, new_id: NewId) -> Iterator[Item]:

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from gateway.storage import Storage
     from gateway.telemetry.tracing import Tracer
 
+ENDING_S, TELLING_S = 1.0, 0.3
+"""How long those that are ended may take before their watchers are sent away, and how long these are told of it."""
 UNTOLD_S = 600.0
 """How long a visit is waited for that has no deadline."""
 
@@ -199,11 +201,19 @@ class House:
         """Let those under way finish; then end the rest, each with an error its client can read."""
         self.draining = True
         await self._empty(within_s)
-        for key, (_, task) in list(self._guests.items()):
-            self.expelled.add(key)
-            if task is not None:
-                task.cancel()
+        if any(visit.watches for visit in self.guests):
+            self._expel([visit for visit in self.guests if not visit.watches])
+            await self._empty(ENDING_S, but_watchers=True)
+            await asyncio.sleep(TELLING_S)
+        self._expel(self.guests)
         await self._empty(2.0)
+
+    def _expel(self, visits: list[Visit]) -> None:
+        for visit in visits:
+            _, task = self._guests[id(visit)]
+            if id(visit) not in self.expelled and task is not None:
+                task.cancel()
+            self.expelled.add(id(visit))
 
     async def outlive(self, visits: list[Visit]) -> None:
         """Return when each of these visits is over, or its time is."""
@@ -212,8 +222,8 @@ class House:
         while any(id(visit) in self._guests and loop.time() < (visit.deadline or end) for visit in visits):
             await asyncio.sleep(0.2)
 
-    async def _empty(self, within_s: float) -> None:
+    async def _empty(self, within_s: float, *, but_watchers: bool = False) -> None:
         loop = asyncio.get_running_loop()
         end = loop.time() + within_s
-        while self._guests and loop.time() < end:
+        while any(not (but_watchers and visit.watches) for visit in self.guests) and loop.time() < end:
             await asyncio.sleep(0.02)

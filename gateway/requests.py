@@ -25,10 +25,14 @@ RESULT_MAX = 8 * 1024 * 1024
 """Bytes of a result that is told with the request; larger ones are at its `result_url` only."""
 ID_MAX = 128
 FOREVER = float("-inf")
+SAME_S = 0.005
+"""How far the clocks may lie apart by which a request and its answer are told when they began."""
 
 Status = Literal["queued", "loading", "running", "done", "failed", "cancelled"]
 CANCELLED, CLIENT_GONE, INTERRUPTED = "request_cancelled", "client_gone", "interrupted"
 INTERRUPTED_SAID = "The gateway stopped while it worked on this request; ask again."
+TOO_LARGE = "answer_too_large"
+TOO_LARGE_SAID = "The answer was larger than 'requests.answer_bytes' and has not been kept."
 ABORTED = {CANCELLED: "The request was cancelled.", CLIENT_GONE: "The client closed its connection."}
 """Codes of requests that somebody did not want any more, and what is said of those that nobody was told."""
 
@@ -144,9 +148,13 @@ class Requests:
         answers = self._house.cabinet.answers
         answer = await answers.get(tenant, id_, RESULT_MAX)
         row = unwritten[-1] if unwritten else await self._house.archive.usage.requested(tenant, id_, self._since())
-        if answer is not None and (row is None or _began(row) <= (answer.ended_at or float("inf"))):
+        if answer is not None and (row is None or _began(row) <= answer.created_at + SAME_S):
             return _of_answer(answer, row)
-        return None if row is None else told(row)
+        if row is None:
+            return None
+        kept = await answers.kept(tenant, [id_])
+        found = next((one for one in kept if _is_of(one, row)), None) or next((o for o in kept if o.id == id_), None)
+        return told(row, found)
 
     def written(self, id_: str) -> str:
         """An id as it is written down; empty where none is."""
@@ -166,12 +174,9 @@ class Requests:
         if len(found) <= limit and wanted in (None, "done", "failed", "cancelled"):
             behind = None if after is None or after.live else (after.at, after.id)
             seen = None if after is None else (asof, born)
-            for row in await self._over(tenant, limit + 1 - len(found), behind, seen, wanted):
-                found.append((Place(False, row["created_at"], row["id"], asof, born), told(row)))
-        shown_ = [one for _, one in found[:limit]]
-        kept = await self._house.cabinet.answers.kept(tenant, [one.id for one in shown_ if one.ended_at is not None])
-        shown_ = [replace(one, result_url=f"{one.url}/result") if one.id in kept else one for one in shown_]
-        return shown_, found[limit - 1][0] if len(found) > limit else None
+            for at, id_, one in await self._over(tenant, limit + 1 - len(found), behind, seen, wanted, asof):
+                found.append((Place(False, at, id_, asof, born), one))
+        return [one for _, one in found[:limit]], found[limit - 1][0] if len(found) > limit else None
 
     async def _running(self, tenant: str) -> list[tuple[float, RequestStatus]]:
         """What runs, and when it began, the newest first."""
@@ -190,22 +195,37 @@ class Requests:
         behind: tuple[float, str] | None,
         seen: tuple[float, float] | None,
         wanted: Status | None,
-    ) -> list[dict[str, Any]]:
-        """Rows of what is over, the newest first, whether they are in the database yet or not."""
-        since = self._since()
+        asof: float,
+    ) -> list[tuple[float, str, RequestStatus]]:
+        """What is over, and the times and ids that it goes by, the newest first: by its row of usage, whether that is
+        in the database yet or not; of what ended by `asof` also by its answer, where the row is lost.
+        """
+        since, answers = self._since(), self._house.cabinet.answers
+        unwritten = self._house.ledger.unwritten(tenant)
+        yet = {visit.request_id for visit in self.live(tenant)} | {row["request_id"] for row in unwritten}
         rows = {
             row["id"]: row
-            for row in self._house.ledger.unwritten(tenant)
+            for row in unwritten
             if since <= row["created_at"]
             and (behind is None or (row["created_at"], row["id"]) < behind)
             and (seen is None or row["created_at"] <= seen[0] or _began(row) < seen[1])
             and wanted in (None, _outcome(row))
         }
-        kept = await self._house.archive.usage.history(
+        written = await self._house.archive.usage.history(
             tenant, limit, since=since, after=behind, seen=seen, cancelled=tuple(ABORTED), outcome=wanted
         )
-        rows |= {row["id"]: dict(row) for row in kept}
-        return sorted(rows.values(), key=lambda row: (row["created_at"], row["id"]), reverse=True)[:limit]
+        rows |= {row["id"]: dict(row) for row in written}
+        newest = sorted(rows.values(), key=lambda row: (row["created_at"], row["id"]), reverse=True)[:limit]
+        kept = await answers.kept(tenant, [row["request_id"] for row in newest])
+        found = [
+            (row["created_at"], row["id"], told(row, next((one for one in kept if _is_of(one, row)), None)))
+            for row in newest
+        ]
+        first = newest[-1]["created_at"] if len(newest) == limit else since
+        for one in await answers.unaccounted(tenant, limit, first, asof, behind, wanted):
+            if one.ended_at is not None and (one.request_id or one.id) not in yet:
+                found.append((one.ended_at, one.id, _of_answer(one)))
+        return sorted(found, key=lambda one: one[:2], reverse=True)[:limit]
 
     def _since(self) -> float:
         days = self._house.estate.config.requests.history_days
@@ -228,6 +248,9 @@ def shown(visit: Visit) -> RequestStatus:
     if visit.born is None:
         visit.born = (visit.at or time.time()) - (end - visit.began)
     failed = visit.ended and visit.code is not None
+    error = _failure(visit.code, visit.said) if failed else None
+    if visit.ended and visit.too_large and error is None:
+        error = Failure(TOO_LARGE, TOO_LARGE_SAID)
     return RequestStatus(
         id=visit.request_id,
         status=status(visit),
@@ -243,7 +266,7 @@ def shown(visit: Visit) -> RequestStatus:
         load_progress=wait.loading if held else None,
         progress=Progress(wait.step, wait.steps) if wait.steps else None,
         attempts=visit.attempts,
-        error=_failure(visit.code, visit.said) if failed else None,
+        error=error,
         usage=_tokens(visit.usage),
         timing=Timing(
             queue_s=round(wait.queue_s, 3),
@@ -252,12 +275,15 @@ def shown(visit: Visit) -> RequestStatus:
             total_s=round(end - visit.began, 3),
         ),
         partial=visit.seen.partial() if failed and visit.seen is not None else None,
-        **_urls(visit.request_id, kept=visit.detached),
+        **_urls(visit.request_id, kept=visit.detached and not visit.too_large),
     )
 
 
-def told(row: dict[str, Any]) -> RequestStatus:
-    """How a request that is over stood in the end, from its row of usage."""
+def told(row: dict[str, Any], kept: "Answer | None" = None) -> RequestStatus:
+    """How a request that is over stood in the end, from its row of usage.
+
+    kept: the answer that is found at its `result_url`.
+    """
     first = row["first_token_s"]
     usage = Usage(
         **{name: row[name] for name in ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens")}
@@ -285,7 +311,8 @@ def told(row: dict[str, Any]) -> RequestStatus:
             first_token_s=None if first is None else round(first, 3),
             total_s=round(row["total_s"], 3),
         ),
-        **_urls(row["request_id"], kept=False),
+        **_urls(row["request_id"], kept=False)
+        | {"result_url": None if kept is None else f"/v1/requests/{kept.id}/result"},
     )
 
 
@@ -298,7 +325,8 @@ def _of_answer(answer: "Answer", row: dict[str, Any] | None = None) -> RequestSt
     if row is not None and not answer.asynchronous:
         known = told(row)
     about: dict[str, Any] = {"id": answer.id}
-    about |= _urls(answer.id, kept=answer.asynchronous or answer.http_status is not None)
+    there = known.result_url is not None if answer.asynchronous else answer.http_status is not None
+    about |= _urls(answer.id, kept=there)
     if answer.status != "running":
         about["status"] = answer.status
     if answer.ended_at is not None and known.ended_at is None:  # its process is gone, or another has ended it
@@ -319,6 +347,12 @@ def _outcome(row: dict[str, Any]) -> Literal["done", "failed", "cancelled"]:
 
 def _began(row: dict[str, Any]) -> float:
     return float(row["created_at"] - row["total_s"])
+
+
+def _is_of(answer: "Answer", row: dict[str, Any]) -> bool:
+    """Whether an answer is that of the request of a row: an id may have been used again."""
+    within = _began(row) - SAME_S <= answer.created_at <= float(row["created_at"]) + SAME_S
+    return within and (answer.request_id or answer.id) == row["request_id"]
 
 
 def _failure(code: str | None, said: str | None) -> Failure:

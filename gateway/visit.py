@@ -69,6 +69,10 @@ class Visit(Struct, kw_only=True):
     """Its work goes on without its connection, in a visit of the same id: only that one is accounted for."""
     detached: bool = False
     """It is such a visit."""
+    too_large: bool = False
+    """Its answer was to be kept, and is larger than what is kept of one."""
+    watches: bool = False
+    """It is a feed of what others do, and ended after them."""
     seen: "Seen | None" = None
     """What there is of its answer by now, where that is kept although the answer does not come to its end."""
     requested: str | None = None

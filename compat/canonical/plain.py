@@ -45,7 +45,9 @@ def plain(request: TextRequest, dialect: Dialect) -> tuple[TextRequest, tuple[st
     messages = []
     for message in request.messages:
         lost |= dict.fromkeys(telling(message.extra))
-        messages.append(replace(message, parts=_parts(message, lost), extra={}))
+        parts = _parts(message, lost)
+        if parts or not message.parts:  # one of which nothing is left is none
+            messages.append(replace(message, parts=parts, extra={}))
     stripped = replace(
         request,
         messages=tuple(messages),

@@ -17,7 +17,7 @@ from compat.nativeturn import ARTIFACT_URL as ARTIFACT_URL
 from compat.nativeturn import artifact_id
 from compat.openai.limits import check_metadata
 from compat.openai.responses import ResponsesRequest, render_settings
-from compat.openai.responses_item import Item, NewId, normalized, unsealed
+from compat.openai.responses_item import Item, NewId, check_known, normalized, unsealed
 from compat.openai.responses_usage import render_usage
 
 ITEMS_MAX = 20
@@ -196,6 +196,7 @@ def _checked(given: list[Item], new_id: NewId) -> list[Item]:
             raise InvalidRequest(
                 f"Invalid value for '{at}': '{item['type']}'; give the item itself.", param=at, code="invalid_value"
             )
+    check_known(items, "items")
     return items
 
 

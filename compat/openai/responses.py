@@ -160,6 +160,8 @@ def conversation_of(asked: Envelope) -> str | None:
         raise missing(at)
     if not isinstance(id_, str):
         raise InvalidRequest(f"Invalid type for '{at}': expected a string.", param=at, code="invalid_type")
+    if not id_:
+        raise InvalidRequest(f"Invalid value for '{at}': it is empty.", param=at, code="invalid_value")
     if previous_of(asked) is not None:
         raise InvalidRequest(
             "Mutually exclusive parameters: 'previous_response_id' and 'conversation'. Give only one of them.",
@@ -231,8 +233,11 @@ def expanded(asked: Envelope, history: list[Item] | None, known: dict[str, Item]
     return msgspec.structs.replace(asked, fields=fields, body=_write(fields))
 
 
-def parse_request(asked: Envelope) -> TextRequest:
-    """Read a request whole, what came before already written out in it.  Raises InvalidRequest."""
+def parse_request(asked: Envelope, *, past: bool = False) -> TextRequest:
+    """Read a request whole, what came before already written out in it.  Raises InvalidRequest.
+
+    past: what cannot be carried over is left out; what is new in it has been read before.
+    """
     body = read_request(asked)
     _check(asked, body)
     for name in ("conversation", "prompt", "background"):
@@ -241,7 +246,7 @@ def parse_request(asked: Envelope) -> TextRequest:
             raise InvalidRequest(
                 f"'{name}' is not supported by this model's provider.", param=name, code="unsupported_parameter"
             )
-    messages = parse_items(normalized(body.input, lambda prefix: prefix))
+    messages = parse_items(normalized(body.input, lambda prefix: prefix), past=past)
     if not messages:
         raise InvalidRequest("Invalid 'input': the array is empty.", param="input", code="empty_array")
     if body.instructions:

@@ -28,6 +28,8 @@ FORGET_S = 60.0
 """How often what has expired is removed."""
 LOOK_S = 0.25
 """How often it is looked whether another process has an answer that somebody waits for."""
+UNWRITTEN_S = 5.0
+"""How long another process may take to write down the usage of what it has answered."""
 TRIES, AGAIN_S = 5, 1.0
 """How often it is tried to keep an answer while the database cannot be written."""
 DETACHED_MAX, ALL_MAX = 64, 512
@@ -84,9 +86,16 @@ class Answers:
         noted = self._notes.get((tenant, id_))  # which may be written while the database is asked
         return await asyncio.shield(self._write(self.rows.get(tenant, id_, body_max))) or noted
 
-    async def kept(self, tenant: str, ids: Sequence[str]) -> set[str]:
-        """Of these requests of a tenant, those whose answers are kept."""
-        return await asyncio.shield(self._write(self.rows.kept(tenant, ids))) if ids else set()
+    async def kept(self, tenant: str, ids: Sequence[str]) -> Sequence[Answer]:
+        """The answers, without their bodies, that are kept of requests of these ids of a tenant."""
+        return await asyncio.shield(self._write(self.rows.kept(tenant, ids))) if ids else ()
+
+    async def unaccounted(
+        self, tenant: str, limit: int, since: float, until: float, after: tuple[float, str] | None, status: str | None
+    ) -> Sequence[Answer]:
+        """Answers whose requests' rows of usage are lost, the newest first."""
+        until -= UNWRITTEN_S if self.rows.leases else 0.0
+        return await asyncio.shield(self._write(self.rows.unaccounted(tenant, limit, since, until, after, status)))
 
     async def elsewhere(self, tenant: str) -> Sequence[Answer]:
         """A tenant's that other processes work on without a connection."""
@@ -112,7 +121,7 @@ class Answers:
         standing = shown(visit)
         if standing.partial is None or visit.principal is None:
             return
-        answer = self.of(visit, standing)
+        answer = self.of(visit, standing, created_at=visit.at - (visit.ended - visit.began), ended_at=visit.at)
         self._notes[answer.tenant, answer.id] = answer
         self._write(self._note(answer))
 
@@ -205,6 +214,8 @@ class Answers:
         for left in reversed(range(tries)):
             try:
                 kept = await self.rows.end(written, self._me)
+                if not kept:  # the lease was lost: another process may work on the same, and keep its own
+                    logger().warning("answer_not_kept", request_id=answer.id, error="taken_for_lost")
                 break
             except Exception as e:
                 logger().error("answer_not_kept", request_id=answer.id, error=type(e).__name__, tries_left=left)

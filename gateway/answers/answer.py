@@ -10,7 +10,9 @@ Status = Literal["running", "done", "failed", "cancelled"]
 
 class Answer(Struct, frozen=True, kw_only=True):
     id: str
-    """The request's."""
+    """The request's, unless that was taken."""
+    request_id: str = ""
+    """The request's; empty is its own id."""
     tenant: str
     owner: str
     endpoint: str

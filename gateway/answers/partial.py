@@ -15,6 +15,10 @@ class Seen:
         self._text: list[str] = []
         self._made: list[Made] = []
 
+    def clear(self) -> None:
+        self._text.clear()
+        self._made.clear()
+
     def note(self, event: Event) -> None:
         if isinstance(event, TextDelta):
             if not event.choice:

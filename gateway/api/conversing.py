@@ -7,24 +7,26 @@ that fails or is broken off leaves its conversation as it was.
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from time import perf_counter
 from typing import Any
 
 import msgspec
 
-from backends.base import Wait
-from compat.canonical.error import Conflict, ContextTooLong, Forbidden, InvalidRequest, NotFound
+from backends.base import Timeouts, Wait
+from compat.canonical.error import Conflict, ContextTooLong, Forbidden, InvalidRequest, NotFound, TimedOut
 from compat.canonical.principal import Principal
 from compat.canonical.request import Envelope
 from compat.openai.conversations import pictures_of
 from compat.openai.responses import conversation_of, instructed, truncation_of, with_input
 from compat.openai.responses_item import Item
 from gateway.api.generation import Job, Language
-from gateway.api.pictured import checked, kept, sees, written_out
+from gateway.api.pictured import checked, kept, written_out
 from gateway.db.responses import Turn
 from gateway.house import House
 from gateway.routing.router import Plan
 from gateway.sessions.context import Line, room
 from gateway.sessions.holding import Held
+from gateway.sessions.seeing import seen_of
 from gateway.sessions.session import Session
 from gateway.sessions.title import title_of
 from gateway.visit import new_id
@@ -32,7 +34,8 @@ from gateway.visit import new_id
 SUMMARY = "What was said before, in short:"
 SCOPE = "sessions"
 """What a conversation needs, besides what generating does."""
-
+WAIT_S = Timeouts().total_s
+"""How long a busy conversation is waited for, unless the client says: who does not stay must not wait for ever."""
 
 Rebuilt = Callable[[Envelope, list[Item]], Envelope]
 """A request and what came before it → the request with that written out."""
@@ -44,11 +47,16 @@ async def line_of(house: House, session: Session) -> list[Turn]:
 
 
 @asynccontextmanager
-async def held(house: House, tenant: str, id_: str, wait: Wait) -> AsyncGenerator[Held, None]:
-    """Have a conversation to oneself that can be gone on with.  Raises NotFound, Conflict."""
+async def held(
+    house: House, tenant: str, id_: str, wait: Wait, timeout_s: float | None = None
+) -> AsyncGenerator[Held, None]:
+    """Have a conversation to oneself that can be gone on with.  Raises NotFound, Conflict, TimedOut."""
     async with AsyncExitStack() as stack:
         try:
-            it = await stack.enter_async_context(house.cabinet.sessions.holding.hold(tenant, id_, wait))
+            async with asyncio.timeout(WAIT_S if timeout_s is None else timeout_s):
+                it = await stack.enter_async_context(house.cabinet.sessions.holding.hold(tenant, id_, wait))
+        except TimeoutError as e:
+            raise TimedOut("The conversation was busy for as long as the request may take.") from e
         except NotFound as e:
             raise absent(id_) from e
         if it.session.status != "open":
@@ -96,7 +104,7 @@ class Conversation:
         self._asked = job.envelope
         self._word = truncation_of(job.envelope)
         self._line: Line | None = None
-        self._plan: Plan | None = None
+        self._seen: frozenset[str] = frozenset()
         self._rebuilt: Rebuilt | None = None
 
     @property
@@ -115,20 +123,21 @@ class Conversation:
         given: what is new in it.
         """
         await checked(self._house, self._grant, given, "input")
+        self._seen = seen_of(self._turns, plan, given)
         if any(pictures_of(given)):
-            own = await written_out(self._house, self._grant.principal.tenant, given, plan)
+            own = await written_out(self._house, self._grant.principal.tenant, given, self._seen)
             self._asked = with_input(self._asked, own)
         policy = {"auto": "drop_oldest", "disabled": "error", None: self._held.session.context or "error"}[self._word]
-        self._line = Line(self._turns, given, policy, self._held.session.summary, lambda _: sees(plan))
-        self._plan, self._rebuilt = plan, rebuilt
+        self._line = Line(self._turns, given, policy, self._held.session.summary, self._seen.__contains__)
+        self._rebuilt = rebuilt
         self._line.fit(room(plan.routes, None), 0)
-        return await self._told(self._line, plan, rebuilt)
+        return await self._told(self._line, rebuilt)
 
     async def shorten(self, error: ContextTooLong) -> Envelope | None:  # noqa: ARG002
         """The request with less of what came before, where its client lets go of that."""
-        if self._line is None or self._plan is None or self._rebuilt is None or not self._line.shorten():
+        if self._line is None or self._rebuilt is None or not self._line.shorten():
             return None
-        return await self._told(self._line, self._plan, self._rebuilt)
+        return await self._told(self._line, self._rebuilt)
 
     async def add(self, turn: Turn) -> None:
         """Keep a turn, durably.  Raises Conflict."""
@@ -137,8 +146,8 @@ class Conversation:
         told_apart(turn, self._turns)
         await append(self._house, self._held, self._grant.principal, turn, uses)
 
-    async def _told(self, line: Line, plan: Plan, rebuilt: Rebuilt) -> Envelope:
-        before = await written_out(self._house, self._grant.principal.tenant, line.kept, plan)
+    async def _told(self, line: Line, rebuilt: Rebuilt) -> Envelope:
+        before = await written_out(self._house, self._grant.principal.tenant, line.kept, self._seen)
         if line.summary is not None:
             said = {"type": "input_text", "text": f"{SUMMARY}\n{line.summary.text}"}
             before = [{"type": "message", "role": "developer", "content": [said]}, *before]
@@ -150,7 +159,7 @@ async def within(job: Job, language: Callable[[Conversation], Language]) -> Asyn
     """Hold the conversation that a request names.
 
     language: that of a request in a conversation.
-    Raises InvalidRequest, Forbidden, InvalidRequest, NotFound, Conflict.
+    Raises InvalidRequest, Forbidden, NotFound, Conflict, TimedOut.
     """
     id_ = conversation_of(job.envelope)
     if id_ is None:
@@ -164,14 +173,16 @@ async def within(job: Job, language: Callable[[Conversation], Language]) -> Asyn
             param="background",
             code="unsupported_parameter",
         )
-    async with held(job.house, job.grant.principal.tenant, id_, job.visit.wait) as it:
+    began = perf_counter()
+    async with held(job.house, job.grant.principal.tenant, id_, job.visit.wait, job.timeout_s) as it:
         envelope, session = job.envelope, it.session
+        left_s = None if job.timeout_s is None else max(0.001, job.timeout_s - (perf_counter() - began))
         if not envelope.model and session.model is not None:
             envelope = msgspec.structs.replace(envelope, model=session.model)
             job.visit.requested = session.model
         if session.system is not None:
             envelope = instructed(envelope, session.system)
-        inner = msgspec.structs.replace(job, envelope=envelope)
+        inner = msgspec.structs.replace(job, envelope=envelope, timeout_s=left_s)
         conversation = Conversation(inner, it, await line_of(job.house, session))
         yield msgspec.structs.replace(inner, language=language(conversation))
 

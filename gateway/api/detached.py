@@ -35,9 +35,12 @@ WAIT_MAX_S = 60.0
 COME_BACK_S = 1
 KEY_MAX = 255
 """Characters of an Idempotency-Key."""
+PREFER_MAX = 4096
+"""Characters of a Prefer header; a longer one is as good as none."""
 PREFER, KEY = b"prefer", b"idempotency-key"
 PIECE_BYTES = 64 * 1024
-_preferences = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*")+').findall
+# Nothing is read twice (`++`, `*+`), however long the header is and whatever is in it.
+_one = re.compile(r'((?:[^,"]++|"(?:[^"\\]++|\\.)*+")*+)(?:,|\Z)').match
 _preference = re.compile(r'\s*([^\s=;,"]+)\s*(?:=\s*("(?:[^"\\]|\\.)*"|[^\s;,"]*))?').match
 
 Perform = Callable[["Job"], Awaitable[None]]
@@ -73,12 +76,23 @@ def wish_of(said: Mapping[bytes, bytes]) -> Wish | None:
 def _preferred(header: str) -> tuple[bool, float]:
     """Whether `respond-async` is among the preferences (RFC 7240), and `wait`.  What is not understood is nothing."""
     found: dict[str, str] = {}
-    for text in _preferences(header):
+    for text in _listed(header):
         if (match := _preference(text)) is not None:
             found.setdefault(match[1].lower(), (match[2] or "").strip('"'))
     wait = found.get("wait", "")
     wait_s = min(float(wait), WAIT_MAX_S) if wait.isascii() and wait.isdigit() and len(wait) < 10 else 0.0
     return "respond-async" in found, wait_s
+
+
+def _listed(header: str) -> list[str]:
+    """The parts between commas that are in no quotes; none where a quote is not closed, or it is too long."""
+    found, at = [], 0
+    while at < len(header) <= PREFER_MAX:
+        if (match := _one(header, at)) is None:
+            return []
+        found.append(match[1])
+        at = match.end()
+    return found
 
 
 async def _detached(job: "Job", answer: Answer, perform: Perform) -> "asyncio.Task[None]":
@@ -121,6 +135,7 @@ async def _work(job: "Job", answer: Answer, perform: Perform, began: asyncio.Eve
 
 async def _kept(house: House, answer: Answer, visit: Visit, recording: Recording) -> None:
     """Keep what was answered, whoever wants this to end meanwhile."""
+    visit.too_large = recording.too_large
     over = replace(visit, ended=perf_counter(), at=time())
     standing = shown(over)
     known = house.cabinet.answers.of(over, standing)
@@ -210,7 +225,7 @@ async def begun(job: "Job", answer: Answer) -> tuple[Answer, Answer | None]:
             raise Conflict(
                 "There is a request of this id, whose answer is kept; send another 'x-request-id', or none."
             ) from e
-    answer = replace(answer, id=new_id("req"))
+    answer = replace(answer, id=new_id("req"), request_id=answer.id)
     return answer, await answers.begin(answer, job.visit)
 
 

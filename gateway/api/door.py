@@ -38,7 +38,8 @@ HEADERS_MAX = 100
 LINE_MAX_BYTES = 16 * 1024
 TARGET_MAX_BYTES = 8 * 1024
 ID_MAX = 128
-_sane_id = re.compile(rb"[A-Za-z0-9._\-]{1,%d}" % ID_MAX).fullmatch
+# `.` and `..` are no ids: clients resolve them in paths.
+_sane_id = re.compile(rb"(?!\.{1,2}\Z)[A-Za-z0-9._\-]{1,%d}" % ID_MAX).fullmatch
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _PREFLIGHT = [
     (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),

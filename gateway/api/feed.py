@@ -23,6 +23,7 @@ def feed(request: Asked, house: House, events: AsyncGenerator[ServerSentEvent, N
     """The answer that sends these events; they are closed with it, however it ends."""
     answer = EventSourceResponse(events, ping=PING_S, sep="\n", send_timeout=SEND_S)
     watching = visit_of(request)
+    watching.watches = True
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         try:

@@ -259,6 +259,8 @@ async def _answer(job: Job, plan: Plan, call: Call) -> None:
         hurried=job.timeout_s is not None and job.timeout_s < plan.timeouts.total_s,
         patient=(job.while_loading or plan.while_loading) == "wait",
     )
+    if envelope.dialect == "native":
+        with_seen(visit)  # what is held back until it is whole has been seen here
     while True:
         try:
             answer = await house.dispatcher.answer(asked)
@@ -352,10 +354,19 @@ def _headers(answer: Answer, visit: Visit) -> list[tuple[bytes, bytes]]:
 
 
 def _said(scope: HTTPScope, more: frozenset[bytes]) -> dict[bytes, bytes]:
-    """The headers that are read here and `more`.  Each line of a list is a part of it; of others, the last counts."""
+    """The headers that are read here and `more`.  Each line of a list is a part of it; of others, the last counts.
+
+    Raises InvalidRequest where there are two keys.
+    """
     said: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
         if name in _HEADERS or name in more:
+            if name == KEY and said.get(name, value) != value:
+                raise InvalidRequest(
+                    "The header 'Idempotency-Key' came twice, with two keys; send one.",
+                    param="Idempotency-Key",
+                    code="invalid_value",
+                )
             said[name] = b",".join(filter(None, (said.get(name), value))) if name in _LISTS else value
     return said
 

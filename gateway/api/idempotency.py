@@ -115,6 +115,7 @@ async def _answer_and_keep(job: "Job", mine: Answer, perform: Perform, receive: 
         answer = replace(
             answers.of(over, shown(over)),
             id=mine.id,
+            request_id=mine.request_id,
             flight=mine.flight,
             fingerprint=mine.fingerprint,
             created_at=mine.created_at,

@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from compat.canonical.error import InvalidRequest, NotFound
@@ -13,7 +13,6 @@ from compat.openai.part import media_of_url
 from compat.openai.responses_item import Item
 from gateway.auth.principal import Grant
 from gateway.house import House
-from gateway.routing.router import Plan
 
 COUNT_MAX = 16
 """Pictures of what came before that a model is shown again; of the rest it is told."""
@@ -23,17 +22,14 @@ _DATA = "data:"
 _PLACES = ("content", "output")
 
 
-async def written_out(house: House, tenant: str, items: Sequence[Item], plan: Plan) -> list[Item]:
-    """What came before, as the plan's model is told of it: the newest pictures as such, if it sees any."""
+async def written_out(house: House, tenant: str, items: Sequence[Item], seen: Container[str]) -> list[Item]:
+    """What came before, as a model is told of it.
+
+    seen: the artifacts that it is shown as pictures (`seen_of`).
+    """
     if not any(item["type"] == "artifact" for item in items) and not any(pictures_of(items)):
         return list(items)
-    return told(items, await urls(house, tenant, items) if sees(plan) else {})
-
-
-def sees(plan: Plan) -> bool:
-    """Whether the plan's model may be shown pictures: what is not known of one is left to its provider."""
-    abilities = plan.routes[0].capabilities
-    return not abilities or "vision" in abilities
+    return told(items, await _urls(house, tenant, [id_ for id_ in pictures_of(items) if id_ in seen]))
 
 
 async def urls(house: House, tenant: str, items: Iterable[Item]) -> dict[str, str]:
@@ -41,9 +37,13 @@ async def urls(house: House, tenant: str, items: Iterable[Item]) -> dict[str, st
 
     Those that are gone, or are too many, are not in it.
     """
+    return await _urls(house, tenant, pictures_of(items))
+
+
+async def _urls(house: House, tenant: str, ids: Iterable[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     left = BYTES_MAX
-    for id_ in list(dict.fromkeys(pictures_of(items)))[::-1][:COUNT_MAX]:
+    for id_ in list(dict.fromkeys(ids))[::-1][:COUNT_MAX]:
         try:
             media = await house.cabinet.artifacts.media(tenant, id_)
         except (NotFound, InvalidRequest):

@@ -19,7 +19,7 @@ from gateway.api.detached import pieces
 from gateway.api.feed import event, feed
 from gateway.api.resource import PAGE, PAGE_MAX, Asked, cursor_of, foreign_cursor, grant_of, number, page, word
 from gateway.house import House
-from gateway.requests import Place, RequestStatus, Status, shown
+from gateway.requests import TOO_LARGE, TOO_LARGE_SAID, Place, RequestStatus, Status, shown
 from gateway.visit import Visit
 
 LOOK_S = 0.1
@@ -105,6 +105,11 @@ def routes(house: House) -> list[Any]:
     )
     async def get_result(request: Asked, request_id: FromPath[str]) -> ASGIApp:
         tenant = _tenant(request)
+        answer = await house.cabinet.answers.get(tenant, requests.written(request_id))
+        if answer is not None and answer.http_status is not None:  # whatever else has had its id since
+            if answer.body is None:
+                raise InsufficientStorage(TOO_LARGE_SAID, code=TOO_LARGE)
+            return _again(answer, answer.body)
         standing = await found(request, request_id)
         if standing.ended_at is None:
             raise Conflict(
@@ -112,22 +117,15 @@ def routes(house: House) -> list[Any]:
                 code="request_unfinished",
                 retry_after_s=1.0,
             )
-        answer = await house.cabinet.answers.get(tenant, standing.id)
-        if answer is None or standing.result_url is None:
+        if standing.result_url is None or standing.error is None:
             raise NotFound(
                 "The answer of this request is not kept, or not any more: it is for those who send 'Prefer: "
                 "respond-async' or an 'Idempotency-Key'.",
                 code="result_not_kept",
             )
-        if answer.http_status is None and standing.error is not None:
-            error: GatewayError = Overloaded(standing.error.message, code=standing.error.code)
-            error.final = True
-            raise error
-        if answer.body is None:
-            raise InsufficientStorage(
-                "The answer was larger than 'requests.answer_bytes' and has not been kept.", code="answer_too_large"
-            )
-        return _again(answer, answer.body)
+        error: GatewayError = Overloaded(standing.error.message, code=standing.error.code)
+        error.final = True
+        raise error
 
     @post(
         "/v1/requests/{request_id:str}/cancel",

@@ -33,7 +33,7 @@ from compat.openai.responses import (
     summarizes,
 )
 from compat.openai.responses_answer import Writer, render_failure, render_response, unfold
-from compat.openai.responses_item import Item, normalized
+from compat.openai.responses_item import Item, normalized, parse_items
 from compat.openai.responses_tap import ResponsesTap, adopted, adopted_event, done_in
 from compat.openai.responses_usage import parse_usage
 from compat.sse import split
@@ -46,6 +46,7 @@ from gateway.house import House
 from gateway.routing.attempt import Answer
 from gateway.routing.dispatch import relays
 from gateway.routing.router import Plan
+from gateway.sessions.seeing import seen_of
 from gateway.visit import Visit, new_id
 
 
@@ -76,7 +77,10 @@ class _Exchange:
         self._request = read_request(self._asked)
         self.given = normalized(resolved(self._request.input, self._known), new_id)
         self._writer = self._fresh_writer()
-        return parse_request(envelope)
+        past = envelope.fields.get("input") is not self._asked.fields.get("input")
+        if past:  # what is new is refused by the names that its client knows
+            parse_items(item for item in self.given if item["type"] != "artifact" or self._conversation is None)
+        return parse_request(envelope, past=past)
 
     def whole(self, result: Result, context: Context) -> bytes:  # noqa: ARG002
         for event in unfold(result):
@@ -274,7 +278,7 @@ async def _prepare(
         keepers.add(chain[-1].backend)
     elif chain:
         items = [item for turn in chain for item in (*turn.given, *turn.output)]
-        history = await written_out(house, tenant, items, plan)
+        history = await written_out(house, tenant, items, seen_of(chain, plan))
     if keepers:
         plan = _pinned(plan, asked, keepers)
     envelope, relayed = asked, any(relays(route.backend, asked, route.model) for route in plan.routes)
@@ -301,6 +305,9 @@ async def _prepare(
 
 async def _chain(rows: ResponseRows, tenant: str, previous: str) -> list[Turn]:
     chain = await rows.chain(tenant, previous) if could_be_id(previous) else []
+    # One that was deleted, or was not to be stored, is a turn of its conversation only.
+    if chain and chain[-1].body.get("store") is False:
+        chain = []
     lost = previous if not chain else None if chain[-1].remote else chain[0].previous_id
     if lost is not None:
         raise InvalidRequest(

@@ -9,7 +9,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Float, and_, case, cast, delete, extract, func, insert, or_, select, true, update
+from sqlalchemy import (
+    ColumnElement,
+    Float,
+    and_,
+    case,
+    cast,
+    delete,
+    exists,
+    extract,
+    func,
+    insert,
+    or_,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -97,12 +112,38 @@ class AnswerRows:
             return await self.get(tenant, id_, body_max)
         return None if row is None else _answer(row)
 
-    async def kept(self, tenant: str, ids: Sequence[str]) -> set[str]:
-        """Of these ids, those of answers that can be had."""
-        there = (answers.c.tenant_id == tenant, answers.c.id.in_(ids), answers.c.http_status.is_not(None))
+    async def kept(self, tenant: str, ids: Sequence[str]) -> list[Answer]:
+        """The answers to requests of these ids that can be had, without their bodies."""
+        there = (answers.c.tenant_id == tenant, answers.c.request_id.in_(ids), answers.c.body.is_not(None))
         async with self._engine.connect() as connection:
-            found = await connection.execute(select(answers.c.id).where(*there, answers.c.expires_at > time.time()))
-            return set(found.scalars())
+            found = await connection.execute(select(*_light).where(*there, answers.c.expires_at > time.time()))
+            return [_answer(row) for row in found]
+
+    async def unaccounted(
+        self, tenant: str, limit: int, since: float, until: float, after: tuple[float, str] | None, status: str | None
+    ) -> list[Answer]:
+        """Answers that ended since and until these times, without their bodies, whose row of usage is lost (their
+        process was killed before it was written), the newest first, behind the one of the time and id `after`.
+        """
+        row = answers.c
+        accounted = exists().where(
+            usage.c.request_id == row.request_id, usage.c.tenant_id == tenant, usage.c.created_at >= row.created_at
+        )
+        query = select(*_light).where(
+            row.tenant_id == tenant,
+            row.ended_at.between(since, until),
+            row.worker.is_(None),
+            row.expires_at > time.time(),
+            ~accounted,
+        )
+        if after is not None:
+            at, id_ = after
+            query = query.where(row.ended_at <= at, or_(row.ended_at < at, row.id < id_))
+        if status is not None:
+            query = query.where(row.status == status)
+        async with self._engine.connect() as connection:
+            found = await connection.execute(query.order_by(row.ended_at.desc(), row.id.desc()).limit(limit))
+            return [_answer(row) for row in found]
 
     async def add(self, answer: Answer) -> None:
         """Keep what is over, unless there is one of its id."""
@@ -214,6 +255,7 @@ def _values(answer: Answer, worker: str | None) -> dict[str, Any]:
     values["headers"] = msgspec.json.encode(answer.headers).decode()
     values["standing"] = None if answer.standing is None else answer.standing.decode()
     values["asynchronous"] = int(answer.asynchronous)
+    values["request_id"] = answer.request_id or answer.id
     values |= {"tenant_id": values.pop("tenant"), "owner_id": values.pop("owner")}
     return values | {"worker": worker, "lease_until": None}
 
@@ -222,6 +264,7 @@ def _answer(row: Any) -> Answer:
     known = row._mapping
     return Answer(
         id=row.id,
+        request_id="" if row.request_id == row.id else row.request_id,
         tenant=row.tenant_id,
         owner=row.owner_id,
         endpoint=row.endpoint,
@@ -248,7 +291,7 @@ def _trace(row: Any, now: float) -> dict[str, Any]:
         "id": new_id("use"),
         "tenant_id": row.tenant_id,
         "owner_id": row.owner_id,
-        "request_id": row.id,
+        "request_id": row.request_id,
         "created_at": now,
         "route": row.endpoint,
         "requested_model": (standing.get("model") or "")[:300],

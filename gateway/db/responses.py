@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from compat.canonical.event import Usage
 from compat.canonical.principal import Principal
+from compat.openai.responses_item import sound
 from gateway.db import turning
 from gateway.db.engine import durably
 from gateway.db.tables import items, turns
@@ -222,5 +223,4 @@ def _lined(rows: Sequence[Row[Any]], said: Sequence[Row[Any]], last: str) -> lis
 
 
 def _item(row: Row[Any]) -> Item:
-    item: Item = msgspec.json.decode(row.body)
-    return item
+    return sound(msgspec.json.decode(row.body))

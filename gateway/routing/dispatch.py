@@ -115,8 +115,12 @@ class Dispatcher:
         tally = Counted()
         events = run(route.backend, request, call, streamed=envelope.stream)
         head: list[Event] = []
+        if (seen := asked.visit.seen) is not None:
+            seen.clear()  # of another attempt
         async for event in events:
             tally.note(event)
+            if holds and seen is not None:
+                seen.note(event)
             head.append(event)
             if tally.began and not holds:
                 break

@@ -29,9 +29,11 @@ def newest(turns: Sequence[Turn]) -> str | None:
     return None
 
 
-def seen_of(turns: Sequence[Turn], plan: Plan) -> frozenset[str]:
+def seen_of(turns: Sequence[Turn], plan: Plan, new: Sequence[Item] = ()) -> frozenset[str]:
     """The pictures that the plan's models are shown again: all, none, or, of models nobody has described, those that
     a text model was given before.
+
+    new: what is given besides, to a text model.
     """
     known = [route.capabilities for route in plan.routes]
     if any(able and "vision" not in able for able in known):
@@ -43,4 +45,5 @@ def seen_of(turns: Sequence[Turn], plan: Plan) -> frozenset[str]:
         if wise or turn.body.get("modality", "text") == "text"
         for id_ in pictures([*turn.given, *turn.output] if wise else turn.given)
     ]
+    found += pictures(new)
     return frozenset(list(dict.fromkeys(reversed(found)))[:SHOWN_MAX])

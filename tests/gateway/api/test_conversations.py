@@ -50,6 +50,10 @@ def talking(running_provider: Provider, tmp_path_factory: pytest.TempPathFactory
     tree["backends"]["speaks"] = {
         "kind": "openai", "base_url": running_provider.url, "api_key": "k", "responses": True
     }  # fmt: skip
+    tree["models"] = tree.get("models", {}) | {
+        "seeing": {"routes": [{"to": "up/answer", "capabilities": ["vision"]}]},
+        "blind": {"routes": [{"to": "up/answer", "capabilities": ["tools"]}]},
+    }
     with gateway(tmp_path_factory.mktemp("talking"), tree) as running:
         yield running
 
@@ -157,6 +161,11 @@ def test_every_answer_is_as_published(talking: Gateway) -> None:
         ({"items": [{"role": "user"}]}, "items[0].content", "missing_required_parameter"),
         ({"items": [{"type": "item_reference", "id": "msg_1"}]}, "items[0].type", "invalid_value"),
         ({"items": [{"type": "artifact", "id": "art_1"}]}, "items[0].type", "invalid_value"),
+        ({"items": [{"type": "reasoning", "summary": 5}]}, "items[0].summary", "invalid_type"),
+        ({"items": [{"type": "reasoning", "content": True}]}, "items[0].content", "invalid_type"),
+        ({"items": [{"type": "reasoning", "content": [None]}]}, "items[0].content[0]", "invalid_type"),
+        ({"items": [{"type": "nope"}]}, "items[0].type", "invalid_value"),
+        ({"items": [{"role": "user", "content": [{"type": "odd"}]}]}, "items[0].content[0].type", "invalid_value"),
         ({"items": "x"}, "items", "invalid_type"),
         ({"metadata": {"a": 1}}, "metadata.a", "invalid_type"),
         ({"metadata": {str(n): "x" for n in range(17)}}, "metadata", "object_above_max_properties"),
@@ -237,7 +246,7 @@ def test_a_previous_response_of_a_conversation_is_gone_on_from_beside_it(
     assert texts(acme, id_) == ["One.", "word0 word1 word2 "]
 
 
-def test_a_deleted_response_leaves_its_conversation_whole(acme: openai.OpenAI) -> None:
+def test_a_deleted_response_leaves_its_conversation_whole(acme: openai.OpenAI, upstream: Provider) -> None:
     id_ = acme.conversations.create().id
     first = acme.responses.create(model="up/answer", input="One.", conversation=id_)
     acme.responses.delete(first.id)
@@ -246,7 +255,15 @@ def test_a_deleted_response_leaves_its_conversation_whole(acme: openai.OpenAI) -
     unstored = acme.responses.create(model="up/answer", input="Two.", conversation=id_, store=False)
     with pytest.raises(openai.NotFoundError):
         acme.responses.retrieve(unstored.id)
-    assert texts(acme, id_)[::2] == ["One.", "Two."]
+    asked = len(upstream.seen)
+    for gone in (first.id, unstored.id):
+        with pytest.raises(openai.BadRequestError) as refused:
+            acme.responses.create(model="up/answer", input="On.", previous_response_id=gone)
+        assert refused.value.code == "previous_response_not_found"
+    assert len(upstream.seen) == asked, "nobody was told of them"
+    later = acme.responses.create(model="up/answer", input="Three.", conversation=id_)
+    assert acme.responses.create(model="up/answer", input="On.", previous_response_id=later.id).output_text
+    assert texts(acme, id_)[::2] == ["One.", "Two.", "Three."]
 
 
 def test_what_is_deleted_is_not_told_again(acme: openai.OpenAI, upstream: Provider) -> None:
@@ -310,6 +327,58 @@ def test_an_acknowledged_turn_survives_a_kill(running_provider: Provider, tmp_pa
         items = http.get(f"{CONVERSATIONS}/{id_}/items?order=asc").json()["data"]
         assert [item["role"] for item in items] == ["user", "assistant"]
         assert http.post(RESPONSES, json=body | {"stream": False}).status_code == 200
+
+
+def test_a_busy_conversation_is_waited_for_as_long_as_its_client_says(talking: Gateway, http: httpx2.Client) -> None:
+    id_ = http.post(CONVERSATIONS, json={}).json()["id"]
+    body = {"model": "slow/fake", "input": "x y z", "conversation": id_, "stream": True}
+    with (
+        speaking(talking, {"authorization": f"Bearer {ACME_KEY}"}) as first,
+        first.stream("POST", RESPONSES, json=body) as answer,
+    ):
+        next(answer.iter_lines())
+        began = time.monotonic()
+        late = http.post(
+            RESPONSES,
+            json={"model": "fake/fake", "input": "x", "conversation": id_},
+            headers={"x-request-timeout": "0.2"},
+        )
+        assert late.status_code == 504, late.text
+        assert time.monotonic() - began < 1
+    assert http.post(RESPONSES, json={"model": "fake/fake", "input": "x", "conversation": id_}).status_code == 200
+
+
+def test_what_a_model_cannot_be_told_does_not_spoil_its_conversation(http: httpx2.Client, upstream: Provider) -> None:
+    items = [
+        user("One."),
+        {"type": "computer_call_output", "call_id": "c", "output": {"type": "computer_screenshot"}},
+        {"role": "user", "content": [{"type": "input_file", "file_id": "file-1"}, {"type": "input_text", "text": "F"}]},
+        {"role": "user", "content": [{"type": "input_image", "image_url": "data:image/png,no", "text": None}]},
+        {"type": "tool_search_output", "id": "tso", "tools": []},
+    ]
+    id_ = http.post(CONVERSATIONS, json={"items": items}).json()["id"]
+    body = {"model": "up/answer", "input": "And now?", "conversation": id_}
+    answer = http.post(RESPONSES, json=body)
+    assert answer.status_code == 200, answer.text
+    assert [(one["role"], one["content"]) for one in said(upstream)] == [
+        ("user", "One."), ("user", "F"), ("user", "And now?"),
+    ]  # fmt: skip
+    left_out = answer.headers["x-gateway-dropped"]
+    assert all(name in left_out for name in ("computer_call_output", "input_file", "tool_search_output")), left_out
+    again = {"model": "up/answer", "input": {"prompt": "And here?"}}
+    assert http.post(f"/v1/sessions/{id_}/generate", json=again).status_code == 200
+    for path in ("messages", "export"):
+        assert http.get(f"/v1/sessions/{id_}/{path}").status_code == 200
+
+
+def test_an_item_whose_id_is_no_name_gets_one(http: httpx2.Client) -> None:
+    given = ["../x", "a b", "é", "x" * 65, "my_own-1", ""]
+    made = http.post(CONVERSATIONS, json={"items": [user("x") | {"id": id_} for id_ in given]}).json()
+    listed = [item["id"] for item in http.get(f"{CONVERSATIONS}/{made['id']}/items?order=asc").json()["data"]]
+    assert [id_ for id_ in listed if id_ in given] == ["my_own-1"]
+    for id_ in listed:
+        assert http.get(f"{CONVERSATIONS}/{made['id']}/items/{id_}").json()["id"] == id_
+        assert http.delete(f"{CONVERSATIONS}/{made['id']}/items/{id_}").status_code == 200
 
 
 # With a provider that speaks the dialect itself
@@ -409,9 +478,13 @@ def test_a_picture_that_was_made_can_be_spoken_of(http: httpx2.Client, upstream:
     one = http.get(f"{CONVERSATIONS}/{id_}/items/{items[1]['id']}").json()
     picture = http.get(f"/v1/artifacts/{items[1]['id']}/content").content
     assert base64.b64decode(one["result"]) == picture
-    answer = http.post(RESPONSES, json={"model": "up/answer", "input": "What is in it?", "conversation": id_})
-    assert answer.status_code == 200
-    assert base64.b64encode(picture).decode() in json.dumps(said(upstream))
+    for n, (model, shown) in enumerate([("seeing", True), ("up/answer", False), ("blind", False)]):
+        # Of a model that nobody has described it is not known whether it sees: it is told of what it was not given.
+        answer = http.post(RESPONSES, json={"model": model, "input": "What is in it?", "conversation": id_})
+        assert answer.status_code == 200
+        told = json.dumps(said(upstream, n + 1))
+        assert (base64.b64encode(picture).decode() in told) == shown, model
+        assert f"artifact {items[1]['id']}" in told
 
 
 # What does not fit
@@ -485,7 +558,7 @@ def test_it_needs_both_scopes(talking: Gateway, http: httpx2.Client) -> None:
 
 
 def test_what_cannot_be_asked_is_refused(http: httpx2.Client) -> None:
-    id_ = http.post(CONVERSATIONS, json={}).json()["id"]
+    id_ = http.post(CONVERSATIONS, json={"items": [user("One."), user("Two.")]}).json()["id"]
     first = http.post(RESPONSES, json={"model": "fake/fake", "input": "x"}).json()["id"]
     for fields, status, param, code in (
         ({"conversation": id_, "previous_response_id": first}, 400, "conversation", "mutually_exclusive_parameters"),
@@ -495,7 +568,16 @@ def test_what_cannot_be_asked_is_refused(http: httpx2.Client) -> None:
         ({"conversation": id_, "background": True}, 400, "background", "unsupported_parameter"),
         ({"conversation": "conv_\x00"}, 404, None, None),
         ({"conversation": "x" * 5000}, 404, None, None),
-        ({"conversation": ""}, 404, None, None),
+        ({"conversation": ""}, 400, "conversation", "invalid_value"),
+        ({"conversation": {"id": ""}}, 400, "conversation.id", "invalid_value"),
+        (
+            {"conversation": id_, "input": [{"type": "reasoning", "summary": 5}]},
+            400,
+            "input[0].summary",
+            "invalid_type",
+        ),
+        ({"input": [{"type": "reasoning", "content": 1.5}]}, 400, "input[0].content", "invalid_type"),
+        ({"conversation": id_, "input": [{"type": "nope"}]}, 400, "input[0].type", "invalid_value"),
     ):
         answer = http.post(RESPONSES, json={"model": "fake/fake", "input": "x"} | fields)
         assert answer.status_code == status, answer.text

@@ -84,6 +84,7 @@ def upgrade() -> None:
         "answers",
         sa.Column("id", sa.String(128), primary_key=True),
         sa.Column("tenant_id", sa.String(64), primary_key=True),
+        sa.Column("request_id", sa.String(128), nullable=False),
         sa.Column("owner_id", sa.String(64), nullable=False),
         sa.Column("endpoint", sa.String(64), nullable=False),
         sa.Column("asynchronous", sa.Integer, nullable=False),
@@ -102,6 +103,7 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.Float, nullable=False),
         sa.UniqueConstraint("tenant_id", "flight", name="uq_answers_tenant_id"),
     )
-    op.create_index("ix_answers_tenant", "answers", ["tenant_id", "created_at"])
+    op.create_index("ix_answers_tenant", "answers", ["tenant_id", "ended_at"])
+    op.create_index("ix_answers_request", "answers", ["request_id"])
     op.create_index("ix_answers_expires", "answers", ["expires_at"])
     op.create_index("ix_answers_lease", "answers", ["lease_until"])
