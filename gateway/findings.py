@@ -6,6 +6,7 @@ are files, folders and models that are not here, which may still come.
 
 import difflib
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,18 @@ def warnings(config: Config, found: Catalogues) -> list[str]:
     said = [line for backend, catalogue in found.items() for line in _absent(config, backend, catalogue)]
     for name, entry in config.models.items():
         said += [f"models.{name}.{line}" for line in _routes(entry, found)]
+    for field in ("summary_model", "title_model"):
+        name = getattr(config.sessions, field)
+        if name is not None and not _leads_anywhere(name, config, found):
+            said.append(f"sessions.{field}: '{name}' is no name of models, no BACKEND/MODEL and no local model")
     return said
+
+
+def _leads_anywhere(name: str, config: Config, found: Catalogues) -> bool:
+    named = name == "auto" or any(fnmatchcase(name, pattern) for pattern in config.models)
+    if named or name.partition("/")[0] in config.backends or any(name in models for models in found.values()):
+        return True
+    return "/" not in name and len(found) < len(config.backends)  # a provider may list it
 
 
 def _settings(config: Config, backend: str) -> Settings:

@@ -226,3 +226,11 @@ def test_no_command_shows_how(file: str) -> None:
     shown = run("--help")
     assert (shown.returncode, "serve" in shown.stdout) == (0, True)
     assert run().returncode == 2
+
+
+def test_models_of_sessions_that_are_not_here_are_warned_of(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("backends: {local: {kind: local}}\nsessions: {summary_model: nope/model, title_model: auto}\n")
+    told = run("check-config", "--config", str(path)).stderr
+    assert "sessions.summary_model: 'nope/model'" in told
+    assert "title_model" not in told
