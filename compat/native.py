@@ -4,6 +4,7 @@ One request for every modality; `compat.nativetask` says what each of them takes
 """
 
 import hashlib
+import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -58,18 +59,24 @@ class Generate(Struct, forbid_unknown_fields=True):
 _NONE: Mapping[str, Media] = {}
 _SIGNS = (b'"images"', b'"image_url"', b"\\u")
 """Without one of these, an input names no pictures: most do not, and are not read twice."""
-_PLACES = dict.fromkeys(Parameters.__struct_fields__, "parameters") | dict.fromkeys(Input.__struct_fields__, "input")
+_PLACES = {name: f"parameters.{name}" for name in Parameters.__struct_fields__}
+_PLACES |= {name: f"input.{name}" for name in Input.__struct_fields__} | {"image": "input.images"}
 """Where the fields stand that backends know by their bare names."""
+_MESSAGE = re.compile(r"messages\[\d+\]").match
 
 
 class Errors(mesh.Errors):
     """How an error is written: with the whole path of what is wrong."""
 
+    def __init__(self, said: str | None = None) -> None:
+        """said: what stands for a message that the client did not send as one."""
+        self._said = said
+
     def body(self, error: GatewayError) -> bytes:
-        return super().body(_placed(error))
+        return super().body(_placed(error, self._said))
 
     def frame(self, error: GatewayError) -> bytes:
-        return super().frame(_placed(error))
+        return super().frame(_placed(error, self._said))
 
 
 class Selection(Struct):
@@ -260,10 +267,11 @@ def _parameters(envelope: Envelope) -> Parameters:
     return read(bytes(raw), _read_parameters, "parameters") or Parameters()
 
 
-def _placed(error: GatewayError) -> GatewayError:
+def _placed(error: GatewayError, said: str | None) -> GatewayError:
     name = error.param or ""
-    if place := _PLACES.get(name):
-        error.param = f"{place}.{name}"
+    place = (said or f"input.{name}") if _MESSAGE(name) else _PLACES.get(name)
+    if place is not None:
+        error.param = place
         error.message = error.message.replace(f"'{name}'", f"'{error.param}'")
     return error
 

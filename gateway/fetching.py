@@ -16,7 +16,7 @@ from yarl import URL
 from backends.http1 import Client, Malformed
 from backends.response import Response
 from compat import amount
-from compat.canonical.error import InvalidRequest
+from compat.canonical.error import InvalidRequest, TimedOut
 from compat.canonical.message import Media
 from compat.magic import mime_of
 from gateway.auth.endpoint import Endpoint, endpoint
@@ -46,14 +46,16 @@ class Fetcher:
         """The picture at an address.
 
         param: what the client calls the field.  deadline: by the loop's clock.
-        Raises InvalidRequest: not allowed, not there, too large, too slow, no picture.
+        Raises InvalidRequest: not allowed, not there, too large, too slow, no picture.  TimedOut at the deadline.
         """
         settings = self.settings
-        within_s = min(settings.timeout_s, max(0.0, deadline - asyncio.get_running_loop().time()))
+        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(within_s):
+            async with asyncio.timeout_at(min(loop.time() + settings.timeout_s, deadline)):
                 data = await self._followed(url, param, settings)
         except (_Unreachable, TimeoutError) as e:
+            if isinstance(e, TimeoutError) and loop.time() >= deadline:
+                raise TimedOut(f"The request's time was over before the picture in '{param}' was there.") from e
             raise _invalid(
                 param,
                 "no picture could be fetched from there. See that its address is public and that it answers within "

@@ -15,11 +15,15 @@ from compat.canonical.message import Media
 from compat.mesh import picture
 from gateway.house import House
 
+PICTURES_MAX = 64
+"""Of one request, however they are named."""
 AT_ONCE = 4
 """Pictures of one request that are fetched at the same time."""
 _ID = re.compile(r"(?:artifact:)?(art_[0-9a-z]{1,64})").fullmatch
-_own = re.compile(r"https?://[^/?#]+(?:/[^?#]*)?/v1/artifacts/(art_[0-9a-z]{1,64})/content(?:\?[^#]*)?").fullmatch
-"""A URL that a gateway gave for an artifact; whose it is, the tenant decides, not the host."""
+_own = re.compile(
+    r"(?i:https?)://[^/?#]+(?:/[^?#]*)?/v1/artifacts/(art_[0-9a-z]{1,64})/content(?:[?#].*)?", re.DOTALL
+).fullmatch
+"""A URL that a gateway gave for an artifact; whose it is, the tenant decides, not the host.  It is not fetched."""
 
 T = TypeVar("T")
 
@@ -46,11 +50,16 @@ async def pictures(house: House, tenant: str, named: Sequence[Named], deadline: 
     deadline: by the loop's clock.  Raises InvalidRequest; NotFound for an artifact that is not there, or is somebody
     else's.
     """
+    if len(named) > PICTURES_MAX:
+        at = named[PICTURES_MAX].at
+        raise InvalidRequest(
+            f"Invalid value for '{at}': a request may name {PICTURES_MAX} pictures.", param=at, code="invalid_value"
+        )
     settings = house.cabinet.fetcher.settings
     once: dict[str, Named] = {}
     for one in named:
         once.setdefault(one.place, one)
-    wanted = [one for one in once.values() if not one.place.startswith("data:") and _ID(one.place) is None]
+    wanted = [one for one in once.values() if not one.place.startswith("data:") and _artifact_in(one.place) is None]
     if len(wanted) > settings.count_max:
         raise _invalid(
             wanted[settings.count_max].at,
@@ -84,21 +93,24 @@ async def _given(house: House, tenant: str, one: Named, deadline: float) -> Give
     at, place = one
     if place.startswith("data:"):
         return Given(await parsed(lambda: picture(place, at), len(place)), None)
-    if (id_ := _ID(place)) is not None:
-        return await _artifact(house, tenant, id_[1], at)
-    if (own := _own(place)) is not None:
-        try:
-            return await _artifact(house, tenant, own[1], at)
-        except NotFound:
-            pass  # another gateway's, perhaps
+    if (id_ := _artifact_in(place)) is not None:
+        return await _artifact(house, tenant, id_, at)
     return Given(await cabinet.fetcher.picture(place, at, deadline), None)
+
+
+def _artifact_in(place: str) -> str | None:
+    """The id of the artifact that is named, by that or by a URL: such a URL is never fetched."""
+    found = _ID(place) or _own(place)
+    return None if found is None else found[1]
 
 
 async def _artifact(house: House, tenant: str, id_: str, at: str) -> Given:
     try:
         return Given(await house.cabinet.artifacts.media(tenant, id_), id_)
     except NotFound as e:
-        raise NotFound(f"Invalid value for '{at}': there is no such artifact.", param=at) from e
+        raise NotFound(
+            f"Invalid value for '{at}': there is no such artifact.", param=at, code="artifact_not_found"
+        ) from e
     except InvalidRequest as e:
         raise InvalidRequest(
             f"Invalid value for '{at}': that artifact is not a picture.", param=at, code="invalid_value"

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from backends.base import Call
 from backends.local.backlog import ahead
 from backends.local.exchange import stream_of
-from backends.local.order import order
+from backends.local.order import order, size_bytes, written
 from backends.local.pool import Pool
 from backends.local.pool.seat import Lease
 from backends.local.studio import FAILED, OUT_OF_MEMORY
@@ -32,6 +32,8 @@ from compat.canonical.request import ImageRequest, MeshRequest
 from compat.openai.error import Verdict
 from compat.sse import DONE, data_of, split
 
+LARGE_PICTURES_BYTES = 256 * 1024
+"""From here on a request's pictures are encoded in a thread, not to hold up the loop."""
 LOG_NOTICE_S = 0.1
 """How long after its word of a failure an engine's last lines may come, by another pipe."""
 _PATH = "/v1/make"
@@ -48,7 +50,8 @@ class Makings:
         self._wire = wire
 
     async def run(self, request: ImageRequest | MeshRequest, local: Local, call: Call) -> AsyncGenerator[Event, None]:
-        body, lost = order(request, local)
+        large = size_bytes(request) > LARGE_PICTURES_BYTES
+        body, lost = await asyncio.to_thread(order, request, local) if large else order(request, local)
         call.drop(*lost)
         # A step takes what it takes: the pool sees to workers that hang, and the deadline to all.
         unhurried = replace(call.timeouts, first_token_s=call.timeouts.total_s, idle_s=call.timeouts.total_s)
@@ -65,7 +68,9 @@ class Makings:
             watch = _Watch()
             try:
                 async with (
-                    aclosing(self._news(await _written(body), watch, lease, call)) as news,
+                    aclosing(
+                        self._news(await _written(body, size_bytes(request) > LARGE_PICTURES_BYTES), watch, lease, call)
+                    ) as news,
                     aclosing(_told(news, request, local, lease, call)) as events,
                 ):
                     async for event in events:
@@ -141,9 +146,8 @@ async def _read(data: bytes) -> _News:
         raise BadResponse("A local model said what cannot be read.") from e
 
 
-async def _written(body: dict[str, Any]) -> bytes:
-    large = sum(len(value) for value in body.values() if isinstance(value, (str, list))) > LARGE_BYTES
-    return await asyncio.to_thread(msgspec.json.encode, body) if large else msgspec.json.encode(body)
+async def _written(body: dict[str, Any], large: bool) -> bytes:
+    return await asyncio.to_thread(written, body) if large else written(body)
 
 
 async def _note(error: _Error, lease: Lease, local: Local) -> None:

@@ -167,7 +167,8 @@ class HeadersTooLarge(RequestError):
 
 
 class InsufficientStorage(RequestError):
-    status, code = 507, "insufficient_storage"
+    status, type, code = 507, "server_error", "insufficient_storage"
+    final = True
 
 
 class RequestCancelled(RequestError):

@@ -23,6 +23,10 @@ _ROLES: dict[str, Role] = {
 _MESSAGE_FIELDS = frozenset({"role", "content", "tool_calls", "tool_call_id", "reasoning_content", "thinking_blocks"})
 
 
+_STEP = 256 * 1024
+"""Characters of base64 that are decoded at once: in a thread others have their turn between two."""
+
+
 def parse_message(wire: dict[str, Any], at: str) -> Message:
     """Read one message; `at` is its path, for errors.  Raises InvalidRequest."""
     role = wire.get("role")
@@ -201,6 +205,9 @@ def url_of_media(media: Media) -> str:
 
 def _base64(text: str, at: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
+        pieces = [base64.b64decode(text[n : n + _STEP], validate=True) for n in range(0, len(text), _STEP)]
+        if any(len(piece) * 4 != _STEP * 3 for piece in pieces[:-1]):
+            raise ValueError("it goes on after its end")
+        return b"".join(pieces)
     except (binascii.Error, ValueError) as e:
         raise InvalidRequest(f"Invalid value for '{at}': not base64.", param=at, code="invalid_value") from e

@@ -15,6 +15,7 @@ from litestar.params import FromPath
 from litestar.types import ASGIApp, HTTPScope
 from msgspec import Struct
 
+from compat.canonical.error import GatewayError, UnsupportedMedia
 from gateway.api.content import Content, bodiless, disposition
 from gateway.api.reading import Disconnected, base_url, read_plain
 from gateway.api.reply import CLIENT_GONE
@@ -37,7 +38,9 @@ from gateway.artifacts.artifact import Artifact, Kind
 from gateway.artifacts.conversion import FORMATS, TAKEN, Conversions, formats
 from gateway.artifacts.filename import filename
 from gateway.auth.keycard import moment
+from gateway.db.engine import FAILURES
 from gateway.house import House
+from gateway.telemetry.logging import logger
 
 _SCOPE = "inference"
 _CONTENT = "/v1/artifacts/{artifact_id:str}/content"
@@ -169,6 +172,10 @@ def routes(house: House) -> list[Any]:
     )
     async def create_artifact(request: Asked) -> Response[KeptArtifact]:
         name, grant, artifacts = word(request, "name"), grant_of(request), house.cabinet.artifacts
+        if dict(request.scope["headers"]).get(b"content-type", b"").lower().startswith(b"multipart/"):
+            raise UnsupportedMedia(
+                "A form is not accepted here: send the file itself as the body, like curl --data-binary @FILE."
+            )
         await artifacts.room(grant)
         try:
             limit = estate_of(request).config.server.body_limit_bytes
@@ -179,9 +186,13 @@ def routes(house: House) -> list[Any]:
         called = None if name is None else filename(name, found.mime, "artifact")
         one = await artifacts.put(grant, data, kind=found.kind, mime=found.mime, name=called, meta=found.meta)
         if found.poster is not None:
-            await artifacts.put(
-                grant, found.poster, kind="poster", mime="image/png", meta={"format": "png"}, parent_id=one.id
-            )
+            try:
+                await artifacts.put(
+                    grant, found.poster, kind="poster", mime="image/png", meta={"format": "png"}, parent_id=one.id
+                )
+            except (GatewayError, *FAILURES) as e:
+                # The mesh is kept: its poster is drawn again when it is asked for.
+                logger().warning("artifact_poster_unkept", id=one.id, error=type(e).__name__)
         return Response(shown(request, one, held=0), status_code=201)
 
     @get(

@@ -90,6 +90,7 @@ class Content:
         if span is not None:
             sent.append((b"content-range", b"bytes %d-%d/%d" % (start, end - 1, size)))
         if self._head or start == end:
+            await self._house.cabinet.artifacts.there(artifact)
             await _start(send, 200, sent)
             return await _end(send)
         await self._stream(send, 200 if span is None else 206, sent, start, end)

@@ -21,6 +21,7 @@ from gateway.answers.answer import Answer
 from gateway.answers.partial import Seen
 from gateway.api.recording import Recording, nobody
 from gateway.api.reply import Header, Reply
+from gateway.artifacts.resigning import signed_anew
 from gateway.db.answers import SameId
 from gateway.house import House
 from gateway.requests import RequestStatus, shown
@@ -188,6 +189,13 @@ async def accepted(reply: Reply, standing: RequestStatus, more: list[Header] | N
         *(more or ()),
     ]
     await reply.whole(headers, msgspec.json.encode(standing), status=202)
+
+
+async def result_anew(house: House, tenant: str, standing: RequestStatus) -> RequestStatus:
+    """A request's standing, the signed URLs of its result good again."""
+    if not isinstance(standing.result, msgspec.Raw):
+        return standing
+    return replace(standing, result=msgspec.Raw(await signed_anew(house, tenant, bytes(standing.result))))
 
 
 async def sent_again(reply: Reply, answer: Answer, more: list[Header]) -> None:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from compat import mesh, native
 from compat.canonical.event import Event, Result
 from compat.canonical.request import Envelope
-from gateway.api.generated import generation, streamed
+from gateway.api.generated import generation, said_at, streamed
 from gateway.api.generation import Context, Language, Prepared, endpoint
 from gateway.api.given import with_pictures
 from gateway.api.longtext import texts_kept
@@ -36,6 +36,8 @@ async def _prepare(house: House, visit: Visit, envelope: Envelope, plan: Plan) -
         visit.streamed = False
     named = await parsed(lambda: native.named_pictures(envelope), len(envelope.body))
     language = _SOLID if modality == "3d" else LANGUAGE
+    if named or b'"images"' in bytes(envelope.fields["input"]):
+        language = replace(language, errors=native.Errors(said_at(envelope)))
     language = await with_pictures(house, visit, envelope, language, named, native.parse_request)
     return Prepared(language, envelope, plan)
 

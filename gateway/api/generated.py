@@ -7,10 +7,16 @@ from time import perf_counter
 from compat import native
 from compat.canonical.error import BadResponse
 from compat.canonical.event import Event, Result, Started, fold
+from compat.canonical.request import Envelope
 from gateway.api.generation import Context
 
 Over = Callable[[Result], Awaitable[native.Generation]]
 """What is done with an answer that is whole, before its client is told so; gives what the client is told."""
+
+
+def said_at(envelope: Envelope) -> str | None:
+    """What stands in errors for the only message of a request that has none; None: it has some."""
+    return None if b'"messages"' in bytes(envelope.fields["input"]) else "input.images"
 
 
 async def streamed(

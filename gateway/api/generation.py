@@ -154,7 +154,7 @@ def endpoint(house: House, path: str, language: Language, work: Work | None = No
             limit = estate.config.server.body_limit_bytes
             body = await read_json(http, receive, limit, or_form=language.peek_form is not None)
             said = _said(http, language.hears)
-            timeout_s = _timeout(said[_TIMEOUT]) if _TIMEOUT in said else None
+            timeout_s = timeout_of(said[_TIMEOUT]) if _TIMEOUT in said else None
             strict = said.get(_STRICT, b"").lower() == b"true"
             visit.explain = said.get(_EXPLAIN, b"").lower() == b"true"
             if _MODE in said:
@@ -381,7 +381,8 @@ def _chosen(said: Mapping[bytes, bytes], header: bytes) -> str:
     return given
 
 
-def _timeout(header: bytes) -> float:
+def timeout_of(header: bytes) -> float:
+    """Seconds that a client gives its request.  Raises InvalidRequest."""
     try:
         seconds = float(header)
     except ValueError:

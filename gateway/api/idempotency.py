@@ -17,9 +17,10 @@ from compat import amount
 from compat.canonical.error import InvalidRequest, TimedOut
 from compat.canonical.request import Envelope
 from gateway.answers.answer import Answer
-from gateway.api.detached import Perform, Wish, accepted, answer_later, apart, begun, sent_again
+from gateway.api.detached import Perform, Wish, accepted, answer_later, apart, begun, result_anew, sent_again
 from gateway.api.recording import Recording
 from gateway.api.reply import Header, Reply
+from gateway.artifacts.resigning import signed_anew
 from gateway.requests import shown
 from gateway.visit import Visit
 
@@ -93,12 +94,13 @@ async def _answered_as(job: "Job", there: Answer, wish: Wish, patience: float) -
         standing = await job.house.requests.standing(there.tenant, there.id)
         if standing is None:
             return False
-        await accepted(job.reply, standing, [REPLAYED])
+        await accepted(job.reply, await result_anew(job.house, there.tenant, standing), [REPLAYED])
         return True
     whole = await answers.get(there.tenant, there.id)
     if whole is None or whole.body is None:
         return False
-    await sent_again(job.reply, whole, [REPLAYED])
+    body = await signed_anew(job.house, there.tenant, whole.body)
+    await sent_again(job.reply, replace(whole, body=body), [REPLAYED])
     return True
 
 

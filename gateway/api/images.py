@@ -6,6 +6,7 @@ from functools import partial
 from litestar.types import ASGIApp
 from msgspec.structs import replace
 
+from compat.canonical.error import GatewayError
 from compat.canonical.event import Event, Result
 from compat.canonical.request import Envelope
 from compat.openai.images import (
@@ -29,6 +30,19 @@ from gateway.routing.router import Plan
 from gateway.visit import Visit
 
 
+class _EditErrors(OpenAIErrors):
+    """Of an edit in JSON, whose pictures have names of their own."""
+
+    def _named(self, error: GatewayError) -> GatewayError:
+        name = error.param
+        if name == "image":
+            error.param = "images[0].image_url" if "'image'" in error.message else "images"
+        elif name == "mask":
+            error.param = "mask.image_url"
+        error.message = error.message.replace(f"'{name}'", f"'{error.param}'")
+        return error
+
+
 def _stream(events: AsyncGenerator[Event, None], context: Context) -> AsyncGenerator[bytes, None]:
     return render_events(events, context.envelope)
 
@@ -42,6 +56,8 @@ async def _prepare(language: Language, house: House, visit: Visit, envelope: Env
     if not any(relays(route.backend, envelope, route.model) for route in plan.routes):
         named = await parsed(lambda: named_pictures(envelope), len(envelope.body))
         language = await with_pictures(house, visit, envelope, language, named, parse_edit)
+    if envelope.dialect == "image_edits" and not envelope.content_type:
+        language = replace(language, errors=_EditErrors())
     if envelope.stream or not wants_url(envelope):
         return Prepared(language, envelope, plan)
     await room(house, visit, envelope, plan)

@@ -15,9 +15,10 @@ from sse_starlette import ServerSentEvent
 
 from compat.canonical.error import Conflict, GatewayError, InsufficientStorage, NotFound, Overloaded
 from gateway.answers.answer import Answer
-from gateway.api.detached import pieces
+from gateway.api.detached import pieces, result_anew
 from gateway.api.feed import event, feed
 from gateway.api.resource import PAGE, PAGE_MAX, Asked, cursor_of, foreign_cursor, grant_of, number, page, word
+from gateway.artifacts.resigning import signed_anew
 from gateway.house import House
 from gateway.requests import TOO_LARGE, TOO_LARGE_SAID, Place, RequestStatus, Status, shown
 from gateway.visit import Visit
@@ -79,7 +80,8 @@ def routes(house: House) -> list[Any]:
         "one that was answered 202, with its `result` once it is done.",
     )
     async def get_request(request: Asked, request_id: FromPath[str]) -> RequestStatus:
-        return await found(request, request_id)
+        standing = await found(request, request_id)
+        return await result_anew(house, _tenant(request), standing)
 
     @get(
         "/v1/requests/{request_id:str}/events",
@@ -109,7 +111,7 @@ def routes(house: House) -> list[Any]:
         if answer is not None and answer.http_status is not None:  # whatever else has had its id since
             if answer.body is None:
                 raise InsufficientStorage(TOO_LARGE_SAID, code=TOO_LARGE)
-            return _again(answer, answer.body)
+            return _again(answer, await signed_anew(house, tenant, answer.body))
         standing = await found(request, request_id)
         if standing.ended_at is None:
             raise Conflict(

@@ -15,7 +15,7 @@ from compat import mesh, native
 from compat.canonical.error import Forbidden, TimedOut
 from compat.canonical.event import Event, Result
 from compat.canonical.request import Envelope
-from gateway.api.generated import generation, streamed
+from gateway.api.generated import generation, said_at, streamed
 from gateway.api.generation import Context, Job, Language, Prepared, endpoint
 from gateway.api.longtext import texts_kept
 from gateway.api.made import kept
@@ -33,9 +33,11 @@ GENERATE, REGENERATE = "/v1/sessions/{session_id}/generate", "/v1/sessions/{sess
 class _Turn:
     """One request in a session, between its exchange and its client."""
 
-    def __init__(self, house: House, exchange: Exchange) -> None:
+    def __init__(self, house: House, exchange: Exchange, said: str) -> None:
+        """said: what stands in errors for the messages, which are mostly not the request's."""
         self._house = house
         self._exchange = exchange
+        self._said = said
         self._made: tuple[Result, native.Generation] | None = None
 
     def language(self) -> Language:
@@ -44,7 +46,7 @@ class _Turn:
             parse=self._exchange.parse,
             whole=self.whole,
             stream=self.stream,
-            errors=native.Errors(),
+            errors=native.Errors(self._said),
             shorten=self._exchange.shorten,
             prepare=self.prepare,
             refine=self.refine,
@@ -112,7 +114,8 @@ async def within(job: Job) -> AsyncGenerator[Job, None]:
         again = job.visit.route == REGENERATE
         envelope = await (exchange.again(job.envelope) if again else exchange.begin(job.envelope))
         left_s = None if job.timeout_s is None else max(0.001, job.timeout_s - (perf_counter() - began))
-        turn = _Turn(job.house, exchange)
+        said = "model" if again else said_at(job.envelope) or "input.messages"
+        turn = _Turn(job.house, exchange, said)
         yield replace(job, language=turn.language(), envelope=envelope, timeout_s=left_s)
 
 
@@ -121,6 +124,11 @@ def _session_of(job: Job) -> str | None:
     if tail:
         return job.visit.path.removeprefix(head).removesuffix(tail)
     return native.session_of(job.envelope)
+
+
+def _regenerate(body: bytes) -> Envelope:
+    """All of it may be left unsaid, and so may the body."""
+    return native.peek_regenerate(body or b"{}")
 
 
 def _unprepared(*_: object) -> bytes:
@@ -141,5 +149,5 @@ _LANGUAGE = Language(
 def endpoints(house: House) -> dict[str, ASGIApp]:
     return {
         GENERATE: endpoint(house, GENERATE, _LANGUAGE),
-        REGENERATE: endpoint(house, REGENERATE, replace(_LANGUAGE, peek=native.peek_regenerate)),
+        REGENERATE: endpoint(house, REGENERATE, replace(_LANGUAGE, peek=_regenerate)),
     }

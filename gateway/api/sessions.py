@@ -11,6 +11,7 @@ from litestar.params import FromPath
 from msgspec import Struct
 
 from compat.canonical.error import InvalidRequest
+from gateway.api.generation import timeout_of
 from gateway.api.reading import Disconnected, base_url
 from gateway.api.reply import CLIENT_GONE
 from gateway.api.resource import (
@@ -31,7 +32,8 @@ from gateway.api.resource import (
 )
 from gateway.db.query import Unfinished
 from gateway.house import House
-from gateway.sessions import Sessions
+from gateway.keeping import ContextPolicy
+from gateway.sessions import WAIT_S, Sessions
 from gateway.sessions.card import MessageCard, SessionCard, card
 from gateway.sessions.export import filename, render_json, render_markdown
 from gateway.sessions.form import Branching, NewMessages, NewSession, SessionChanges
@@ -41,12 +43,18 @@ from gateway.sessions.session import Session, Status
 
 SCOPE = "sessions"
 _MEDIA = {"json": "application/json", "markdown": "text/markdown"}
+_IDS = ("sess_", "conv_")
 _ENDINGS = {"json": "json", "markdown": "md"}
 _new = msgspec.json.Decoder(NewSession)
 _changes = msgspec.json.Decoder(SessionChanges)
 _messages = msgspec.json.Decoder(NewMessages)
 _branching = msgspec.json.Decoder(Branching)
 _exported = msgspec.json.Decoder(Exported)
+_CURES = {
+    "context": f"expected {', '.join(get_args(ContextPolicy))}, or null for what is configured",
+    "role": 'put it in \'messages\', as in {"messages": [{"role": "user", "text": "…"}]}',
+}
+"""What refusals of a body say of these fields besides."""
 T = TypeVar("T")
 
 
@@ -92,7 +100,7 @@ def routes(house: House) -> list[Any]:
         "goes on with it.",
     )
     async def create_session(request: Asked) -> Response[SessionCard | None]:
-        form = await decoded(request, _new)
+        form = await _read(request, _new)
         making = kept().create(grant_of(request), form, visit_of(request).request_id)
         return await _answered(request, _carded(making), 201)
 
@@ -134,7 +142,7 @@ def routes(house: House) -> list[Any]:
         status_code=201,
         summary="Import a session",
         description="A new session as another one was exported (`format=json`), of this gateway or of another.  "
-        "Artifacts come along where the tenant still has them.",
+        "Artifacts come along where the tenant still has them; of others the text says that they are gone.",
     )
     async def import_session(request: Asked) -> Response[SessionCard | None]:
         export = await decoded(request, _exported)
@@ -155,11 +163,13 @@ def routes(house: House) -> list[Any]:
         opt={"scope": SCOPE, "body": SessionChanges},
         summary="Change a session",
         description="What is left out stays, null clears.  `head` chooses which of several answers it is gone on "
-        "from.  A closed session is a conflict.",
+        "from, with what followed it.  To change `head` or `state` waits until nothing is generated in it.  A closed "
+        "session is a conflict.",
     )
     async def change_session(request: Asked, session_id: FromPath[str]) -> Response[SessionCard | None]:
-        form = await decoded(request, _changes)
-        return await _answered(request, _carded(kept().change(grant_of(request), session_id, form)))
+        form = await _read(request, _changes)
+        changing = kept().change(grant_of(request), session_id, form, _wait_s(request))
+        return await _answered(request, _carded(changing))
 
     @delete(
         "/v1/sessions/{session_id:str}",
@@ -207,10 +217,13 @@ def routes(house: House) -> list[Any]:
         "artifacts.  Waits until nothing is generated in it.",
     )
     async def add_messages(request: Asked, session_id: FromPath[str]) -> Response[MessageList | None]:
-        form = await decoded(request, _messages)
+        form = await _read(request, _messages)
+
+        wait_s = _wait_s(request)
 
         async def added() -> MessageList:
-            turns = await kept().add(grant_of(request), session_id, form.messages, visit_of(request).request_id)
+            grant, request_id = grant_of(request), visit_of(request).request_id
+            turns = await kept().add(grant, session_id, form.messages, request_id, wait_s)
             session = await kept().get(tenant(request), session_id)
             return MessageList("list", await listing(request, session).of(turns), None)
 
@@ -224,7 +237,7 @@ def routes(house: House) -> list[Any]:
         description="Remove all that was said, and keep the session.  Waits until nothing is generated in it.",
     )
     async def reset_session(request: Asked, session_id: FromPath[str]) -> Response[SessionCard | None]:
-        return await _answered(request, _carded(kept().reset(tenant(request), session_id)))
+        return await _answered(request, _carded(kept().reset(tenant(request), session_id, _wait_s(request))))
 
     @post(
         "/v1/sessions/{session_id:str}/branch",
@@ -243,10 +256,10 @@ def routes(house: House) -> list[Any]:
         status_code=200,
         summary="Close a session",
         description="Make a session read-only, for good: it can be read, exported, branched and deleted.  Closing it "
-        "again changes nothing.",
+        "again changes nothing.  Waits until nothing is generated in it.",
     )
-    async def close_session(request: Asked, session_id: FromPath[str]) -> SessionCard:
-        return card(await kept().close(tenant(request), session_id))
+    async def close_session(request: Asked, session_id: FromPath[str]) -> Response[SessionCard | None]:
+        return await _answered(request, _carded(kept().close(tenant(request), session_id, _wait_s(request))))
 
     @get(
         "/v1/sessions/{session_id:str}/export",
@@ -285,6 +298,23 @@ def routes(house: House) -> list[Any]:
     ]
 
 
+async def _read(request: Asked, decoder: msgspec.json.Decoder[T]) -> T:
+    """The body.  Raises as `decoded` does."""
+    try:
+        return await decoded(request, decoder)
+    except InvalidRequest as e:
+        cure = _CURES.get(e.param or "")
+        if cure is None:
+            raise
+        raise InvalidRequest(f"{e.message.removesuffix('.')}: {cure}.", param=e.param, code=e.code) from e
+
+
+def _wait_s(request: Asked) -> float:
+    """How long a change may wait.  Raises InvalidRequest."""
+    given = request.headers.get("x-request-timeout")
+    return WAIT_S if given is None else timeout_of(given.encode("latin-1"))
+
+
 async def _carded(work: Coroutine[Any, Any, Session]) -> SessionCard:
     return card(await work)
 
@@ -303,7 +333,8 @@ def _session_place(request: Asked) -> tuple[float, str] | None:
         return None
     used, _, id_ = given.partition(" ")
     try:
-        if not math.isfinite(at := float(used)):
+        # That of a list of messages begins with a whole number.
+        if used.isdigit() or not id_.startswith(_IDS) or not math.isfinite(at := float(used)):
             raise ValueError
     except ValueError as e:
         raise foreign_cursor() from e

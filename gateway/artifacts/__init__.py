@@ -37,6 +37,7 @@ SMALL_BYTES = 65_536
 """What is hashed so quickly that a thread would take longer."""
 FREE_S = 2.0
 """How long who deletes waits for the bytes to be gone: what is not by then goes by itself, later."""
+_is_id = re.compile(r"art_[0-9a-f]{32}").fullmatch
 _is_mime = re.compile(r"[a-z0-9.+_-]+/[a-z0-9.+_-]+(; ?charset=[a-z0-9_-]+)?").fullmatch
 
 
@@ -101,25 +102,35 @@ class Artifacts:
             expires_at=until,
         )
         try:
-            if await self.rows.refer(artifact, now):
-                return artifact
+            known = await self.rows.blob(tenant, artifact.sha256)
+            if known is not None and known[1] and await self.store.size(known[0]) == len(data):
+                if await self.rows.refer(artifact, known[0], now):
+                    return artifact
+                known = None  # gone meanwhile, or written anew
             key = f"{cleanup.folder_of(tenant)}/{secrets.token_hex(16)}"
             await self.store.put(key, data)
-            if await self.rows.add(artifact, key, time.time()) != key:
+            # What was lost, or is not what it was, is mended for all that have it.
+            bad = None if known is None else known[0]
+            if await self.rows.add(artifact, key, time.time(), instead=bad) != key:
                 await self._remove(key)  # somebody has put the same bytes meanwhile
+                return artifact
+            self._filled.add(len(data))
+            if bad is not None:
+                logger().warning("artifact_mended", id=artifact.id)
+                await self._remove(bad)
         except LookupError as e:
             raise absent(parent_id or "") from e
         return artifact
 
     async def get(self, tenant: str, id_: str) -> Artifact:
         """Raises NotFound: with the same words for one that is somebody else's."""
-        if (found := await self.rows.get(id_.replace("\x00", ""), tenant)) is None:
+        if not _is_id(id_) or (found := await self.rows.get(id_, tenant)) is None:
             raise absent(id_)
         return found
 
     async def by_id(self, id_: str) -> Artifact:
         """Of whatever tenant: for who has a signed URL of it.  Raises NotFound, in the words of `get`."""
-        if (found := await self.rows.get(id_.replace("\x00", ""))) is None:
+        if not _is_id(id_) or (found := await self.rows.get(id_)) is None:
             raise absent(id_)
         return found
 
@@ -144,24 +155,45 @@ class Artifacts:
         not what was kept.
         """
         async with aclosing(self.pieces(artifact, 0, artifact.size_bytes)) as pieces:
-            data = b"".join([piece async for piece in pieces])
-        found = _hash(data) if len(data) <= SMALL_BYTES else await asyncio.to_thread(_hash, data)
-        if found != artifact.sha256:
-            logger().error("artifact_corrupted", id=artifact.id)
-            raise Corrupted(f"What is kept of the artifact '{artifact.id}' is not what it was. Make it anew.")
-        return data
+            return b"".join([piece async for piece in pieces])
 
     async def pieces(self, artifact: Artifact, start: int, end: int) -> AsyncGenerator[bytes, None]:
-        """Its bytes from `start` up to, not including, `end`, as they come.  Raises NotFound before the first."""
+        """Its bytes from `start` up to, not including, `end`, as they come.  Raises NotFound before the first.
+
+        Where that is all of it and is not what was kept, Corrupted is raised before the last piece: nobody gets it
+        whole.
+        """
         key = await self._key(artifact)
+        hashed = hashlib.sha256() if (start, end) == (0, artifact.size_bytes) else None
+        last = b""
         try:
             async with aclosing(self.store.get(key, start, end)) as pieces:
                 async for piece in pieces:
-                    yield piece
+                    if last:
+                        yield last
+                    last = piece
+                    if hashed is not None:
+                        # Large ones not on the loop.
+                        small = len(piece) <= SMALL_BYTES
+                        hashed.update(piece) if small else await asyncio.to_thread(hashed.update, piece)
+            if hashed is not None and hashed.hexdigest() != artifact.sha256:
+                raise Corrupted(f"What is kept of the artifact '{artifact.id}' is not what it was. Make it anew.")
+        except Corrupted:
+            logger().error("artifact_corrupted", id=artifact.id)
+            await self.rows.damaged(key)
+            raise
         except NotFound as e:
-            if await self.rows.key(artifact.tenant, artifact.sha256) == key:
-                logger().error("artifact_lost", id=artifact.id)
+            await self._lost(artifact, key)
             raise absent(artifact.id) from e
+        if last:
+            yield last
+
+    async def there(self, artifact: Artifact) -> None:
+        """Raises NotFound where the store has it no more, as who reads it is told."""
+        key = await self._key(artifact)
+        if await self.store.size(key) is None:
+            await self._lost(artifact, key)
+            raise absent(artifact.id)
 
     async def presigned(self, artifact: Artifact, *, expires_s: float, disposition: str) -> str | None:
         """Where the store itself gives it to anybody for so long; None unless `artifacts.presign` says so."""
@@ -175,7 +207,7 @@ class Artifacts:
 
         act: what is written to the audit log in the same transaction.
         """
-        gone = await self.rows.delete(tenant, id_.replace("\x00", ""), act)
+        gone = await self.rows.delete(tenant, id_, act) if _is_id(id_) else None
         if gone is None:
             raise absent(id_)
         try:
@@ -203,7 +235,7 @@ class Artifacts:
         self, events: AsyncGenerator[Event, None], grant: Grant, *, base_url: str, request_id: str
     ) -> AsyncGenerator[Event, None]:
         """An answer's events, each picture or mesh in them kept, which its media's `extra["stored"]` says
-        (`compat.canonical.message.Stored`); the poster of a mesh, once for all its formats, as well.  Closes them.
+        (`compat.canonical.message.Stored`); the poster of a mesh, one for each of its formats, as well.  Closes them.
 
         What its provider keeps (a media without data) stays as it is, and so does what cannot be kept: it has been
         paid for, and goes to its client with the answer.
@@ -239,6 +271,10 @@ class Artifacts:
             await self.store.delete(key)
         except GatewayError as e:
             logger().warning("artifact_bytes_left", reason=e.word, cure="they go as orphans")
+
+    async def _lost(self, artifact: Artifact, key: str) -> None:
+        if await self.rows.key(artifact.tenant, artifact.sha256) == key:
+            logger().error("artifact_lost", id=artifact.id)
 
     async def _key(self, artifact: Artifact) -> str:
         if (key := await self.rows.key(artifact.tenant, artifact.sha256)) is None:

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from backends.errand import Errands, Unfinished
-from compat.canonical.error import GatewayError, InvalidRequest, TimedOut
+from compat.canonical.error import GatewayError, InsufficientStorage, InvalidRequest, LimitReached, TimedOut
 from compat.canonical.message import GLB
 from compat.canonical.principal import Principal
 from compat.magic import mime_of
@@ -87,7 +87,8 @@ class Conversions:
     async def converted(
         self, artifact: Artifact, wanted: str, grant: Grant | None, *, request_id: str | None = None
     ) -> Artifact:
-        """The artifact in this format: itself, or one that was made from it, now or before.
+        """The artifact in this format: itself, or one that was made from it, now or before.  A picture that did not
+        come from here is made anew in its own format as well: it may be turned, and say where it was taken.
 
         grant: of who asks, for whom it counts; None where a signed URL does, and it counts for its original's key.
         Raises InvalidRequest, which names the formats there are; LimitReached and InsufficientStorage; TimedOut; and
@@ -101,13 +102,16 @@ class Conversions:
                 param="format",
                 code="invalid_value",
             )
-        if _MIMES[wanted] == artifact.mime:
+        if _MIMES[wanted] == artifact.mime and (wanted in MIMES or _is_made(artifact)):
             return artifact
         async with _in_time(), self._alone(artifact.id, wanted):
             if (found := await self._found(artifact, wanted)) is not None:
                 return found
             whose = grant or _of(artifact)
-            await self._house.cabinet.artifacts.room(whose)
+            try:
+                await self._house.cabinet.artifacts.room(whose)
+            except (LimitReached, InsufficientStorage) as e:
+                raise e if grant is not None else _no_room(e) from e
             if wanted in MIMES:
                 return await self._as_mesh(artifact, wanted, whose, request_id)
             return await self._as_picture(artifact, cast(PictureFormat, wanted), whose, request_id)
@@ -222,6 +226,18 @@ def formats(artifact: Artifact) -> tuple[str, ...]:
 
 def _is_poster(child: Artifact) -> bool:
     return child.kind == "poster" and child.mime == "image/png"
+
+
+def _is_made(picture: Artifact) -> bool:
+    """Whether it was made here from another one: then it is upright, and nothing else is said in it."""
+    return picture.parent_id is not None and (picture.kind == "poster" or "format" in picture.meta)
+
+
+def _no_room(e: GatewayError) -> GatewayError:
+    """Of a quota, for who comes by a signed URL: whose it is, and how much of it is used, is not for them."""
+    error = type(e)("There is no room for this conversion now. Take the original, or one that was made.", code=e.code)
+    error.type, error.final = e.type, e.final
+    return error
 
 
 def _of(artifact: Artifact) -> Grant:

@@ -37,8 +37,6 @@ class _Keeper:
         self._grant = grant
         self._base_url = base_url
         self._request_id = request_id
-        self._poster: tuple[bytes, str] | None = None
-        """The last one, and its URL: all formats of a mesh have the same."""
 
     async def keep(self, media: Media, prompt: str | None) -> Media:
         try:
@@ -66,10 +64,9 @@ class _Keeper:
         return msgspec.structs.replace(media, extra=media.extra | {"stored": stored})
 
     async def _poster_url(self, poster: bytes, mesh: Artifact) -> str:
-        if self._poster is None or self._poster[0] is not poster:
-            made = await self._put(poster, "poster", "image/png", "poster.png", {}, mesh.id)
-            self._poster = poster, self._artifacts.url(made, self._base_url)[0]
-        return self._poster[1]
+        # Each format has its own, which goes with it and no other; their bytes are kept once.
+        made = await self._put(poster, "poster", "image/png", "poster.png", {}, mesh.id)
+        return self._artifacts.url(made, self._base_url)[0]
 
     async def _put(
         self, data: bytes, kind: Kind, mime: str, name: str | None, meta: dict[str, Any], parent_id: str | None = None

@@ -31,6 +31,11 @@ class Filled:
         self._rows = rows
         self._counted: tuple[float, int] | None = None
 
+    def add(self, size_bytes: int) -> None:
+        """Something was put since it was counted."""
+        if self._counted is not None:
+            self._counted = self._counted[0], self._counted[1] + size_bytes
+
     async def check(self, most: str | int | None) -> None:
         """Raises InsufficientStorage where all artifacts together take what they may."""
         if most is None:

@@ -114,6 +114,17 @@ class Store:
         if left:
             raise Corrupted("What is kept of this artifact is shorter than it was. Make it anew.")
 
+    async def size(self, key: str) -> int | None:
+        """In bytes; None: there is no such object."""
+        import obstore
+
+        try:
+            with self._told():
+                store = await self._opened()
+                return int((await self._within(self._patience_s, obstore.head_async(store, key)))["size"])
+        except NotFound:
+            return None
+
     async def delete(self, key: str) -> None:
         """One that is not there is as good as deleted."""
         import obstore

@@ -6,7 +6,7 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 from litestar.types import Scope
 
-from compat.canonical.error import Forbidden
+from compat.canonical.error import Forbidden, MethodNotAllowed
 from gateway.visit import Visit
 
 PUBLIC = "public"
@@ -18,8 +18,17 @@ async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     it is given the connection's scope, and raises where a signature is there that is not good.  Who comes by one is
     nobody: there is no grant.
 
-    Raises Unauthenticated, Forbidden or InvalidRequest.
+    Raises Unauthenticated, Forbidden, InvalidRequest, or MethodNotAllowed for OPTIONS, which Litestar would answer.
     """
+    if connection.scope.get("method") == "OPTIONS":
+        methods = {
+            name
+            for one in connection.app.routes
+            if one.path_format == connection.scope.get("path_template")
+            for name in getattr(one, "methods", ())
+        }
+        allow = ", ".join(sorted(methods - {"OPTIONS"}))
+        raise MethodNotAllowed(f"This method is not allowed here; use {allow}.", allow=allow)
     visit: Visit = connection.scope["visit"]  # type: ignore[typeddict-item]
     visit.route = handler.opt.get("route") or connection.scope.get("path_template") or ""
     signed = handler.opt.get("signed")

@@ -10,7 +10,7 @@ from collections.abc import Collection, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import ColumnElement, Row, and_, delete, exists, func, insert, literal, not_, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, case, delete, exists, func, insert, literal, not_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gateway.artifacts.artifact import Artifact, Kind
@@ -20,6 +20,8 @@ from gateway.db.tables import artifact_uses, artifacts, blobs
 
 CHUNK = 200
 """Rows in one statement."""
+DAMAGED = -1
+"""The size of a blob whose object is not what was kept."""
 Blob = tuple[str, str]
 """A tenant and the hash of what it keeps."""
 _read = msgspec.json.Decoder(dict[str, Any]).decode
@@ -31,19 +33,20 @@ class ArtifactRows:
         self._engine = engine
         self._writing: set[asyncio.Task[Any]] = set()
 
-    async def refer(self, artifact: Artifact, now: float) -> bool:
-        """Keep an artifact whose bytes its tenant has already; False where it has not.
+    async def refer(self, artifact: Artifact, key: str, now: float) -> bool:
+        """Keep an artifact whose bytes its tenant has already under this key; False where it has not.
 
         Raises LookupError where its parent is gone.
         """
-        return await self._finished(self._refer(artifact, now))
+        return await self._finished(self._refer(artifact, key, now))
 
-    async def add(self, artifact: Artifact, key: str, now: float) -> str:
+    async def add(self, artifact: Artifact, key: str, now: float, *, instead: str | None = None) -> str:
         """Keep an artifact and the key of its bytes, or refer to the same bytes that came before; the key they have.
 
+        instead: the key under which they are not good, and of which this one takes the place.
         Raises LookupError where its parent is gone.
         """
-        return await self._finished(self._add(artifact, key, now))
+        return await self._finished(self._add(artifact, key, now, instead))
 
     async def get(self, id_: str, tenant: str | None = None) -> Artifact | None:
         """An artifact; with a tenant only one of its own."""
@@ -86,6 +89,17 @@ class ArtifactRows:
         found: str | None = await self._one(select(blobs.c.key).where(*mine))
         return found
 
+    async def blob(self, tenant: str, sha256: str) -> tuple[str, bool] | None:
+        """Where the bytes are, and whether nobody has found them damaged; None: nowhere."""
+        mine = (blobs.c.tenant_id == tenant, blobs.c.sha256 == sha256)
+        async with self._engine.connect() as connection:
+            row = (await connection.execute(select(blobs.c.key, blobs.c.size_bytes).where(*mine))).one_or_none()
+        return None if row is None else (row.key, row.size_bytes != DAMAGED)
+
+    async def damaged(self, key: str) -> None:
+        """What is under this key is not what was kept: who puts the same bytes writes them anew."""
+        await self._finished(self._damaged(key))
+
     async def used(
         self, tenant: str, *, key_id: str | None = None, owner: str | None = None, keyless: bool = False
     ) -> int:
@@ -108,7 +122,8 @@ class ArtifactRows:
         return int(count), await self.stored_bytes()
 
     async def stored_bytes(self) -> int:
-        return int(await self._one(select(func.coalesce(func.sum(blobs.c.size_bytes), 0))))
+        sizes = select(func.coalesce(func.sum(blobs.c.size_bytes), 0)).where(blobs.c.size_bytes != DAMAGED)
+        return int(await self._one(sizes))
 
     async def delete(self, tenant: str, id_: str, act: Act | None = None) -> list[Blob] | None:
         """Remove it and what was made from it, and say whose bytes may go; None: there is no such artifact.
@@ -157,8 +172,8 @@ class ArtifactRows:
         task.add_done_callback(self._writing.discard)
         return await asyncio.shield(task)
 
-    async def _refer(self, artifact: Artifact, now: float) -> bool:
-        mine = (blobs.c.tenant_id == artifact.tenant, blobs.c.sha256 == artifact.sha256)
+    async def _refer(self, artifact: Artifact, key: str, now: float) -> bool:
+        mine = (blobs.c.tenant_id == artifact.tenant, blobs.c.sha256 == artifact.sha256, blobs.c.key == key)
         async with durably(self._engine) as connection:
             # Written first: SQLite cannot turn a transaction that has read into one that writes.
             touched = await connection.execute(update(blobs).where(*mine).values(wanted_at=now))
@@ -166,7 +181,11 @@ class ArtifactRows:
                 await _insert(connection, artifact)
             return bool(touched.rowcount)
 
-    async def _add(self, artifact: Artifact, key: str, now: float) -> str:
+    async def _damaged(self, key: str) -> None:
+        async with durably(self._engine) as connection:
+            await connection.execute(update(blobs).where(blobs.c.key == key).values(size_bytes=DAMAGED))
+
+    async def _add(self, artifact: Artifact, key: str, now: float, instead: str | None) -> str:
         made = _insert_blob(self._engine.dialect.name).values(
             tenant_id=artifact.tenant,
             sha256=artifact.sha256,
@@ -175,7 +194,13 @@ class ArtifactRows:
             size_bytes=artifact.size_bytes,
             wanted_at=now,
         )
-        made = made.on_conflict_do_update(index_elements=["tenant_id", "sha256"], set_={"wanted_at": now})
+        which: dict[str, Any] = {"wanted_at": now}
+        if instead is not None:
+            # Of several who come to mend it the first has it.
+            mended = blobs.c.key == instead
+            which["key"] = case((mended, key), else_=blobs.c.key)
+            which["size_bytes"] = case((mended, artifact.size_bytes), else_=blobs.c.size_bytes)
+        made = made.on_conflict_do_update(index_elements=["tenant_id", "sha256"], set_=which)
         async with durably(self._engine) as connection:
             won: str = (await connection.execute(made.returning(blobs.c.key))).scalar_one()
             await _insert(connection, artifact)

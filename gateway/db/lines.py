@@ -94,6 +94,30 @@ def line(links: Mapping[str, Link], head: str | None) -> list[str]:
     return list(found)
 
 
+async def newest(connection: AsyncConnection, tenant: str, id_: str, turn_id: str) -> str:
+    """The end of the lines that go through a turn: of several, the one that was made last."""
+    after: dict[str, list[str]] = {}
+    for one, link in (await links(connection, tenant, id_)).items():
+        after.setdefault(link.before, []).append(one)
+    ends, seen, left = list[str](), {turn_id}, [turn_id]
+    while left:
+        one = left.pop()
+        # A provider that repeats its ids could have made a ring.
+        further = [follower for follower in after.get(one, ()) if follower not in seen]
+        seen.update(further)
+        left += further
+        if one not in after:
+            ends.append(one)
+    if len(ends) < 2:
+        return ends[0] if ends else turn_id
+    made = list[tuple[float, str]]()
+    for n in range(0, len(ends), PIECE):
+        these = and_(turns.c.tenant_id == tenant, turns.c.id.in_(ends[n : n + PIECE]))
+        found = await connection.execute(select(turns.c.created_at, turns.c.id).where(these))
+        made += [(row.created_at, row.id) for row in found]
+    return max(made)[1]
+
+
 def _read(found: str) -> dict[str, Link]:
     rows = (one.split("\t") for one in found.split("\n"))
     return {row[0]: Link(row[1], int(row[2])) for row in rows if len(row) == 3}

@@ -11,6 +11,7 @@ from gateway.db.query import ask
 from gateway.db.responses import Turn, read_turn
 from gateway.db.sessionrow import Stub, session_of, stub_of
 from gateway.db.tables import items, sessions, turns
+from gateway.sessions.said import folded
 from gateway.sessions.session import Session, Status, could_be_id
 
 SEARCH_S = 10.0
@@ -51,7 +52,7 @@ class SessionReads:
         if status is not None:
             query = query.where(sessions.c.status == status)
         if search is not None:
-            wanted = search.casefold()
+            wanted = folded(search)
             mine = and_(turns.c.tenant_id == tenant, turns.c.session_id == sessions.c.id)
             heard = exists().where(mine, turns.c.words.contains(wanted, autoescape=True))
             query = query.where(or_(sessions.c.words.contains(wanted, autoescape=True), heard))

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy import Row, RowMapping
 
+from gateway.sessions.said import folded
 from gateway.sessions.session import Session, Summary
 
 _JSON = ("parameters", "metadata", "state", "summary")
@@ -39,7 +40,7 @@ def fields_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     if "titled" in values:
         values["titled"] = 1 if values["titled"] else 0
     if "title" in values:
-        values["words"] = None if values["title"] is None else values["title"].casefold()
+        values["words"] = None if values["title"] is None else folded(values["title"])
     return values
 
 

@@ -41,6 +41,8 @@ from gateway.db.lines import (
     copied_turns,
     empty,
     held,
+    links,
+    newest,
     of,
     put,
     recount,
@@ -110,16 +112,26 @@ class SessionRows(SessionReads):
         last: Turn | None,
         *,
         principal: Principal,
-    ) -> Session:
+        needs: str | None = None,
+    ) -> Session | None:
         """Keep a new session that begins with turns of another, the `source`, and holds the artifacts that it holds.
 
         pairs: ids of the turns, oldest first, and of their copies.  last: comes after these, as it is given.
+        needs: the turn that `last` is a part of.
+        Returns None where the source, or one of these turns, is there no more: then nothing was written.
         """
         before = [None, *(new for _, new in pairs)]
         copies = [{"old": old, "new": new, "before": before[n]} for n, (old, new) in enumerate(pairs)]
         head = last.id if last is not None else before[-1]
         session = msgspec.structs.replace(session, head=head)
+        wanted = {old for old, _ in pairs} | ({needs} if needs is not None else set())
+        # Changes nothing, and keeps out whoever empties or deletes the source until all is copied.
+        locked = update(sessions).where(of(principal.tenant, source)).values(status=sessions.c.status)
         async with durably(self._engine) as connection:
+            if not (await connection.execute(locked)).rowcount:
+                return None
+            if not wanted <= (await links(connection, principal.tenant, source)).keys():
+                return None
             await connection.execute(insert(sessions).values(columns(session)))
             for n in range(0, len(copies), PIECE):
                 await connection.execute(copied_turns(principal, session.id), copies[n : n + PIECE])
@@ -134,22 +146,38 @@ class SessionRows(SessionReads):
         return msgspec.structs.replace(session, message_count=said)
 
     @_unbroken
-    async def update(self, tenant: str, id_: str, fields: Mapping[str, Any]) -> Session | None:
-        """Give fields of an open session other values; None when there is none that is open."""
-        changes = fields_of(fields)
-        statement = update(sessions).where(of(tenant, id_), _open).values(changes).returning(sessions)
-        return await self._changed(statement)
+    async def update(
+        self, tenant: str, id_: str, fields: Mapping[str, Any], worker: str | None = None
+    ) -> Session | None:
+        """Give fields of an open session other values; None when there is none that is open.
+
+        worker: who took it, and must still have it.  None: whoever has it.
+        """
+        wanted = and_(of(tenant, id_), _open)
+        if worker is not None:
+            wanted = and_(wanted, self._free(worker))
+        return await self._changed(update(sessions).where(wanted).values(fields_of(fields)).returning(sessions))
 
     @_unbroken
-    async def close(self, tenant: str, id_: str) -> Session | None:
-        """Closing what is closed changes nothing.  None when there is none."""
+    async def entitle(self, session: Session, title: str) -> Session | None:
+        """Another title instead of one that was made up; None when it has another one by now, or is closed."""
+        same = and_(sessions.c.titled == 0, sessions.c.title.is_not_distinct_from(session.title))
+        wanted = and_(of(session.tenant, session.id), _open, same)
+        changes = fields_of({"title": title})
+        return await self._changed(update(sessions).where(wanted).values(changes).returning(sessions))
+
+    @_unbroken
+    async def close(self, tenant: str, id_: str, worker: str | None = None) -> Session | None:
+        """Closing what is closed changes nothing.  None when there is none, or others than `worker` have it."""
         now = time.time()
         values = {"status": "closed", "closed_at": func.coalesce(sessions.c.closed_at, now)}
-        return await self._changed(update(sessions).where(of(tenant, id_)).values(values).returning(sessions))
+        wanted = and_(of(tenant, id_), self._free(worker))
+        return await self._changed(update(sessions).where(wanted).values(values).returning(sessions))
 
     @_unbroken
     async def move(self, tenant: str, id_: str, head: str, worker: str) -> Session | None:
-        """Make another of its turns the head; None when there is none that is open, or has such a turn.
+        """Go on from the end of the lines that go through another of its turns, of several the newest; None when there
+        is none that is open, or has such a turn.
 
         worker: who took it.
         """
@@ -160,8 +188,10 @@ class SessionRows(SessionReads):
             row = (await connection.execute(update(sessions).where(wanted).values(values).returning(sessions))).first()
             if row is None:
                 return None
-            said = await recount(connection, tenant, id_, head)
-        return msgspec.structs.replace(session_of(row), message_count=said)
+            end = await newest(connection, tenant, id_, head)
+            await connection.execute(update(sessions).where(of(tenant, id_)).values(head=end))
+            said = await recount(connection, tenant, id_, end)
+        return msgspec.structs.replace(session_of(row), head=end, message_count=said)
 
     @_unbroken
     async def reset(self, tenant: str, id_: str, worker: str) -> Session | None:

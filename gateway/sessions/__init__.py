@@ -6,21 +6,22 @@ and a request that fails before it has shown anything leaves its session as it w
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import UNSET
 
 from backends.base import Wait
-from compat.canonical.error import Conflict, InvalidRequest
+from compat.canonical.error import Conflict, InvalidRequest, TimedOut
 from gateway.auth.principal import Grant
 from gateway.auth.registrar import SYSTEM
 from gateway.db.engine import FAILURES
 from gateway.db.responses import Turn
 from gateway.sessions.branch import cut
 from gateway.sessions.form import Branching, NewSession, SessionChanges, checked, entitled
-from gateway.sessions.holding import Holding, absent
+from gateway.sessions.holding import Held, Holding, absent
 from gateway.sessions.importing import Exported, taken_in
 from gateway.sessions.listing import Listing
 from gateway.sessions.messages import Keeper, parse_messages, turns_of
@@ -41,6 +42,8 @@ WATCH_S = 600.0
 PIECE, REST_S = 20, 0.05
 """How many of them are removed between rests, in which others can write."""
 DAY_S = 86_400.0
+WAIT_S = 60.0
+"""How long a change waits for who generates in its session, unless its client says."""
 
 
 class Sessions:
@@ -92,28 +95,38 @@ class Sessions:
             session = msgspec.structs.replace(session, title=title_of(given))
         return await self.rows.create(session, turns, principal=grant.principal, uses=uses)
 
-    async def change(self, grant: Grant, id_: str, form: SessionChanges) -> Session:
-        """Raises InvalidRequest, NotFound, or Conflict when it is closed."""
+    async def change(self, grant: Grant, id_: str, form: SessionChanges, wait_s: float = WAIT_S) -> Session:
+        """Raises InvalidRequest, NotFound, Conflict when it is closed, or TimedOut.
+
+        A turn under way brings a head and a state of its own: to change these waits for it.
+        """
         tenant, fields = grant.principal.tenant, checked(form)
         session = await self._opened(tenant, id_)
-        if form.head is not UNSET:
-            if not await self.rows.has(tenant, id_, form.head):
-                raise InvalidRequest(
-                    "Invalid value for 'head': expected the id of an answer in this session, like one of the "
-                    "'alternatives' of its messages.",
-                    param="head",
-                    code="invalid_value",
-                )
-            async with self.holding.hold(tenant, id_, Wait()) as held:
-                session = await self._changed(tenant, id_, await self.rows.move(tenant, id_, form.head, held.worker))
-        if fields:
+        if form.head is not UNSET and not await self.rows.has(tenant, id_, form.head):
+            raise InvalidRequest(
+                "Invalid value for 'head': expected the id of an answer in this session, like one of the "
+                "'alternatives' of its messages.",
+                param="head",
+                code="invalid_value",
+            )
+        if form.head is not UNSET or form.state is not UNSET:
+            async with self._held(tenant, id_, wait_s) as held:
+                if form.head is not UNSET:
+                    moved = await self.rows.move(tenant, id_, form.head, held.worker)
+                    session = await self._changed(tenant, id_, moved)
+                if fields:
+                    changed = await self.rows.update(tenant, id_, fields, held.worker)
+                    session = await self._changed(tenant, id_, changed)
+        elif fields:
             session = await self._changed(tenant, id_, await self.rows.update(tenant, id_, fields))
         return session
 
-    async def add(self, grant: Grant, id_: str, given: Sequence[dict[str, Any]], request_id: str) -> list[Turn]:
+    async def add(
+        self, grant: Grant, id_: str, given: Sequence[dict[str, Any]], request_id: str, wait_s: float = WAIT_S
+    ) -> list[Turn]:
         """Put messages at the end of a session; the turns that they became.
 
-        Raises InvalidRequest, NotFound, Conflict, and as artifacts do that cannot be kept.
+        Raises InvalidRequest, NotFound, Conflict, TimedOut, and as artifacts do that cannot be kept.
         """
         tenant = grant.principal.tenant
         await self._opened(tenant, id_)
@@ -124,8 +137,7 @@ class Sessions:
             )
         keeper = Keeper(self._house, grant, request_id)
         said = await keeper.items(messages)
-        async with self.holding.hold(tenant, id_, Wait()) as held:
-            refuse_closed(held.session)
+        async with self._held(tenant, id_, wait_s) as held:
             turns = turns_of(id_, held.session.head, said, time.time())
             now = await self.rows.append(
                 held.session,
@@ -140,21 +152,22 @@ class Sessions:
             held.over = True
         return turns
 
-    async def reset(self, tenant: str, id_: str) -> Session:
-        """Remove what was said, and keep the session.  Raises NotFound, or Conflict when it is closed."""
+    async def reset(self, tenant: str, id_: str, wait_s: float = WAIT_S) -> Session:
+        """Remove what was said, and keep the session.  Raises NotFound, Conflict when it is closed, or TimedOut."""
         await self._opened(tenant, id_)
-        async with self.holding.hold(tenant, id_, Wait()) as held:
+        async with self._held(tenant, id_, wait_s) as held:
             return await self._changed(tenant, id_, await self.rows.reset(tenant, id_, held.worker))
 
-    async def close(self, tenant: str, id_: str) -> Session:
-        """Make it read-only, for good; again is as good as once.  Raises NotFound."""
-        session = await self.rows.close(tenant, id_) if could_be_id(id_) else None
-        if session is None:
-            raise absent(id_)
-        return session
+    async def close(self, tenant: str, id_: str, wait_s: float = WAIT_S) -> Session:
+        """Make it read-only, for good; again is as good as once.  Raises NotFound, TimedOut."""
+        session = await self.get(tenant, id_)
+        if session.status == "closed":
+            return session
+        async with self._held(tenant, id_, wait_s, closed=True) as held:
+            return await self._changed(tenant, id_, await self.rows.close(tenant, id_, held.worker))
 
     async def branch(self, grant: Grant, id_: str, form: Branching) -> Session:
-        """A new session that begins as this one does, up to a message.  Raises NotFound, InvalidRequest."""
+        """A new session that begins as this one does, up to a message.  Raises NotFound, Conflict, InvalidRequest."""
         tenant = grant.principal.tenant
         source = await self.get(tenant, id_)
         own = entitled(form.title)
@@ -185,10 +198,15 @@ class Sessions:
             closed_at=None,
         )
         pairs = [(old, new_id("gen")) for old in whole]
+        needs = None if last is None else last.id
         if last is not None:
             last.id, last.session_id = new_id("gen"), session.id
             last.previous_id = pairs[-1][1] if pairs else None
-        return await self.rows.branch(session, id_, pairs, last, principal=grant.principal)
+        made = await self.rows.branch(session, id_, pairs, last, principal=grant.principal, needs=needs)
+        if made is None:
+            await self.get(tenant, id_)
+            raise changed_meanwhile()
+        return made
 
     async def delete(self, tenant: str, id_: str, act: "Act") -> None:
         """With all that was said, for ever.  Raises NotFound.
@@ -228,6 +246,25 @@ class Sessions:
             logger().info("sessions_removed", count=removed)
         return removed
 
+    @asynccontextmanager
+    async def _held(self, tenant: str, id_: str, wait_s: float, *, closed: bool = False) -> AsyncGenerator[Held, None]:
+        """Have a session to oneself, once nobody generates in it.
+
+        Raises NotFound, TimedOut, and Conflict unless it may be `closed`.
+        """
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(wait_s):
+                    held = await stack.enter_async_context(self.holding.hold(tenant, id_, Wait()))
+            except TimeoutError as e:
+                raise TimedOut(
+                    f"The session was busy for {wait_s:g} s: something is generated in it. Try again when that is "
+                    "over, or cancel it."
+                ) from e
+            if not closed:
+                refuse_closed(held.session)
+            yield held
+
     async def _opened(self, tenant: str, id_: str) -> Session:
         session = await self.get(tenant, id_)
         refuse_closed(session)
@@ -237,7 +274,7 @@ class Sessions:
         """The session, if it was changed.  Raises as `_opened` does: it was closed or deleted meanwhile."""
         if session is None:
             await self._opened(tenant, id_)
-            raise Conflict("The session was changed by another request meanwhile; try again.")
+            raise changed_meanwhile()
         return session
 
 
@@ -249,7 +286,12 @@ def new(grant: Grant, fields: dict[str, Any]) -> Session:
     return msgspec.structs.replace(empty, **fields)
 
 
+def changed_meanwhile() -> Conflict:
+    """The refusal of what was overtaken by another request."""
+    return Conflict("The session was changed by another request meanwhile; try again.")
+
+
 def refuse_closed(session: Session) -> None:
     """Raises Conflict."""
     if session.status == "closed":
-        raise Conflict(f"The session '{session.id}' is closed: it can be read, branched and deleted.")
+        raise Conflict(f"The session '{session.id}' is closed: it can be read, exported, branched and deleted.")

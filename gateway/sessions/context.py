@@ -16,6 +16,7 @@ from gateway.db.responses import Turn
 from gateway.keeping import ContextPolicy
 from gateway.limits.estimate import ANSWER_TOKENS, BYTES_PER_TOKEN, PICTURE_TOKENS
 from gateway.routing.router import Route
+from gateway.sessions.answered import settled
 from gateway.sessions.said import said
 from gateway.sessions.session import Summary
 
@@ -25,6 +26,7 @@ SHARES = (0.75, 0.5, 0.35, 0.2, 0.1, 0.0)
 """Of what came before, how much is left after each round."""
 SUMMED_SHARE = 0.5
 """Of the window, what is left of turns beside a summary: so it does not have to be written again with every turn."""
+_SUMMED = "Summary of the conversation so far:\n"
 
 
 class Line:
@@ -41,7 +43,9 @@ class Line:
         """sees: whether the model is shown the picture of an artifact."""
         self.policy = policy
         self._units = units(turns, new)
-        self._sizes = [sum(tokens([*turn.given, *turn.output], sees) for turn in unit) for unit in self._units]
+        self._sees = sees
+        self._sizes: dict[int, int] = {}
+        """Of the units that were counted; those that are left out need not be."""
         self._new = tokens(new, sees)
         self.out = 0
         """How many units are left out."""
@@ -73,22 +77,44 @@ class Line:
 
     def size(self) -> int:
         """Tokens of all that is left, and of what is new; a guess."""
-        summed = 0 if self.summary is None else len(self.summary.text.encode()) // BYTES_PER_TOKEN
-        return sum(self._sizes[self.out :]) + self._new + summed
+        return sum(map(self._size, range(self.out, len(self._units)))) + self._new + self._summed()
 
     def fit(self, room: int | None, system: int) -> bool:
         """Leave out what does not fit; whether anything more is.
 
         room: tokens that the model has for what it is told; None: unknown.  system: of these, the system prompt's.
         """
-        if room is None or self.policy == "error" or self.size() + system <= room:
+        if room is None or self.policy == "error":
             return False
-        if self.policy == "summarize":
-            room = int(room * SUMMED_SHARE)
         before = self.out
-        while self.out < self._most and self.size() + system > room:
-            self.out += 1
-        return self.out > before
+        beside = self._new + system + self._summed()
+        if (out := self._fitting(room - beside)) == before:
+            return False
+        self.out = out if self.policy != "summarize" else self._fitting(int(room * SUMMED_SHARE) - beside)
+        return True
+
+    def laid(self, new: Sequence[Item], system: str, sees: Callable[[str], bool]) -> list[Item]:
+        """What the model is told: the system prompt, what is left of what came before, and what is new."""
+        if self.summary is not None and not self.unsummed:
+            system = f"{system}\n\n{_SUMMED}{self.summary.text}".strip()
+        told = shown(settled([*self.kept, *new]), sees)
+        first = {"type": "message", "role": "system", "content": [{"type": "input_text", "text": system}]}
+        return [first, *told] if system else told
+
+    def cure(self, system: int, room: int | None) -> str:
+        """What can be done where the model refuses what is left.
+
+        system, room: as in `fit`.
+        """
+        if room is not None and system > room:
+            return "The session's system prompt alone is longer: shorten its 'system', or name another model."
+        if self.policy == "error" and self.kept:
+            return (
+                "The session's context policy is 'error': set its 'context' to 'drop_oldest' or 'summarize', reset "
+                "or branch it, or name a model with a longer context."
+            )
+        what = "Shorten the session's 'system', its system prompt" if system > self._new else "Send a shorter message"
+        return f"{what}, or name a model with a longer context."
 
     def shorten(self) -> bool:
         """Leave out more, since the model refused what was left; whether there was any more, and another round."""
@@ -96,12 +122,14 @@ class Line:
             return False
         # Beside a summary more is left out at first, as `fit` does.
         step = self._rounds + (self.policy == "summarize")
-        left = sum(self._sizes[self.out : self._most]) * SHARES[min(step, len(SHARES) - 1)]
+        left = sum(map(self._size, range(self.out, self._most)))
+        most = left * SHARES[min(step, len(SHARES) - 1)]
         self._rounds += 1
-        self.out += 1
-        while self.out < self._most and sum(self._sizes[self.out : self._most]) > left:
+        while True:
+            left -= self._size(self.out)
             self.out += 1
-        return True
+            if self.out >= self._most or left <= most:
+                return True
 
     def told(self, unseen: Sequence[str]) -> LeftOut | None:
         """What the answer says of it; None where nothing was left out.
@@ -118,6 +146,24 @@ class Line:
             summarized=bool(messages) and self.summary is not None and not self.unsummed,
             artifacts=list(unseen),
         )
+
+    def _size(self, n: int) -> int:
+        """Tokens of a unit, counted once."""
+        if (size := self._sizes.get(n)) is None:
+            size = sum(tokens([*turn.given, *turn.output], self._sees) for turn in self._units[n])
+            self._sizes[n] = size
+        return size
+
+    def _summed(self) -> int:
+        return 0 if self.summary is None else len(self.summary.text.encode()) // BYTES_PER_TOKEN
+
+    def _fitting(self, room: int) -> int:
+        """How many units are left out so that the others fit; counts from the newest, as far as there is room."""
+        out = self._most
+        room -= self._size(out)
+        while out > self.out and (room := room - self._size(out - 1)) >= 0:
+            out -= 1
+        return out
 
 
 def units(turns: Sequence[Turn], new: Sequence[Item]) -> list[list[Turn]]:

@@ -6,8 +6,8 @@ shown; one that was not shown at all leaves the session as it was.
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -15,7 +15,7 @@ from compat import nativeturn
 from compat.body import read
 from compat.canonical.error import Conflict, ContextTooLong, GatewayError, InvalidRequest, NotFound
 from compat.canonical.event import Event, Result, Usage
-from compat.canonical.message import Media
+from compat.canonical.message import Media, Message
 from compat.canonical.model import Modality
 from compat.canonical.request import Envelope, Request, TextRequest
 from compat.native import Generation, InSession, LeftOut, as_modality, modality_of
@@ -26,12 +26,13 @@ from gateway.asking import Origin
 from gateway.db.responses import Turn
 from gateway.inputs import Given, Named
 from gateway.limits.estimate import BYTES_PER_TOKEN
-from gateway.routing.router import Plan
-from gateway.sessions import answered, refuse_closed
+from gateway.routing.router import NAME_MAX, Plan
+from gateway.sessions import answered, form, refuse_closed
+from gateway.sessions.brought import last_picture, put
 from gateway.sessions.context import Line, room
 from gateway.sessions.holding import Held, absent
 from gateway.sessions.said import said
-from gateway.sessions.seeing import newest, pictures, seen_of
+from gateway.sessions.seeing import pictures, seen_of
 from gateway.sessions.session import Summary
 from gateway.sessions.summary import asker, summarized
 from gateway.sessions.title import title_of
@@ -42,12 +43,14 @@ LAST = "last"
 """Names the newest picture of a session."""
 _GIVEN = "given:"
 """Begins the place of a picture that came with the request."""
-_SUMMED = "Summary of the conversation so far:\n"
+LONG = 60
+"""Turns that are not laid out on the event loop any more."""
 
 _read_input = msgspec.json.Decoder(Input)
 _read_parameters = msgspec.json.Decoder(Parameters)
 _read_said = msgspec.json.Decoder(dict[str, Any] | None)
 _write = msgspec.json.Encoder().encode
+_T = TypeVar("_T")
 
 
 class Exchange:
@@ -80,6 +83,10 @@ class Exchange:
         self._seen = frozenset[str]()
         """The artifacts whose pictures the model is shown again."""
         self._told: list[Item] = []
+        self._messages: tuple[Message, ...] = ()
+        """The same, as it is parsed."""
+        self._left_out: LeftOut | None = None
+        self._long = False
         self._kept = False
 
     async def begin(self, asked: Envelope) -> Envelope:
@@ -128,10 +135,9 @@ class Exchange:
             texts = [part["text"] for item in self._given for part in item.get("content", ()) if "text" in part]
             given = Input(prompt="\n".join(texts) or None, images=list(nativeturn.places_of(self._given)))
             return task(self._modality, envelope.model, given, parameters, pictures, self._state)
-        messages = nativeturn.parse_shown(self._told, self._shown | {p: g.media for p, g in self._brought.items()})
         request = task("text", envelope.model, Input(prompt="-"), parameters, {}, self._state)
         assert isinstance(request, TextRequest), "it is one of text"
-        return msgspec.structs.replace(request, messages=messages)
+        return msgspec.structs.replace(request, messages=self._messages)
 
     async def shorten(self, error: ContextTooLong) -> Envelope:
         """The request with less of what came before.  Raises ContextTooLong where there is no less."""
@@ -142,7 +148,7 @@ class Exchange:
 
     @property
     def place(self) -> InSession:
-        return InSession(self._session.id, self.id, self._context())
+        return InSession(self._session.id, self.id, self._left_out)
 
     async def complete(self, result: Result, generation: Generation) -> None:
         """Keep the turn, whole.  Raises NotFound where the session was deleted meanwhile."""
@@ -162,7 +168,13 @@ class Exchange:
     async def _turns(self, last: str | None) -> list[Turn]:
         if last is None:
             return []
-        return await self._house.archive.turns.line(self._session.tenant, self._session.id, last)
+        turns = await self._house.archive.turns.line(self._session.tenant, self._session.id, last)
+        self._long = len(turns) > LONG
+        return turns
+
+    async def _aside(self, work: Callable[[], _T]) -> _T:
+        """Do what takes the longer the longer the session is: off the event loop where that may be long."""
+        return await asyncio.to_thread(work) if self._long else work()
 
     async def _meant(self, wanted: str | None) -> Turn:
         """The turn with an answer, or the message that it answers.  Raises NotFound, InvalidRequest."""
@@ -171,9 +183,11 @@ class Exchange:
             if not turns:
                 raise InvalidRequest("There is nothing to answer in this session yet.", param="message_id")
             return turns[-1]
-        for turn in turns:
-            if any(wanted == one.id for one in said(turn)):
-                return turn
+        found = await self._aside(
+            lambda: next((turn for turn in turns if any(wanted == one.id for one in said(turn))), None)
+        )
+        if found is not None:
+            return found
         rows = self._house.cabinet.sessions.rows
         if await rows.has(self._session.tenant, self._session.id, wanted):
             return (await rows.turns(self._session.tenant, [wanted]))[wanted]
@@ -181,6 +195,7 @@ class Exchange:
 
     async def _choose(self, asked: Envelope, model: str, modality: Modality | None) -> None:
         """Who is asked for what, and how."""
+        self._visit.requested = model[:NAME_MAX] or "auto"
         plan = await self._routes(model, modality or "text")
         modality = modality or plan.routes[0].modality or "text"
         if modality == "embedding":
@@ -193,7 +208,9 @@ class Exchange:
         as_modality(own, modality)
         of_session = {name: value for name, value in self._session.parameters.items() if name in TAKES[modality]}
         self._parameters = of_session | {name: value for name, value in self._own.items() if value is not None}
-        self._state = self._session.state | (_read_said.decode(asked.fields.get("state", b"null")) or {})
+        self._state = self._session.state
+        if given := _read_said.decode(asked.fields.get("state", b"null")):
+            self._state = form.within("state", self._state | given, form.STATE_BYTES, form.STATE_DEPTH)
         self._asked, self._model, self._modality, self._plan = asked, model, modality, plan
         if modality != "text":
             await self._house.cabinet.artifacts.room(self._grant)
@@ -213,14 +230,7 @@ class Exchange:
         for place in nativeturn.places_of(items):
             path, found = at.get(place, "input.images"), place
             if place == LAST:
-                last = newest(turns)
-                if last is None:
-                    raise InvalidRequest(
-                        f"Invalid value for '{path}': there is no picture in this session yet.",
-                        param=path,
-                        code="invalid_value",
-                    )
-                found = f"{nativeturn.ARTIFACT_URL}{last}"
+                found = await last_picture(self._house, self._session.tenant, turns, path)
             named[place] = Named(path, found)
         await self._take(items, named)
 
@@ -244,31 +254,46 @@ class Exchange:
         if self._modality != "text":
             self._told = self._given
             return self._envelope()
-        self._seen = seen_of(turns, self._plan)
-        policy = self._session.context or self._estate.config.sessions.context
-        self._line = Line(turns, self._given, policy, self._session.summary, self._seen.__contains__)
-        system = len((self._session.system or "").encode()) // BYTES_PER_TOKEN
-        if self._line.fit(room(self._plan.routes, self._parameters.get("max_tokens")), system):
+        plan, policy = self._plan, self._session.context or self._estate.config.sessions.context
+
+        def fit() -> bool:
+            self._seen = seen_of(turns, plan)
+            self._line = Line(turns, self._given, policy, self._session.summary, self._seen.__contains__)
+            return self._line.fit(self._room, self._system_tokens)
+
+        if await self._aside(fit):
             await self._sum_up()
         return await self._told_again()
 
+    @property
+    def _room(self) -> int | None:
+        assert self._plan is not None, "it has been chosen"
+        return room(self._plan.routes, self._parameters.get("max_tokens"))
+
+    @property
+    def _system_tokens(self) -> int:
+        return len((self._session.system or "").encode()) // BYTES_PER_TOKEN
+
     async def _told_again(self) -> Envelope:
-        kept = self._line.kept
-        wanted = [id_ for id_ in pictures(kept) if id_ in self._seen]
-        for id_ in wanted:
+        there = await self._aside(lambda: list(dict.fromkeys(pictures(self._line.kept))))
+        for id_ in there:
+            if id_ not in self._seen:
+                continue
             place = f"{nativeturn.ARTIFACT_URL}{id_}"
             if place not in self._shown:
                 try:
                     self._shown[place] = await self._house.cabinet.artifacts.media(self._session.tenant, id_)
                 except (NotFound, InvalidRequest):
                     self._seen -= {id_}
-        system = self._session.system or ""
-        if self._line.summary is not None and not self._line.unsummed:
-            system = f"{system}\n\n{_SUMMED}{self._line.summary.text}".strip()
-        first = {"type": "message", "role": "system", "content": [{"type": "input_text", "text": system}]}
-        told = nativeturn.shown([*kept, *self._given], self._seen.__contains__)
-        self._told = [first, *told] if system else told
-        return self._envelope()
+
+        def lay() -> Envelope:
+            self._told = self._line.laid(self._given, self._session.system or "", self._seen.__contains__)
+            media = self._shown | {place: given.media for place, given in self._brought.items()}
+            self._messages = nativeturn.parse_shown(self._told, media)
+            self._left_out = self._line.told([id_ for id_ in there if id_ not in self._seen])
+            return self._envelope()
+
+        return await self._aside(lay)
 
     def _envelope(self) -> Envelope:
         return nativeturn.rebuilt(
@@ -286,7 +311,8 @@ class Exchange:
         if line.policy != "summarize" or not left_out:
             return
         assert self._plan is not None, "it has been chosen"
-        text = nativeturn.transcript([item for turn in left_out for item in (*turn.given, *turn.output)])
+        items = [item for turn in left_out for item in (*turn.given, *turn.output)]
+        text = await self._aside(lambda: nativeturn.transcript(items))
         model = self._estate.config.sessions.summary_model or self._model or "auto"
         before = None if line.summary is None else line.summary.text
         due = self._visit.deadline or asyncio.get_running_loop().time() + self._plan.timeouts.total_s
@@ -297,19 +323,8 @@ class Exchange:
             return
         line.summary = Summary(text=summary, until=line.dropped[-1].id)
 
-    def _context(self) -> LeftOut | None:
-        if self._modality != "text":
-            return None
-        unseen = dict.fromkeys(id_ for id_ in pictures(self._line.kept) if id_ not in self._seen)
-        return self._line.told(list(unseen))
-
     def _too_long(self, error: ContextTooLong) -> ContextTooLong:
-        cure = "Send a shorter message, or name a model with a longer context."
-        if self._line.policy == "error" and self._line.kept:
-            cure = (
-                "The session's context policy is 'error': set its 'context' to 'drop_oldest' or 'summarize', reset "
-                "or branch it, or name a model with a longer context."
-            )
+        cure = self._line.cure(self._system_tokens, self._room)
         return ContextTooLong(f"{error.message.rstrip('. ')}. {cure}", param="input", details=error.details)
 
     async def _keep(
@@ -326,15 +341,14 @@ class Exchange:
     ) -> None:
         sessions, session, visit = self._house.cabinet.sessions, self._session, self._visit
         assert visit.principal is not None, "the guard lets nobody in without one"
-        given = nativeturn.moved(self._given, await self._put())
-        context = self._context()
+        given = nativeturn.moved(self._given, await put(self._house, self._grant, visit.request_id, self._brought))
         about = {
             "object": "generation",
             "modality": self._modality,
             **body,
             "parameters": self._parameters,
             "asked": {"model": self._asked.model or None, "parameters": self._own},
-            "dropped": [] if context is None else context.dropped,
+            "dropped": [] if self._left_out is None else self._left_out.dropped,
         }
         turn = Turn(
             id=self.id,
@@ -368,21 +382,6 @@ class Exchange:
         self._held.leave()
         if status == "completed" and session.head is None and not session.titled:
             sessions.titles.begin(asker(self._origin), now, [*given, *output])
-
-    async def _put(self) -> dict[str, str]:
-        """Keep the pictures that came with the request; where they are, by where they stand in its items."""
-        places = {}
-        for place, one in self._brought.items():
-            id_ = one.artifact_id
-            if id_ is None:
-                assert one.media.data is not None, "it has been had"
-                mime = one.media.mime if one.media.mime.startswith("image/") else "image/png"
-                artifact = await self._house.cabinet.artifacts.put(
-                    self._grant, one.media.data, kind="image", mime=mime, request_id=self._visit.request_id
-                )
-                id_ = artifact.id
-            places[place] = f"{nativeturn.ARTIFACT_URL}{id_}"
-        return places
 
 
 def _route(turn: Turn) -> str:

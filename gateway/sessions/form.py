@@ -51,7 +51,7 @@ class SessionChanges(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     state: dict[str, Any] | UnsetType | None = UNSET
     context: ContextPolicy | UnsetType | None = UNSET
     head: str | UnsetType = UNSET
-    """The answer that the session is gone on from: one of the `alternatives` of a message, by its id."""
+    """The answer to go on from: one of the `alternatives` of a message, by its id; with what followed it."""
 
 
 class NewMessages(Struct, frozen=True, forbid_unknown_fields=True):

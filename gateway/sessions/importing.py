@@ -13,7 +13,7 @@ from compat.openai.responses_item import Item
 from gateway.db.responses import Turn
 from gateway.sessions.card import Call
 from gateway.sessions.form import MODEL_MAX, NewSession, line, wrong
-from gateway.sessions.messages import Keeper, turns_of
+from gateway.sessions.messages import ID_MAX, Keeper, turns_of
 from gateway.sessions.said import Role
 
 MESSAGES_MAX = 10_000
@@ -22,6 +22,7 @@ BACKEND_MAX = 64
 
 class Attachment(Struct, frozen=True):
     id: str
+    kind: str | None = None
 
 
 class Spent(Struct, frozen=True):
@@ -43,7 +44,7 @@ class ExportedMessage(Struct, frozen=True, kw_only=True):
     tool_call_id: str | None = None
     images: list[str] = []
     artifacts: list[Attachment] = []
-    """Those that the tenant still has."""
+    """Those that the tenant still has; of the others a note is kept."""
     modality: str | None = None
     model: str | None = None
     backend: str | None = None
@@ -73,6 +74,10 @@ async def taken_in(keeper: Keeper, session_id: str, messages: Sequence[ExportedM
         at = f"messages[{n}]"
         there = await keeper.there([attachment.id for attachment in one.artifacts])
         parts = _parts(one, list(there) if one.role in ("user", "system", "developer") else [])
+        notes = [_gone(attachment, at) for attachment in one.artifacts if attachment.id not in there]
+        if one.role != "tool" and (notes or not (parts or there)):
+            # No message is left out: what was said after it goes on from it.
+            parts = _noted(parts, notes)
         items = (await keeper.items([Message(role=one.role, parts=tuple(parts))], at))[0] if parts else []
         if one.role == "assistant":
             items += list(there.values())
@@ -100,6 +105,19 @@ def _parts(one: ExportedMessage, pictures: Sequence[str]) -> list[Part]:
         parts += [Media(mime="image/*", url=f"{ARTIFACT_URL}{id_}") for id_ in pictures]
         parts += [Media(mime="image/*", url=url) for url in one.images]
     return parts
+
+
+def _noted(parts: Sequence[Part], notes: Sequence[str]) -> list[Part]:
+    """With notes after what is said."""
+    said = "".join(part.text for part in parts if isinstance(part, Text))
+    before = [part for part in parts if isinstance(part, Reasoning)]
+    after = [part for part in parts if not isinstance(part, (Text, Reasoning))]
+    return [*before, Text(text="\n".join(filter(None, (said, *notes)))), *after]
+
+
+def _gone(one: Attachment, at: str) -> str:
+    kind = one.kind if one.kind in ("mesh", "text") else "image"
+    return f"[{kind} {line(f'{at}.artifacts', one.id, ID_MAX)}: gone]"
 
 
 def _describe(turn: Turn, one: ExportedMessage, at: str) -> None:

@@ -3,6 +3,7 @@
 A user's message is an item; what a model says in one go, its thinking and its calls included, is one message.
 """
 
+import unicodedata
 from collections.abc import Iterator
 from typing import Literal
 
@@ -49,11 +50,17 @@ def count(turn: Turn) -> int:
 
 
 def words(turn: Turn) -> str:
-    """All that is said in a turn by whomever, casefolded, for searches."""
+    """All that is said in a turn by whomever, as it is searched."""
     if turn.remote:
         return ""
     texts = "\n".join(text for item in (*turn.given, *turn.output) for text in texts_of(item))
-    return texts.replace("\x00", "").casefold()
+    return folded(texts.replace("\x00", ""))
+
+
+def folded(text: str) -> str:
+    """A text as it is searched: whatever the case of its letters, and however they are encoded."""
+    # The dot that casefolding leaves of a Turkish capital I is on every small i.
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).replace("i\u0307", "i")
 
 
 def texts_of(item: Item) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """The pictures of a session: which there are, and which of them a model is shown again."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from compat import nativeturn
 from compat.openai.responses_item import Item
@@ -21,12 +21,10 @@ def pictures(items: Iterable[Item]) -> list[str]:
     return found
 
 
-def newest(turns: Sequence[Turn]) -> str | None:
-    """The picture that was made or given last."""
+def newest_first(turns: Sequence[Turn]) -> Iterator[str]:
+    """The pictures that were made or given, the last one first."""
     for turn in reversed(turns):
-        if found := pictures([*turn.given, *turn.output]):
-            return found[-1]
-    return None
+        yield from reversed(pictures([*turn.given, *turn.output]))
 
 
 def seen_of(turns: Sequence[Turn], plan: Plan, new: Sequence[Item] = ()) -> frozenset[str]:

@@ -82,9 +82,8 @@ class Titles:
     async def _think(self, origin: Asker, model: str, session: Session, text: str) -> None:
         try:
             title = await entitled(origin, model, text)
-            now = await self._rows.get(session.tenant, session.id)
-            if title and now is not None and not now.titled and now.title == session.title:
-                await self._rows.update(session.tenant, session.id, {"title": title})
+            if title:
+                await self._rows.entitle(session, title)
         except (GatewayError, TimeoutError, *FAILURES) as e:
             logger().warning("session_not_titled", session=session.id, error=type(e).__name__)
 

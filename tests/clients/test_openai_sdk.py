@@ -114,7 +114,7 @@ def test_an_answer_cut_at_max_tokens_says_so(client: OpenAI) -> None:
 
 
 def test_log_probabilities_come_with_every_token(client: OpenAI) -> None:
-    [choice] = ask(client, logprobs=True, top_logprobs=2, max_tokens=3).choices
+    [choice] = ask(client, logprobs=True, top_logprobs=2, max_tokens=3, temperature=0).choices
     assert choice.logprobs is not None
     tokens = choice.logprobs.content or []
     assert "".join(token.token for token in tokens) == choice.message.content

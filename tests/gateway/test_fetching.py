@@ -14,7 +14,7 @@ import pytest
 
 from backends import http1
 from backends.fake import _picture
-from compat.canonical.error import InvalidRequest
+from compat.canonical.error import InvalidRequest, TimedOut
 from compat.canonical.message import Media
 from gateway.fetching import Fetcher
 from gateway.keeping import Fetch
@@ -412,8 +412,9 @@ async def test_the_requests_own_deadline_counts_as_well(site: Site) -> None:
         await asyncio.sleep(60)
 
     site.replies["/pictures/silent"] = silence
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(TimedOut) as caught:
         await fetcher(site).picture(f"{site.url}/pictures/silent", "image", asyncio.get_running_loop().time() + 0.2)
+    assert (caught.value.status, "'image'" in caught.value.message) == (504, True), "it is no fault of the address"
     await asyncio.wait_for(site.left.wait(), 2)
 
 

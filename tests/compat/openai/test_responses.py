@@ -25,7 +25,9 @@ from compat.canonical.event import (
 from compat.canonical.message import Media, Message, Opaque, Reasoning, Text, ToolCall, ToolResult
 from compat.canonical.plain import plain
 from compat.canonical.request import Schema, TextRequest
+from compat.nativeturn import parse_shown, shown, transcript
 from compat.openai.chat import render_request
+from compat.openai.conversations import render_item
 from compat.openai.responses import (
     ResponsesRequest,
     expanded,
@@ -37,7 +39,7 @@ from compat.openai.responses import (
     render_settings,
 )
 from compat.openai.responses_answer import render_failure, replay, unfold
-from compat.openai.responses_item import normalized, parse_items
+from compat.openai.responses_item import normalized, parse_items, sound
 from compat.openai.responses_tap import ResponsesTap
 from compat.openai.responses_tool import lost_choice
 from compat.sse import Cutter
@@ -236,6 +238,43 @@ def test_a_request_that_cannot_be_read_names_the_field(fields: dict[str, Any], p
 def test_whatever_the_input_is_it_is_read_or_refused(given_: Any) -> None:
     with suppress(InvalidRequest):
         plain(asked(input=given_), "chat")
+
+
+@given(
+    st.fixed_dictionaries(
+        {"id": st.just("i"), "type": st.sampled_from([*WORDS, "custom_tool_call", "tool_search_output", "nope"])},
+        optional=dict.fromkeys(
+            ["role", "content", "summary", "output", "arguments", "input", "name", "call_id"],
+            st.sampled_from([None, 5, True, "x", [], {}, [5], [None], [[]], ["x"]])
+            | st.lists(
+                st.fixed_dictionaries(
+                    {},
+                    optional=dict.fromkeys(FIELDS, st.sampled_from([None, 5, "x", [], [5], {}, *WORDS])),
+                ),
+                max_size=2,
+            ),
+        ),
+    )
+)
+def test_whatever_was_kept_can_be_read(item: Any) -> None:
+    kept = sound(item)
+    parse_items(normalized([kept], counted), past=True)
+    parse_shown(shown([kept], lambda _: True), {})
+    transcript([kept])
+    render_item(kept, (), {})
+    assert sound(kept) == kept
+
+
+def test_what_is_sound_is_kept_as_it_is() -> None:
+    given: list[Any] = [
+        {"role": "user", "content": [{"type": "input_image", "image_url": "artifact:a"}, {"type": "odd", "a": 1}]},
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm"}], "encrypted_content": "x"},
+        {"type": "function_call", "call_id": "1", "name": "a", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "1", "output": [{"type": "input_text", "text": "x"}]},
+        {"type": "web_search_call", "action": 5},
+    ]
+    for item in normalized(given, counted):
+        assert sound(item) == item
 
 
 @pytest.mark.parametrize("kind", [{}, [], None, 7])

@@ -80,8 +80,12 @@ def test_what_runs_when_the_gateway_stops_is_told_so_and_kept(upstream: Provider
         later(http, chat("up/events:100:0.1", slow, stream=True), slow)
         upstream.asked(slow)
         began = time.monotonic()
-        assert running.stop() == 0
-        assert time.monotonic() - began < 8.0
+        with ThreadPoolExecutor(1) as pool, speaking(running) as watching:
+            watched = pool.submit(watching.get, f"/v1/requests/{slow}/events")
+            time.sleep(0.1)
+            assert running.stop() == 0
+            assert time.monotonic() - began < 8.0
+            assert "event: failed" in watched.result().text
         assert not [line for line in running.log if line["level"] == "error"]
     with gateway(tmp_path, tree) as running, speaking(running) as http:
         assert http.get(f"/v1/requests/{quick}").json()["status"] == "done"
@@ -112,6 +116,30 @@ def test_history_outlives_the_process_and_is_as_long_as_configured(upstream: Pro
     with gateway(tmp_path, tree) as running, speaking(running) as http:
         assert [one["id"] for one in http.get("/v1/requests").json()["data"]] == ids[:0:-1]
         assert http.get(f"/v1/requests/{ids[0]}").status_code == 404
+
+
+def test_what_is_kept_is_listed_although_its_usage_is_lost(upstream: Provider, tmp_path: Path) -> None:
+    ids = [unique(f"usage-{n}") for n in range(4)]
+    with gateway(tmp_path, config(upstream.url)) as running, speaking(running) as http:
+        for id_ in ids:
+            later(http, chat("fake/fake"), id_)
+            ended(http, id_)
+        before = http.get("/v1/requests").json()
+    with closing(sqlite3.connect(tmp_path / "data" / "gateway.db")) as database:
+        database.execute("DELETE FROM usage WHERE request_id IN (?, ?)", ids[1:3])
+        database.commit()
+    with gateway(tmp_path, config(upstream.url)) as running, speaking(running) as http:
+        after = http.get("/v1/requests").json()
+        assert [(one["id"], one["result_url"]) for one in after["data"]] == [
+            (one["id"], one["result_url"]) for one in before["data"]
+        ]
+        found, cursor = [], None
+        for _ in ids:
+            one = http.get("/v1/requests", params={"limit": 1} | ({"cursor": cursor} if cursor else {})).json()
+            found += [each["id"] for each in one["data"]]
+            cursor = one["next_cursor"]
+        assert (found, cursor) == (ids[::-1], None)
+        assert [one["id"] for one in http.get("/v1/requests?status=failed").json()["data"]] == []
 
 
 def test_an_answer_expires(upstream: Provider, tmp_path: Path) -> None:

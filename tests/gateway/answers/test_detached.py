@@ -2,6 +2,7 @@
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx2
@@ -197,6 +198,47 @@ def test_an_answer_that_is_too_large_is_not_kept_and_that_is_said(ann: httpx2.Cl
     assert ended(ann, told["id"])["status"] == "done"
     refused = ann.get(told["result_url"])
     assert (refused.status_code, error_of(refused)["code"]) == (507, "answer_too_large")
+    waited = ann.post(CHAT, json=chat("up/events:500:0", stream=True), headers={"prefer": "respond-async, wait=5"})
+    again = ann.get(f"/v1/requests/{told['id']}").json()
+    for one in (waited.json(), again):
+        assert (one["status"], one["result_url"], one["error"]["code"]) == ("done", None, "answer_too_large")
+
+
+def test_what_has_an_id_next_does_not_hide_the_answer_that_is_kept_under_it(ann: httpx2.Client) -> None:
+    id_, key = unique("hidden"), unique("key")
+    url = later(ann, chat("slow/fake"), **{"x-request-id": id_})["result_url"]
+    kept = ended(ann, id_)["result"]
+    assert ann.post(CHAT, json=chat("fake/fake", "plain"), headers={"x-request-id": id_}).status_code == 200
+    assert ann.get(f"/v1/requests/{id_}").json()["result_url"] == url
+    assert ann.get(url).json() == kept
+    listed = [one for one in ann.get("/v1/requests").json()["data"] if one["id"] == id_]
+    assert [one["result_url"] for one in listed] == [None, url]
+    keyed = ann.post(CHAT, json=chat("fake/fake", key), headers={"x-request-id": id_, "idempotency-key": key})
+    other = ann.get(f"/v1/requests/{id_}").json()["result_url"]
+    assert ann.get(other).content == keyed.content
+    assert ann.get(url).json() == kept
+    listed = [one for one in ann.get("/v1/requests").json()["data"] if one["id"] == id_]
+    assert [one["result_url"] for one in listed] == [other, None, url]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_there_is_of_an_answer_that_is_not_streamed_is_kept_as_well(ann: httpx2.Client, stream: bool) -> None:
+    id_ = unique("held")
+    body = {"model": "slow/fake", "input": {"prompt": "x"}, "stream": stream}
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(ann.post, "/v1/generate", json=body, headers={"x-request-id": id_})
+        until(lambda: ann.get(f"/v1/requests/{id_}").status_code == 200)
+        time.sleep(0.25)
+        told = ann.post(f"/v1/requests/{id_}/cancel").json()
+        asking.result()
+    assert told["status"] == "cancelled"
+    assert told["partial"]["text"].startswith("Hello")
+    assert ann.get(f"/v1/requests/{id_}").json()["partial"] == told["partial"]
+
+
+@pytest.mark.parametrize("id_", [".", ".."])
+def test_an_id_that_is_a_step_in_a_path_is_none(ann: httpx2.Client, id_: str) -> None:
+    assert later(ann, chat("fake/fake"), **{"x-request-id": id_})["id"].startswith("req_")
 
 
 PREFERENCES = [
@@ -210,6 +252,8 @@ PREFERENCES = [
     ("wait=10", None),
     ("handling=lenient", None),
     (',,;=,"', None),
+    ('respond-async, foo="', None),
+    ("respond-async" + ", x" * 2000, None),
 ]
 
 
@@ -217,3 +261,12 @@ PREFERENCES = [
 def test_preferences_are_read_as_their_rfc_says(header: str, wish: tuple[bool, int] | None) -> None:
     found = wish_of({b"prefer": header.encode()})
     assert (None if found is None else (found.later, found.wait_s)) == wish
+
+
+@pytest.mark.parametrize("size", [4_000, 32_000])
+@pytest.mark.parametrize("piece", ['\\"', '"', '"a",', 'a=" ', " ", ",;="])
+def test_preferences_are_read_at_once_whatever_they_are(piece: str, size: int) -> None:
+    header = ('"' + piece * size)[:size].encode()
+    began = time.perf_counter()
+    assert wish_of({b"prefer": header}) is None
+    assert time.perf_counter() - began < 0.01

@@ -71,6 +71,13 @@ def test_a_key_that_is_none_is_refused(ann: httpx2.Client, key: str) -> None:
     assert (refused.status_code, error_of(refused)["param"]) == (400, "Idempotency-Key")
 
 
+def test_two_keys_are_none(ann: httpx2.Client) -> None:
+    key = (b"idempotency-key", b"one")
+    refused = ann.post(CHAT, json=chat("fake/fake"), headers=[key, (b"idempotency-key", b"two")])
+    assert (refused.status_code, error_of(refused)["param"]) == (400, "Idempotency-Key")
+    assert ann.post(CHAT, json=chat("fake/fake"), headers=[key, key]).status_code == 200
+
+
 def test_who_asks_meanwhile_waits_for_the_first(ann: httpx2.Client, upstream: Provider) -> None:
     key = unique("meanwhile")
     body = chat("up/events:4:0.1", key, stream=True)

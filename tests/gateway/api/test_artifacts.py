@@ -6,10 +6,12 @@ What the store has a part in is tried on a folder and on a bucket.
 import hashlib
 import io
 import random
+import re
 import time
 from collections.abc import Iterator
 from functools import cache
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -249,6 +251,66 @@ def test_another_tenants_artifact_is_not_there(acme: Http, rival: Http) -> None:
 def test_a_hostile_id_is_only_not_there(acme: Http, id_: str) -> None:
     for tail in ("", "/content"):
         assert acme.get(f"/v1/artifacts/{id_}{tail}").status_code in (400, 404)
+
+
+def test_an_id_with_something_behind_it_is_another_one(acme: Http) -> None:
+    card = given(acme, picture(seed=44))
+    for method in ("GET", "DELETE"):
+        assert acme.request(method, f"/v1/artifacts/{card['id']}%00").status_code == 404
+    assert had(acme, card).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "allow"), [("", "GET, POST"), ("/art_1", "DELETE, GET"), ("/art_1/content", "GET, HEAD")]
+)
+def test_options_says_what_is_allowed(acme: Http, path: str, allow: str) -> None:
+    answer = acme.options(f"/v1/artifacts{path}")
+    assert (answer.status_code, answer.headers["allow"]) == (405, allow)
+
+
+def test_a_form_is_refused_with_the_cure(acme: Http) -> None:
+    answer = acme.post("/v1/artifacts", files={"file": ("a.png", DATA, "image/png")})
+    assert (answer.status_code, error_of(answer)["code"]) == (415, "unsupported_media_type")
+    assert "--data-binary @FILE" in error_of(answer)["message"]
+
+
+def test_lost_and_damaged_bytes_are_told_and_mended_by_the_same_upload(tmp_path: Path) -> None:
+    with gateway(tmp_path, TREE | {"artifacts": KEPT}) as running, speaking(running, {"x-api-key": ACME}) as http:
+
+        def file() -> Path:
+            (found,) = [one for one in (tmp_path / "data" / "artifacts").glob("*/*") if one.is_file()]
+            return found
+
+        card = given(http, DATA)
+        path = f"/v1/artifacts/{card['id']}/content"
+        file().unlink()
+        assert (http.get(path).status_code, http.head(path).status_code) == (404, 404)
+        assert had(http, given(http, DATA)).content == http.get(path).content == DATA
+        file().write_bytes(bytes(4) + DATA[4:])
+        answer = http.get(path)
+        assert (answer.status_code, error_of(answer)["code"]) == (502, "checksum_mismatch")
+        assert had(http, given(http, DATA)).content == http.get(path).content == DATA
+
+
+def test_who_comes_by_a_signed_url_is_told_of_no_quota(tmp_path: Path) -> None:
+    tree = TREE | {"artifacts": KEPT, "limits": {"default": {"artifact_bytes": 50}}}
+    with gateway(tmp_path, tree) as running, speaking(running) as anybody:
+        with speaking(running, {"x-api-key": ACME}) as http:
+            card = given(http, DATA)
+            assert f"artifacts of {len(DATA)} bytes" in error_of(had(http, card, format="webp"))["message"]
+        answer = anybody.get(card["formats"]["webp"])
+        assert (answer.status_code, error_of(answer)["code"]) == (429, "artifact_quota_exceeded")
+        assert not re.search(r"[0-9]", error_of(answer)["message"])
+
+
+def test_a_full_store_has_no_sdk_try_again(tmp_path: Path) -> None:
+    tree = TREE | {"artifacts": KEPT | {"max_bytes": 100}}
+    with gateway(tmp_path, tree) as running, speaking(running, {"x-api-key": ACME}) as http:
+        given(http, picture(seed=71))
+        given(http, picture(seed=72))
+        answer = http.post("/v1/artifacts", content=DATA)
+    assert (answer.status_code, answer.headers["x-should-retry"]) == (507, "false")
+    assert (error_of(answer)["type"], error_of(answer)["code"]) == ("server_error", "insufficient_storage")
 
 
 def test_without_key_and_signature_nobody_gets_in(acme: Http, anybody: Http) -> None:
@@ -568,6 +630,21 @@ def test_a_format_that_nobody_knows_is_refused(acme: Http) -> None:
     answer = had(acme, kept(str(acme.base_url)), format="exe")
     assert (answer.status_code, error_of(answer)["param"]) == (400, "format")
     assert "glb" in error_of(answer)["message"]
+
+
+def test_a_picture_in_its_own_format_is_upright_and_says_nothing_else(acme: Http) -> None:
+    image, file, exif = Image.new("RGB", (7, 5), "red"), io.BytesIO(), Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "a camera canary"
+    image.save(file, format="JPEG", exif=exif)
+    card = given(acme, file.getvalue())
+    assert had(acme, card).content == file.getvalue()
+    for _ in range(2):
+        answer = had(acme, card, format="jpeg")
+        assert b"canary" not in answer.content
+        assert Image.open(io.BytesIO(answer.content)).size == (5, 7)
+    [child] = [one for one in acme.get("/v1/artifacts").json()["data"] if one["parent_id"] == card["id"]]
+    assert had(acme, child, format="jpeg").content == answer.content
+    assert acme.get(f"/v1/artifacts/{child['id']}").json()["sha256"] == child["sha256"]
 
 
 def test_who_leaves_while_it_is_converted_leaves_nothing_running(acme: Http, keeper: Gateway) -> None:

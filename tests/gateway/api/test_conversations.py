@@ -329,23 +329,25 @@ def test_an_acknowledged_turn_survives_a_kill(running_provider: Provider, tmp_pa
         assert http.post(RESPONSES, json=body | {"stream": False}).status_code == 200
 
 
-def test_a_busy_conversation_is_waited_for_as_long_as_its_client_says(talking: Gateway, http: httpx2.Client) -> None:
-    id_ = http.post(CONVERSATIONS, json={}).json()["id"]
-    body = {"model": "slow/fake", "input": "x y z", "conversation": id_, "stream": True}
-    with (
-        speaking(talking, {"authorization": f"Bearer {ACME_KEY}"}) as first,
-        first.stream("POST", RESPONSES, json=body) as answer,
-    ):
-        next(answer.iter_lines())
+def test_a_busy_conversation_is_waited_for_as_long_as_its_client_says(talking: Gateway, upstream: Provider) -> None:
+    async def late(x: Exchange) -> None:
+        await asyncio.sleep(1)
+        x.answer(wire.completion("Late."))
+
+    upstream.scripts["late"] = late
+    authorized = {"authorization": f"Bearer {ACME_KEY}"}
+    with speaking(talking, authorized) as http, speaking(talking, authorized) as other:
+        id_ = http.post(CONVERSATIONS, json={}).json()["id"]
+        body = {"model": "up/late", "input": "x", "conversation": id_}
+        first = threading.Thread(target=lambda: other.post(RESPONSES, json=body))
+        first.start()
+        upstream.asked()
         began = time.monotonic()
-        late = http.post(
-            RESPONSES,
-            json={"model": "fake/fake", "input": "x", "conversation": id_},
-            headers={"x-request-timeout": "0.2"},
-        )
-        assert late.status_code == 504, late.text
-        assert time.monotonic() - began < 1
-    assert http.post(RESPONSES, json={"model": "fake/fake", "input": "x", "conversation": id_}).status_code == 200
+        waited = http.post(RESPONSES, json=body | {"model": "fake/fake"}, headers={"x-request-timeout": "0.2"})
+        assert (waited.status_code, time.monotonic() - began < 0.8) == (504, True), waited.text
+        first.join()
+        assert len(http.get(f"{CONVERSATIONS}/{id_}/items").json()["data"]) == 2
+        assert http.post(RESPONSES, json=body | {"model": "fake/fake"}).status_code == 200
 
 
 def test_what_a_model_cannot_be_told_does_not_spoil_its_conversation(http: httpx2.Client, upstream: Provider) -> None:

@@ -5,11 +5,12 @@ import io
 import time
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 from PIL import Image
 
-from tests.http import fetched
+from tests.http import error_of, fetched
 from tests.process import Gateway
 
 MODEL = "local/tiny-shapes"
@@ -105,3 +106,17 @@ def test_a_client_that_leaves_frees_the_model_within_a_second(client: openai.Ope
     began = time.monotonic()
     client.images.generate(**quick)
     assert time.monotonic() - began < 1.0
+
+
+def test_an_edit_in_json_names_its_own_fields(local_gateway: Gateway) -> None:
+    broken = f"data:image/png;base64,{base64.b64encode(b'no picture').decode()}"
+    for count, param in ((1, "images[0].image_url"), (2, "images")):
+        asked: dict[str, Any] = {"model": MODEL, "prompt": "red", "images": [{"image_url": broken}] * count}
+        answer = httpx2.post(f"{local_gateway.url}/v1/images/edits", json=asked, timeout=30)
+        assert (answer.status_code, error_of(answer)["param"]) == (400, param), answer.text
+        assert "'image'" not in error_of(answer)["message"]
+    picture = f"data:image/bmp;base64,{base64.b64encode(b'BM' + bytes(2_000_001)).decode()}"
+    asked = {"model": MODEL, "modality": "image", "input": {"prompt": "red", "images": [picture]}}
+    answer = httpx2.post(f"{local_gateway.url}/v1/generate", json=asked, timeout=30)
+    assert answer.status_code == 400, "a large one arrives as it is, and is none"
+    assert str(error_of(answer)["param"]).startswith("input.images")

@@ -249,8 +249,30 @@ def test_somebody_elses_artifact_is_as_absent_as_none(acme: httpx2.Client, rival
         told.append(answer.content)
     assert told[0] == told[1]
     url = artifact["url"]
-    answer = rival.post(PATH, json={"model": "fake/fake", "input": {"prompt": "x", "images": [url]}})
-    assert (answer.status_code, error_of(answer)["code"]) == (400, "invalid_image_url"), "it is no public address"
+    for name in (url, url.partition("?")[0], url.replace("http", "HTTP", 1) + "#there"):
+        answer = rival.post(PATH, json={"model": "fake/fake", "input": {"prompt": "x", "images": [name]}})
+        assert (answer.status_code, error_of(answer)["code"]) == (404, "artifact_not_found"), "it is not fetched"
+        assert answer.content == told[0]
+
+
+def test_a_request_names_so_many_pictures(acme: httpx2.Client) -> None:
+    id_ = made(acme)["id"]
+    for count, status in ((64, 200), (65, 400)):
+        asked = {"model": "fake/fake", "input": {"prompt": "x", "images": [id_] * count}}
+        answer = acme.post(PATH, json=asked)
+        assert answer.status_code == status, answer.text
+    assert error_of(answer)["param"] == "input.images[64]"
+
+
+def test_who_has_no_time_for_the_fetching_is_told_so(acme: httpx2.Client, upstream: Provider) -> None:
+    async def never(_: Exchange) -> None:
+        await asyncio.Event().wait()
+
+    upstream.scripts["/pictures/slow.png"] = never
+    there = f"{upstream.url.removesuffix('/v1')}/pictures/slow.png"
+    asked = {"model": "fake/fake", "input": {"prompt": "x", "images": [there]}}
+    answer = acme.post(PATH, json=asked, headers={"x-request-timeout": "0.3"})
+    assert answer.status_code == 504, answer.text
 
 
 def test_a_mesh_is_no_picture(acme: httpx2.Client) -> None:

@@ -207,11 +207,39 @@ def test_an_export_can_be_imported_and_read(http: httpx2.Client, rival: httpx2.C
         ]
         assert [one["id"] for one in after["artifacts"]] == [one["id"] for one in before["artifacts"]]
     elsewhere = rival.post("/v1/sessions/import", json=whole.json()).json()
-    assert told(rival, elsewhere["id"])[-1]["artifacts"] == []
+    (gone,) = told(http, id_)[-1]["artifacts"]
+    last = told(rival, elsewhere["id"])[-1]
+    assert (last["artifacts"], last["text"]) == ([], f"see\n[image {gone['id']}: gone]")
     readable = http.get(f"/v1/sessions/{id_}/export?format=markdown")
     assert readable.headers["content-type"] == "text/markdown; charset=utf-8"
     assert "## Assistant\n\n> *Reasoning:*\n> small\n\nA dot." in readable.text
     assert "/v1/artifacts/art_" in readable.text
+
+
+def test_an_import_keeps_every_message_whatever_is_gone(http: httpx2.Client) -> None:
+    gone = {"id": "art_" + "1" * 32, "kind": "mesh"}
+    messages: list[dict[str, Any]] = [
+        {"role": "user", "artifacts": [gone | {"kind": "image"}]},
+        {"role": "assistant", "artifacts": [gone]},
+        {"role": "assistant", "status": "incomplete"},
+        {"role": "assistant", "text": "Made", "reasoning": "so", "artifacts": [gone]},
+    ]
+    whole = {"session": {"title": "T"}, "messages": messages}
+    made_ = http.post("/v1/sessions/import", json=whole).json()
+    assert made_["message_count"] == 4
+    note = f"{gone['id']}: gone]"
+    messages = told(http, made_["id"])
+    assert [one["text"] for one in messages] == [f"[image {note}", f"[mesh {note}", "", f"Made\n[mesh {note}"]
+    assert [one["role"] for one in messages] == ["user", *["assistant"] * 3]
+    assert (messages[2]["status"], messages[3]["reasoning"]) == ("incomplete", "so")
+
+
+def test_a_message_by_itself_is_told_where_it_goes(http: httpx2.Client) -> None:
+    id_ = made(http)["id"]
+    error = refusal(http.post(f"/v1/sessions/{id_}/messages", json={"role": "user", "text": "hi"}), 400)
+    assert "'messages'" in error["message"]
+    error = refusal(http.put(f"/v1/sessions/{id_}", json={"context": "oldest"}), 400)
+    assert "drop_oldest" in error["message"]
 
 
 def test_a_search_finds_titles_and_words_whatever_their_case(http: httpx2.Client) -> None:
@@ -282,6 +310,14 @@ def test_cursors_of_elsewhere_are_refused(http: httpx2.Client, cursor: str) -> N
     id_ = made(http, messages=TALK)["id"]
     assert http.get(f"/v1/sessions?cursor={cursor}").status_code in (200, 400)
     assert http.get(f"/v1/sessions/{id_}/messages?cursor={cursor}").status_code == 400
+
+
+def test_a_cursor_of_messages_is_no_place_among_sessions(http: httpx2.Client) -> None:
+    id_ = made(http, messages=TALK)["id"]
+    theirs = http.get(f"/v1/sessions/{id_}/messages?limit=1").json()["next_cursor"]
+    assert refusal(http.get("/v1/sessions", params={"cursor": theirs}), 400)["param"] == "cursor"
+    own = http.get("/v1/sessions?limit=1").json()["next_cursor"]
+    assert http.get("/v1/sessions", params={"cursor": own}).json()["sessions"]
 
 
 def test_sessions_and_messages_outlive_a_kill(tmp_path_factory: pytest.TempPathFactory) -> None:

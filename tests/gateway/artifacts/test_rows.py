@@ -37,8 +37,9 @@ def artifact(n: int = 0, sha: str | None = None, **changes: Any) -> Artifact:
 
 async def put(rows: ArtifactRows, *given: Artifact) -> None:
     for one in given:
-        if not await rows.refer(one, NOW):
-            await rows.add(one, f"{one.tenant}/{one.sha256}", NOW)
+        key = f"{one.tenant}/{one.sha256}"
+        if not await rows.refer(one, key, NOW):
+            await rows.add(one, key, NOW)
 
 
 async def test_an_artifact_is_kept_whole_and_is_its_tenants(rows: ArtifactRows) -> None:
@@ -52,11 +53,12 @@ async def test_an_artifact_is_kept_whole_and_is_its_tenants(rows: ArtifactRows) 
 
 async def test_the_same_bytes_are_one_blob_of_a_tenant_and_of_no_other(rows: ArtifactRows) -> None:
     sha = "a" * 64
-    assert not await rows.refer(artifact(1, sha), NOW)
+    assert not await rows.refer(artifact(1, sha), "x/1", NOW)
     assert await rows.add(artifact(1, sha), "x/1", NOW) == "x/1"
-    assert await rows.refer(artifact(2, sha), NOW)
+    assert await rows.refer(artifact(2, sha), "x/1", NOW)
+    assert not await rows.refer(artifact(2, sha), "x/2", NOW), "not any more under this key"
     assert await rows.add(artifact(3, sha), "x/3", NOW) == "x/1"
-    assert not await rows.refer(artifact(4, sha, tenant="other"), NOW)
+    assert not await rows.refer(artifact(4, sha, tenant="other"), "x/1", NOW)
     assert await rows.add(artifact(4, sha, tenant="other"), "y/4", NOW) == "y/4"
     assert (await rows.key("acme", sha), await rows.key("other", sha)) == ("x/1", "y/4")
     assert await rows.known(["x/1", "x/3", "y/4", "z"]) == {"x/1", "y/4"}
@@ -80,7 +82,7 @@ async def test_bytes_go_when_nobody_has_them_and_nobody_is_about_to(rows: Artifa
     assert await rows.unused(NOW + 1) == [("acme", sha)]
     assert await rows.drop(("acme", sha)) == f"acme/{sha}"
     assert await rows.drop(("acme", sha)) is None
-    assert not await rows.refer(artifact(3, sha), NOW)
+    assert not await rows.refer(artifact(3, sha), f"acme/{sha}", NOW)
 
 
 async def test_whoever_refers_while_the_bytes_go_has_them_or_is_told(rows: ArtifactRows) -> None:
@@ -88,7 +90,8 @@ async def test_whoever_refers_while_the_bytes_go_has_them_or_is_told(rows: Artif
         sha = f"{n:064x}"
         await put(rows, artifact(2 * n, sha))
         await rows.delete("acme", artifact(2 * n).id)
-        referred, gone = await asyncio.gather(rows.refer(artifact(2 * n + 1, sha), NOW + 5), rows.drop(("acme", sha)))
+        referring = rows.refer(artifact(2 * n + 1, sha), f"acme/{sha}", NOW + 5)
+        referred, gone = await asyncio.gather(referring, rows.drop(("acme", sha)))
         assert referred == (gone is None)
         assert (await rows.key("acme", sha) is not None) == referred
 

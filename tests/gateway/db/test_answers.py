@@ -56,6 +56,10 @@ async def test_what_is_kept_comes_back_as_it_was(rows: AnswerRows) -> None:
     assert await rows.get("rival", "a") is None
     assert await rows.kept("acme", ["a", "b"]) == [msgspec.structs.replace(over, body=None)]
     assert await rows.kept("rival", ["a"]) == []
+    lost = await rows.unaccounted("acme", 5, 0.0, time.time() + 9, (time.time() + 9, "z"), "done")
+    assert [one.id for one in lost] == ["a"]
+    assert await rows.unaccounted("acme", 5, 0.0, begun.created_at, None, None) == []
+    assert await rows.unaccounted("rival", 5, 0.0, time.time() + 9, None, None) == []
 
 
 async def test_only_who_works_on_it_ends_or_drops_it(rows: AnswerRows) -> None:

@@ -16,6 +16,10 @@ from gateway.db.tables import items
 APP, OTHER = Principal(id="app", tenant="acme"), Principal(id="app", tenant="other")
 
 
+def said(id_: str, role: str, text: str) -> dict[str, Any]:
+    return {"id": id_, "type": "message", "role": role, "content": [{"type": "input_text", "text": text}]}
+
+
 def turn(n: int, **changes: Any) -> Turn:
     fields: dict[str, Any] = {
         "id": f"resp_{n}",
@@ -26,8 +30,8 @@ def turn(n: int, **changes: Any) -> Turn:
         "previous_id": f"resp_{n - 1}" if n else None,
         "body": {"id": f"resp_{n}", "odd": "a\x00b \U0001f642"},
         "usage": Usage(input_tokens=2**40, output_tokens=3),
-        "given": [{"id": f"in_{n}", "type": "message", "content": "x\x00"}],
-        "output": [{"id": f"out_{n}", "type": "message"}, {"id": f"call_{n}", "type": "function_call"}],
+        "given": [said(f"in_{n}", "user", "x\x00")],
+        "output": [said(f"out_{n}", "assistant", "y"), {"id": f"call_{n}", "type": "web_search_call"}],
     }
     return Turn(**(fields | changes))
 
@@ -43,6 +47,14 @@ async def test_a_turn_is_kept_whole(rows: ResponseRows) -> None:
     kept = (await rows.chain("acme", "resp_0"))[0]
     assert kept == turn(0)
     assert await rows.get("acme", "resp_0") == turn(0, given=[])
+
+
+async def test_what_was_kept_out_of_shape_is_given_back_in_one_that_can_be_read(rows: ResponseRows) -> None:
+    thought, spoken = {"id": "a", "type": "reasoning", "summary": 5}, {"id": "b", "type": "message", "content": [5]}
+    await rows.put(APP, turn(0, given=[thought], output=[spoken]))
+    [kept] = await rows.chain("acme", "resp_0")
+    assert kept.given == [thought | {"summary": []}]
+    assert kept.output == [spoken | {"role": "assistant", "content": []}]
 
 
 async def test_a_chain_goes_back_to_its_beginning_and_no_further_aside(rows: ResponseRows) -> None:

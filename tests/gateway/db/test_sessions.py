@@ -167,6 +167,9 @@ async def test_a_search_is_in_titles_and_messages_letter_by_letter(rows: Session
     await rows.append(made, turn("t", None, text='100% "Öl" a_b\x00'), principal=APP)
     for words in ("STRASSE", "straße 1", "ÖL", "öl", "100%", "a_b", "%", "Ok"):
         assert [one.id for one in await rows.page("acme", 5, search=words)] == ["sess_1"], words
+    await rows.create(session("sess_2", title="\u0130stanbul \ufb01ne Cafe\u0301"), principal=APP)
+    for words in ("istanbul", "\u0130STANBUL", "I\u0307stanbul", "FINE", "caf\u00e9"):
+        assert [one.id for one in await rows.page("acme", 5, search=words)] == ["sess_2"], words
     for words in ("axb", "input_text", "\\", "/", "1%0"):
         assert await rows.page("acme", 5, search=words) == [], words
 
@@ -199,6 +202,7 @@ async def test_a_branch_is_another_line_and_both_go_their_own_way(rows: SessionR
     kept = await grown(rows, 3)
     pairs = [("sess_1_0", "new_0"), ("sess_1_1", "new_1")]
     made = await rows.branch(session("sess_2"), "sess_1", pairs, None, principal=APP)
+    assert made is not None
     assert (made.head, made.message_count) == ("new_1", 4)
     copied, origin = await rows.turns("acme", ["new_1"]), await rows.turns("acme", ["sess_1_1"])
     same = msgspec.structs.replace(origin["sess_1_1"], id="new_1", previous_id="new_0", session_id="sess_2")
@@ -207,6 +211,41 @@ async def test_a_branch_is_another_line_and_both_go_their_own_way(rows: SessionR
     assert await rows.line("acme", "sess_2", "new_1") == ["new_1", "new_0"]
     assert [one.id for one in await rows.page("acme", 9, search="word1")] == ["sess_2"]
     assert kept.message_count == 6
+
+
+async def test_a_branch_of_what_is_no_longer_there_is_none(rows: SessionRows) -> None:
+    kept = await grown(rows, 2)
+    pairs = [("sess_1_0", "new_0"), ("gone", "new_1")]
+    assert await rows.branch(session("sess_2"), "sess_1", pairs, None, principal=APP) is None
+    part = turn("part", "new_0", "sess_2")
+    assert await rows.branch(session("sess_2"), "sess_1", pairs[:1], part, principal=APP, needs="gone") is None
+    assert await rows.branch(session("sess_2"), "sess_9", [], None, principal=APP) is None
+    assert await rows.get("acme", "sess_2") is None
+    assert kept.message_count == 4
+
+
+async def test_a_head_is_moved_to_the_end_of_its_newest_line(rows: SessionRows) -> None:
+    kept = await grown(rows, 3)
+    # Ids need not tell what was made first.
+    for name, made_at in (("z", 5.0), ("b", 7.0)):
+        other = turn(name, "sess_1_0")
+        other.created_at = made_at
+        await rows.append(kept, other, principal=APP)
+    for chosen, head in (("sess_1_0", "sess_1_2"), ("z", "z"), ("sess_1_1", "sess_1_2"), ("b", "b")):
+        moved = await rows.move("acme", "sess_1", chosen, WORKER)
+        assert moved is not None
+        assert (moved.head, moved.message_count) == (head, 6 if head == "sess_1_2" else 4)
+        assert await rows.get("acme", "sess_1") == moved
+
+
+async def test_a_title_of_a_clients_is_not_written_over_by_one_made_up(rows: SessionRows) -> None:
+    made = await rows.create(session(title="First words"), principal=APP)
+    await rows.update("acme", "sess_1", {"title": "Mine", "titled": True})
+    assert await rows.entitle(made, "Thought up") is None
+    other = await rows.create(session("sess_2", title=None), principal=APP)
+    now = await rows.entitle(other, "Thought up")
+    assert now is not None
+    assert (now.title, now.titled) == ("Thought up", False)
 
 
 async def uses_of(engine: AsyncEngine, id_: str) -> set[str]:
