@@ -20,6 +20,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyErro
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from gateway.db import trip
 from gateway.settings import ConfigError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -47,9 +48,11 @@ def connect(url: str) -> AsyncEngine:
     engine = create_async_engine(url, pool_pre_ping=file is None, connect_args=waits)
     if file:
         event.listen(engine.sync_engine, "connect", _set_pragmas)
+        event.listen(engine.sync_engine, "do_connect", trip.connect)
         # Telling each transaction anew would cost more than most of them.
         durable = _durable[engine] = create_async_engine(url, pool_size=2)
         event.listen(durable.sync_engine, "connect", _set_durable_pragmas)
+        event.listen(durable.sync_engine, "do_connect", trip.connect)
         event.listen(engine.sync_engine, "engine_disposed", lambda _: durable.sync_engine.dispose())
     return engine
 
