@@ -14,11 +14,13 @@ import httpx2
 import pytest
 
 from tests.deployment.conftest import config
+from tests.gateway.artifacts.test_running import picture
 from tests.gateway.db.postgres import cluster, programs
 from tests.http import CHAT, chat, until
 from tests.process import ROOT, Gateway, gateway
 from tests.provider import Provider
 
+PICTURE = picture()
 ADMIN_KEY = "admin-key-canary-of-the-backup"
 
 
@@ -55,6 +57,9 @@ def test_a_backup_under_load_is_whole_and_restores_elsewhere(upstream: Provider,
         load.start()
         until(lambda: _rows(live / "data") >= 50, 30)
         before = _rows(live / "data")
+        kept = httpx2.post(
+            f"{running.url}/v1/artifacts", content=PICTURE, headers={"x-api-key": load.key}, verify=False, timeout=30
+        ).json()["id"]
         command = [sys.executable, str(ROOT / "deploy/backup.py"), str(live / "data"), str(target)]
         subprocess.run([*command, str(live / "config.yaml")], check=True, timeout=60)
         assert "File exists" in _refused(*command)  # not twice
@@ -62,17 +67,21 @@ def test_a_backup_under_load_is_whole_and_restores_elsewhere(upstream: Provider,
         load.over.set()
         load.join(30)
         assert load.statuses == {200}
-    assert {file.name for file in target.iterdir()} == {"gateway.db", "secrets.json", "config.yaml"}
-    assert all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in target.iterdir())
+    assert {file.name for file in target.iterdir()} == {"gateway.db", "secrets.json", "config.yaml", "artifacts"}
+    files = [path for path in target.rglob("*") if path.is_file()]
+    assert all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in files)
     assert stat.S_IMODE(target.stat().st_mode) == 0o700
 
     for name in ("gateway.db", "secrets.json"):
         shutil.copy(target / name, restored / "data")
+    shutil.copytree(target / "artifacts", restored / "data" / "artifacts")
     with gateway(restored, _config(upstream)) as running:
         assert before <= _rows(restored / "data") <= load.asked
         with httpx2.Client(base_url=running.url, timeout=30, verify=False) as http:
             assert http.post(CHAT, json=chat("auto"), headers={"x-api-key": load.key}).status_code == 200
             assert http.post(CHAT, json=chat("auto"), headers={"x-api-key": later}).status_code == 401
+            picture = http.get(f"/v1/artifacts/{kept}/content", headers={"x-api-key": load.key})
+            assert picture.content == PICTURE
             names = {key["name"] for key in http.get("/v1/keys", headers={"x-api-key": ADMIN_KEY}).json()["data"]}
             assert "before" in names
             assert "later" not in names
