@@ -74,7 +74,8 @@ class Stage:
         asked = [once(self.port, request(f"load-answer:{n / 1000}", stream=n % 2 == 0)) for n in range(40)]
         for answer, _ in await asyncio.gather(*asked):
             assert answer.good, answer
-        await asyncio.sleep(1.0)  # the usage rows are written by then
+        # By then the usage rows are written, and the first sweep of the artifacts has opened their store.
+        await asyncio.sleep(4.5)
         return await self.rest()
 
     async def rest(self, start: Vitals | None = None, within_s: float = 5.0) -> Vitals:
