@@ -6,38 +6,11 @@ from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
+from gateway.schema.naming import REF, named
+
 Json = dict[str, Any]
 
-_NAMES = {
-    "_Format": "ResponsesFormat",
-    "_Texting": "ResponsesText",
-    "_Thinking": "ResponsesReasoning",
-    "_WireCustom": "ChatCustomTool",
-    "_WireFormat": "ChatFormat",
-    "_WireFunction": "ChatFunction",
-    "_WireSchema": "ChatJsonSchema",
-    "_WireTool": "ChatTool",
-    "WireMessage": "ChatMessage",
-    "Choice": "MessagesToolChoice",
-    "Config": "MessagesOutputConfig",
-    "Format": "MessagesFormat",
-    "Metadata": "MessagesMetadata",
-    "Thinking": "MessagesThinking",
-    "Generate": "GenerateRequest",
-    "Input": "GenerateInput",
-    "Parameters": "GenerateParameters",
-    "Output": "GenerationOutput",
-    "Tokens": "GenerationUsage",
-    "Artifact": "GenerationArtifact",
-    "Facts": "MeshFacts",
-    "MeshBody": "MeshRequest",
-    "RerankBody": "RerankRequest",
-    "Error": "ApiError",
-    "Response": "OpenAIResponse",
-}
-"""Structs whose names say enough in their own module only."""
 _KINDS = {bool: "boolean", int: "integer", str: "string", type(None): "null"}
-_REF = "#/components/schemas/"
 
 
 def operation_id(name: str, method: str) -> str:
@@ -50,13 +23,13 @@ def spelled(given: Json) -> Json:
     """A document written anew; what it says stays."""
     document = deepcopy(given)  # parts of it are what others tell of parameters
     schemas = document["components"]["schemas"]
-    names = {name: _named(name) for name in schemas}
+    names = {name: named(name) for name in schemas}
     assert len(set(names.values())) == len(names), "two schemas of one name"
     document["components"]["schemas"] = {names[name]: schemas[name] for name in sorted(schemas, key=names.__getitem__)}
-    for node in _nodes(document):
-        if isinstance(ref := node.get("$ref"), str) and ref.startswith(_REF):
-            node["$ref"] = _REF + names[ref.removeprefix(_REF)]
-        _plain(node)
+    for node in nodes(document):
+        if isinstance(ref := node.get("$ref"), str) and ref.startswith(REF):
+            node["$ref"] = REF + names[ref.removeprefix(REF)]
+        plain(node)
     operations = [operation for path in document["paths"].values() for operation in path.values()]
     for answer in (one for operation in operations for one in operation["responses"].values()):
         for media in answer.get("content", {}).values():
@@ -70,18 +43,8 @@ def spelled(given: Json) -> Json:
     return document
 
 
-def _named(name: str) -> str:
-    """Where two structs have one name, the framework puts their modules before it: the last of these is enough."""
-    if name in _NAMES:
-        return _NAMES[name]
-    modules, _, own = name.rpartition("_")
-    if not modules:
-        return name
-    module = modules.rpartition("_")[2].capitalize()
-    return own if own.startswith(module) else module + own
-
-
-def _plain(node: Json) -> None:
+def plain(node: Json) -> None:
+    """Write one schema so, not those within it."""
     if "default" in node and node["default"] is None:
         del node["default"]  # which some generators take for a promise that it is there
     kind = node.get("type")
@@ -110,12 +73,13 @@ def _plain(node: Json) -> None:
         node["items"] = {}
 
 
-def _nodes(node: Any) -> Iterator[Json]:
+def nodes(node: Any) -> Iterator[Json]:
+    """All schemas within a part of a document, itself included."""
     if isinstance(node, dict):
         yield node
         for name, value in node.items():
             if name not in ("example", "examples", "default", "enum", "const"):
-                yield from _nodes(value)
+                yield from nodes(value)
     elif isinstance(node, list):
         for value in node:
-            yield from _nodes(value)
+            yield from nodes(value)

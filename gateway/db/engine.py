@@ -20,7 +20,6 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyErro
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from gateway.db import trip
 from gateway.settings import ConfigError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -47,6 +46,8 @@ def connect(url: str) -> AsyncEngine:
     waits = {} if file else {"timeout": CONNECT_S, "command_timeout": COMMAND_S}
     engine = create_async_engine(url, pool_pre_ping=file is None, connect_args=waits)
     if file:
+        from gateway.db import trip  # which brings the dialect along
+
         event.listen(engine.sync_engine, "connect", _set_pragmas)
         event.listen(engine.sync_engine, "do_connect", trip.connect)
         # Telling each transaction anew would cost more than most of them.

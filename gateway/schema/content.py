@@ -15,6 +15,7 @@ from gateway.routing.router import Route
 from gateway.schema import facts
 from gateway.schema.bodies import BODIES, Body, Json, components, parameters, word
 from gateway.schema.carriage import Carriage
+from gateway.schema.naming import REF, named, referred
 
 DIGITS = 16
 """Of a version, hexadecimal."""
@@ -103,7 +104,7 @@ def _parameter(body: Body, name: str, schema: Json) -> Json:
     out: Json = {"name": name, "type": types[0] if len(types) == 1 else types}
     if "enum" in schema:
         out["enum"] = [value for value in schema["enum"] if value is not None]
-    out |= {key: schema[key] for key in (*_LIMITS, "items", "anyOf", "$ref") if key in schema}
+    out |= {key: referred(schema[key]) for key in (*_LIMITS, "items", "anyOf", "$ref") if key in schema}
     out["default"] = schema.get("default")
     out["required"] = name in components()[body.name]["required"]
     out["description"] = schema["description"]
@@ -164,7 +165,7 @@ def _endpoints(bodies: Sequence[Body]) -> Json:
                 "modalities": [],
                 "parameters": [],
                 "required": components()[body.name]["required"],
-                "body": {"$ref": f"/openapi.json#/components/schemas/{body.name}"},
+                "body": {"$ref": f"/openapi.json{REF}{named(body.name)}"},
             },
         )
         one["modalities"] = _with(one["modalities"], body.modality)
