@@ -183,8 +183,9 @@ def _describe(app: Litestar, base: dict[str, Any]) -> None:
     structs = [handler.opt["body"] for _, handler in handlers if "body" in handler.opt]
     structs += [one for one in (*ANSWERS.values(), *ALSO.values(), *ALONE) if not isinstance(one, str)]
     _, read = msgspec.json.schema_components(structs, ref_template=REFS)
-    # What is told of parameters one by one is in the one that is there already.
-    base["components"]["schemas"] = read | base["components"]["schemas"]
+    # Of these, each parameter is told of in the one that is there already.
+    documented = components()
+    base["components"]["schemas"] |= {name: one for name, one in read.items() if name not in documented}
     for path, handler in handlers:
         for method in handler.http_methods:
             operation = base["paths"].get(path, {}).get(method.lower())
