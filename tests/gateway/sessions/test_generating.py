@@ -4,16 +4,14 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx2
 import pytest
 
-from tests import scripts
 from tests.gateway.conftest import speaking
-from tests.gateway.sessions.turns import KEYS, ask, begun, events, generating, listed, said, sent, small
+from tests.gateway.sessions.turns import KEYS, ask, begun, events, listed, said, sent
 from tests.http import error_of, until
 from tests.process import Gateway
 from tests.provider import Provider
@@ -22,20 +20,6 @@ PIXEL = (
     "data:image/png;base64,"
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
-
-
-@pytest.fixture(scope="module")
-def running(running_provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    with generating(tmp_path_factory.mktemp("turns"), running_provider.url) as house:
-        yield house
-
-
-@pytest.fixture
-def http(running: Gateway, upstream: Provider) -> Iterator[httpx2.Client]:
-    upstream.scripts["small"] = small
-    upstream.scripts["summer"] = scripts.SCRIPTS["answer"]
-    with speaking(running, {"authorization": f"Bearer {KEYS[0]['key']}"}) as client:
-        yield client
 
 
 def test_a_model_is_told_what_was_said_before(http: httpx2.Client, upstream: Provider) -> None:

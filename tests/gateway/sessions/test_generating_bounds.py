@@ -1,6 +1,5 @@
 """Generating in sessions at its edges: calls without results, limits of what is given, and what refusals name."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
@@ -8,28 +7,14 @@ import pytest
 
 from tests import wire
 from tests.exchange import Exchange
-from tests.gateway.conftest import speaking
 from tests.gateway.sessions.test_generating import PIXEL
-from tests.gateway.sessions.turns import KEYS, ask, begun, events, generating, listed, said, sent, small
+from tests.gateway.sessions.turns import ask, begun, events, listed, said, sent
 from tests.http import error_of
-from tests.process import Gateway, gateway
+from tests.process import gateway
 from tests.provider import Provider
 
 HALF_CALL = 3
 """Frames of `wire.tool_call` that end within the first call's arguments."""
-
-
-@pytest.fixture(scope="module")
-def running(running_provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    with generating(tmp_path_factory.mktemp("turns"), running_provider.url) as house:
-        yield house
-
-
-@pytest.fixture
-def http(running: Gateway, upstream: Provider) -> Iterator[httpx2.Client]:
-    upstream.scripts["small"] = small
-    with speaking(running, {"authorization": f"Bearer {KEYS[0]['key']}"}) as client:
-        yield client
 
 
 def breaking(upstream: Provider, frames: int, word: str = "") -> None:
