@@ -43,8 +43,12 @@ class Context(Struct, kw_only=True):
     envelope: Envelope
     deadline: float
     """When the answer has to be there, by the loop's clock."""
-    base_url: str
-    """How the client reaches the gateway, `https://HOST`."""
+    job: "Job"
+
+    @property
+    def base_url(self) -> str:
+        """How the client reaches the gateway, `https://HOST`."""
+        return base_url(self.job.http, self.job.estate.config.server)
 
 
 class Language(Struct, frozen=True, kw_only=True):
@@ -112,8 +116,7 @@ class Job(Struct, frozen=True, kw_only=True):
     envelope: Envelope
     visit: Visit
     reply: Reply
-    base_url: str
-    """How the client reaches the gateway, `https://HOST`."""
+    http: HTTPScope
     timeout_s: float | None
     """The client's own time limit."""
     strict: bool
@@ -187,7 +190,7 @@ def endpoint(house: House, path: str, language: Language, work: Work | None = No
             envelope=envelope,
             visit=visit,
             reply=reply,
-            base_url=base_url(http, estate.config.server),
+            http=http,
             timeout_s=timeout_s,
             strict=strict,
             while_loading=while_loading,
@@ -247,7 +250,7 @@ async def _answer(job: Job, plan: Plan, call: Call) -> None:
         reply.errors = language.errors
     if envelope.stream:
         reply.ping_while_waiting()
-    context = Context(visit=visit, plan=plan, envelope=envelope, deadline=call.deadline, base_url=job.base_url)
+    context = Context(visit=visit, plan=plan, envelope=envelope, deadline=call.deadline, job=job)
     asked = Asked(
         plan=plan,
         envelope=envelope,
